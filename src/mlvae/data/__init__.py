@@ -1,0 +1,7 @@
+"""From a source to batches of row numbers: GroupedData, the sources it is read from, and the sampler."""
+
+from mlvae.data.grouped import GroupedData
+from mlvae.data.sampler import GroupSampler
+from mlvae.data.sources import read
+
+__all__ = ["GroupSampler", "GroupedData", "read"]

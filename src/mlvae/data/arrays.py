@@ -1,0 +1,210 @@
+"""What may come in as arrays and what is kept: observations, and columns of labels with or without gaps."""
+
+from __future__ import annotations
+
+from numbers import Number
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlvae.errors import DataError, nearest
+
+POLICIES = ("error", "drop", "own")
+
+
+def as_observations(x: Any) -> Tensor:
+    """(N, *shape) uint8 as it came, or float32.
+
+    Raises:
+        DataError: `x` is not real, finite numbers, or has no observations.
+
+    Example:
+        >>> as_observations([[1, 2], [3, 4]]).dtype
+        torch.float32
+    """
+    if isinstance(x, Tensor):
+        tensor = x.detach()
+    else:
+        try:
+            array = np.asarray(x)
+        except ValueError as error:
+            raise DataError(f"Expected `x` of one shape (N, ...); {error}. Pad or crop it first.") from error
+        if array.dtype.kind not in "biuf":
+            raise DataError(
+                f"Expected `x` to be numbers; got {array.dtype}. Turn text or objects into numbers first."
+            )
+        kind = np.uint8 if array.dtype == np.uint8 else np.float32
+        with np.errstate(over="ignore"):  # what does not fit becomes inf, and is named below
+            tensor = torch.from_numpy(np.require(array, kind, ["C", "W"]))
+    if tensor.is_complex():
+        raise DataError(
+            "Expected `x` to be real numbers; got complex ones. Split them into real and imaginary parts."
+        )
+    if tensor.dtype != torch.uint8:
+        tensor = tensor.to(torch.float32)
+    if tensor.ndim < 2:
+        raise DataError(
+            f"Expected `x` of shape (N, ...); got {tuple(tensor.shape)}. For one number each: `x[:, None]`."
+        )
+    if not tensor.numel():
+        raise DataError(f"Expected observations in `x`; got none: its shape is {tuple(tensor.shape)}.")
+    if tensor.dtype == torch.float32 and not bool((finite := torch.isfinite(tensor).flatten(1).all(1)).all()):
+        bad = torch.nonzero(~finite).flatten()
+        raise DataError(
+            f"Expected finite numbers in `x`; got NaN or infinity in {len(bad)} of {len(tensor)} rows, "
+            f"the first in row {int(bad[0])}. Fill or drop them."
+        )
+    return tensor
+
+
+def check_shape(what: str, labels: np.ndarray, count: int) -> None:
+    """Raises:
+    DataError: labels are not one for each observation.
+    """
+    if labels.shape != (count,):
+        raise DataError(
+            f"Expected {what} of shape ({count},); got {labels.shape}. Give one label for each row of `x`."
+        )
+
+
+def as_labels(values: Any) -> np.ndarray:
+    """A column from whatever came: a list, an array, a tensor, a pandas series.
+
+    Args:
+        values: (N,) labels of any kind.
+
+    Returns:
+        (N,) array of numbers, strings or times; of Python objects only where labels are missing
+        or of mixed types.
+
+    Example:
+        >>> as_labels(["ann", "bob"]), as_labels(["ann", None])
+        (array(['ann', 'bob'], dtype='<U3'), array(['ann', None], dtype=object))
+    """
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    elif isinstance(values, np.ma.MaskedArray):
+        gaps, values = np.ma.getmaskarray(values), values.data.astype(object)
+        values[gaps] = None
+    elif not hasattr(values, "__array__"):
+        # Left to itself, numpy turns the NaN of ["ann", nan] into the label "nan".
+        values = np.array(list(values), dtype=object)
+    return _tidy(np.asarray(values))
+
+
+def _tidy(labels: np.ndarray) -> np.ndarray:
+    if labels.dtype.kind == "S":
+        return np.asarray(np.char.decode(labels, "utf-8", "backslashreplace"))
+    if labels.dtype != object or labels.ndim != 1:
+        return labels
+    types = set(map(type, labels.tolist()))
+    if types and all(issubclass(kind, str) for kind in types):
+        return labels.astype(str)
+    if types and all(issubclass(kind, Number) for kind in types):
+        return np.asarray(labels.tolist())
+    return labels
+
+
+def _object_is_missing(value: Any) -> bool:
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas' own, which refuse comparison
+        return True
+    return not value.strip() if isinstance(value, str) else bool(value != value)
+
+
+def is_missing(labels: np.ndarray) -> np.ndarray:
+    """Which labels are None, NaN, NaT or blank: (N,) bool.
+
+    Example:
+        >>> is_missing(np.array([1.0, np.nan])), is_missing(np.array(["ann", ""]))
+        (array([False,  True]), array([False,  True]))
+    """
+    kind = labels.dtype.kind
+    if kind == "O":
+        return np.asarray(np.frompyfunc(_object_is_missing, 1, 1)(labels), bool)
+    if kind == "U":
+        return np.asarray(np.char.strip(labels) == "")
+    if kind in "mM":
+        return np.asarray(np.isnat(labels))
+    return np.asarray(np.isnan(labels)) if kind in "fc" else np.zeros(labels.shape, bool)
+
+
+def refuse_missing(labels: np.ndarray, column: str) -> None:
+    """Raises:
+    DataError: some labels are missing; says how many, and the first row.
+    """
+    rows = np.flatnonzero(is_missing(labels))
+    if len(rows):
+        raise DataError(
+            f"Expected a label in every row of column {column!r}; got {len(rows)} without one "
+            f"(None, NaN, NaT or blank), the first in row {rows[0]}. Fill them in, or group with "
+            f"missing='drop' to leave these rows out or missing='own' to make each a group of its own."
+        )
+
+
+def settle(labels: np.ndarray, column: str, missing: str) -> tuple[np.ndarray, np.ndarray]:
+    """Applies the policy for missing labels.
+
+    Args:
+        labels: (N,) as `as_labels` gives them.
+        column: its name, for messages.
+        missing: "error", "drop" or "own" (a group of its own for each such row).
+
+    Returns:
+        (M,) labels without a gap and the (M,) int64 rows they belong to; M = N but for "drop".
+
+    Raises:
+        DataError: the policy is unknown, or it is "error" and labels are missing.
+
+    Example:
+        >>> settle(np.array([7.0, np.nan, 7.0]), "person", "own")
+        (array([7, 8, 7]), array([0, 1, 2]))
+    """
+    if missing not in POLICIES:
+        raise DataError(
+            f"Expected `missing` to be one of {POLICIES}; got {missing!r}. " + nearest(str(missing), POLICIES)
+        )
+    gone = is_missing(labels)
+    if missing == "error":
+        refuse_missing(labels, column)
+    if not gone.any():
+        return labels, np.arange(len(labels))
+    rows = np.flatnonzero(~gone)
+    known = _tidy(labels[rows])
+    if known.dtype.kind == "f" and np.isfinite(known).all() and (known == np.floor(known)).all():
+        known = known.astype(np.int64)  # whole numbers were floats only to make room for NaN
+    if missing == "drop":
+        return known, rows
+    if known.dtype.kind in "iu":
+        own = known.max(initial=-1) + 1 + np.arange(gone.sum())
+    else:
+        known = known.astype(str)
+        own = np.char.add("row ", np.flatnonzero(gone).astype(str))
+        while np.isin(own, known).any():
+            own = np.char.add(own, "'")
+    filled = np.empty(len(labels), np.result_type(known, own))
+    filled[rows], filled[gone] = known, own
+    return filled, np.arange(len(labels))
+
+
+def dense(labels: np.ndarray, column: str) -> np.ndarray:
+    """(N,) int64 ids 0..G-1, in the sorted order of the labels.
+
+    Raises:
+        DataError: labels are missing, or of types that cannot be told apart in one order.
+
+    Example:
+        >>> dense(np.array(["bob", "ann", "bob"]), "person")
+        array([1, 0, 1])
+    """
+    refuse_missing(labels, column)
+    try:
+        index = np.unique(labels, return_inverse=True)[1]
+    except TypeError as error:
+        kinds = ", ".join(sorted({kind.__name__ for kind in map(type, labels.tolist())}))
+        raise DataError(
+            f"Expected labels of one type in column {column!r}; got {kinds}. "
+            "Convert them, for example with `map(str, labels)`."
+        ) from error
+    return index.reshape(-1).astype(np.int64)

@@ -1,0 +1,299 @@
+"""Observations and the columns that say who shares what."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlvae.data.arrays import as_labels, as_observations, check_shape, dense, refuse_missing, settle
+from mlvae.data.splits import unseen_groups, unseen_members
+from mlvae.errors import DataError, nearest
+
+_SPLITS = {
+    "group": (unseen_groups, "at least two groups"),
+    "observation": (unseen_members, "a group of at least two"),
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupedData:
+    """Observations with named columns, one of which says which group each belongs to.
+
+    Args:
+        x: (N, *shape) observations, a tensor or an array. uint8 stays; every other type becomes float32.
+        columns: for every name (N,) labels.
+        by: the grouping column. None: no grouping yet.
+        name: what to call the data in messages and reports.
+
+    Raises:
+        DataError: `x` is not numeric or not finite, lengths disagree, or `by` is no column or has
+            missing labels.
+
+    Example:
+        >>> data = GroupedData.from_arrays(torch.zeros(4, 8, 8), ["ann", "bob", "ann", "bob"], by="person")
+        >>> data
+        GroupedData('arrays': 4 x (8, 8) float32, 2 groups by 'person' of 2)
+        >>> data.codes("person")
+        tensor([0, 1, 0, 1])
+    """
+
+    x: Tensor
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    by: str | None = None
+    name: str = "data"
+
+    def __post_init__(self) -> None:
+        x = as_observations(self.x)
+        columns = {str(name): as_labels(values) for name, values in self.columns.items()}
+        for name, labels in columns.items():
+            check_shape(f"column {name!r}", labels, len(x))
+        object.__setattr__(self, "x", x)
+        object.__setattr__(self, "columns", columns)
+        if self.by is not None:
+            refuse_missing(self.column(self.by), self.by)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: Any,
+        groups: Any = None,
+        *,
+        columns: Mapping[str, Any] | None = None,
+        by: str = "group",
+        name: str = "arrays",
+        missing: str = "error",
+    ) -> GroupedData:
+        """Data from arrays, tensors or lists in memory.
+
+        Args:
+            x: (N, *shape) observations.
+            groups: (N,) the group of each. None: the column `by`, or none where there is no "group".
+            columns: further columns, each (N,).
+            by: what to call the grouping column.
+            name: what to call the data.
+            missing: what to do with rows without a group: "error", "drop" or "own" (each its own group).
+
+        Raises:
+            DataError: as for the class; or there are fewer than two observations.
+
+        Example:
+            >>> GroupedData.from_arrays(np.zeros((3, 2)), [7, 7, None], missing="drop").groups
+            array([7, 7])
+        """
+        table = dict(columns or {})
+        x = as_observations(x)
+        if groups is not None:
+            if by in table:
+                raise DataError(
+                    f"Expected one source of groups; got `groups` and a column {by!r}. Rename one with `by`."
+                )
+            table[by] = as_labels(groups)
+            check_shape("`groups`", table[by], len(x))
+        data = cls(x, table, None, name)
+        if len(data) < 2:
+            raise DataError(
+                "Expected at least two observations; got 1. One alone shares nothing with anything."
+            )
+        return data if by == "group" and by not in table else data.grouped_by(by, missing=missing)
+
+    def grouped_by(self, by: str, *, missing: str = "error") -> GroupedData:
+        """The same observations grouped by another column; `missing` as in `from_arrays`.
+
+        Raises:
+            DataError: no such column, or labels are missing under "error", or fewer than two rows are left.
+
+        Example:
+            >>> data = GroupedData.from_arrays(np.zeros((4, 2)), columns={"word": ["a", "a", "b", "b"]})
+            >>> data.grouped_by("word").num_groups
+            2
+        """
+        labels, rows = settle(self.column(by), by, missing)
+        if len(rows) < 2:
+            raise DataError(
+                f"Expected at least two rows with a label in {by!r}; got {len(rows)} of {len(self)}."
+            )
+        data = self if len(rows) == len(self) else replace(self, by=None).subset(rows)
+        data = replace(data, columns={**data.columns, by: labels}, by=by)
+        if data.num_groups == len(data):
+            text = f"Every group of {by!r} has one observation: content cannot be told from style."
+            warnings.warn(text, UserWarning, stacklevel=2)
+        return data
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one observation."""
+        return tuple(self.x.shape[1:])
+
+    @property
+    def groups(self) -> np.ndarray:
+        """(N,) the label of each observation's group.
+
+        Raises:
+            DataError: the data have no grouping column.
+        """
+        return self.column(self._grouping())
+
+    @property
+    def num_groups(self) -> int:
+        """How many groups there are."""
+        return int(self.codes(self._grouping()).max()) + 1
+
+    def _grouping(self) -> str:
+        if self.by is None:
+            raise DataError(
+                f"Expected data with groups; {self.name!r} has none. Use data.grouped_by(column)."
+            )
+        return self.by
+
+    def column(self, name: str) -> np.ndarray:
+        """(N,) the labels of one column.
+
+        Raises:
+            DataError: no such column; names the nearest.
+        """
+        if name not in self.columns:
+            known = nearest(name, self.columns) if self.columns else "There are no columns."
+            raise DataError(f"Expected a column of {self.name!r}; got {name!r}. {known}")
+        return self.columns[name]
+
+    def codes(self, by: str | tuple[str, ...]) -> Tensor:
+        """Dense group ids of a column, or of a combination of columns.
+
+        Args:
+            by: a column; or several, whose rows share a group where they agree in all.
+
+        Returns:
+            (N,) int64 ids 0..G-1 in the sorted order of the labels; every id occurs.
+
+        Raises:
+            DataError: no such column, or labels are missing.
+
+        Example:
+            >>> data = GroupedData.from_arrays(np.zeros((3, 1)), columns={"a": [5, 5, 9], "b": [1, 2, 1]})
+            >>> data.codes("a"), data.codes(("a", "b"))
+            (tensor([0, 0, 1]), tensor([0, 1, 2]))
+        """
+        names = (by,) if isinstance(by, str) else by
+        ids = np.zeros(len(self), np.int64)
+        for name in names:
+            finer = dense(self.column(name), name)
+            # Made dense at every step, so that the product of many columns cannot overflow.
+            ids = dense(ids * (finer.max() + 1) + finer, name)
+        return torch.from_numpy(ids)
+
+    def subset(self, rows: Any) -> GroupedData:
+        """The data of some rows only, in the order given.
+
+        Args:
+            rows: row numbers, a slice, or a (N,) bool mask.
+
+        Raises:
+            DataError: a row does not exist, or none is left.
+
+        Example:
+            >>> data = GroupedData.from_arrays(torch.arange(4)[:, None], [0, 0, 1, 1])
+            >>> data.subset([3, 0]).groups
+            array([1, 0])
+        """
+        if not isinstance(rows, slice):
+            rows = np.atleast_1d(rows.cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows))
+            rows = rows if rows.size else rows.astype(np.int64)
+        try:
+            kept = np.arange(len(self))[rows]
+        except IndexError as error:
+            raise DataError(f"Expected rows of {len(self)} observations; {error}.") from error
+        if not len(kept):
+            raise DataError(f"Expected at least one of the {len(self)} rows of {self.name!r}; got none.")
+        columns = {name: labels[kept] for name, labels in self.columns.items()}
+        return replace(self, x=self.x[torch.from_numpy(kept)], columns=columns)
+
+    def split(
+        self, by: str = "group", *, column: str | None = None, test: float = 0.2, seed: int = 0
+    ) -> tuple[GroupedData, GroupedData]:
+        """Training data and new data.
+
+        Args:
+            by: "group": the two share no group. "observation": a share of each group's members is new, at
+                least one; groups of one stay in training.
+            column: split by this column instead: rows of value 0 are for training, all others are new.
+            test: the share that is new, between 0 and 1.
+            seed: the same seed gives the same split.
+
+        Returns:
+            (train, new): together every observation, none in both.
+
+        Raises:
+            DataError: an argument is out of range, or one side would be empty.
+
+        Example:
+            >>> data = GroupedData.from_arrays(np.zeros((10, 2)), np.arange(10) // 2)
+            >>> train, new = data.split(by="group", test=0.2)
+            >>> len(train), len(new), set(train.groups) & set(new.groups)
+            (8, 2, set())
+        """
+        if column is not None:
+            labels = self.column(column)
+            if labels.dtype.kind not in "biuf":
+                raise DataError(f"Expected numbers in column {column!r}, 0 for training; got {labels.dtype}.")
+            new = labels != 0
+            what = f"column {column!r} to be 0 in some rows and not in others"
+        else:
+            if by not in _SPLITS:
+                raise DataError(
+                    f"Expected `by` 'group' or 'observation'; got {by!r}. For a column: split(column={by!r})."
+                )
+            if not 0 < test < 1:
+                raise DataError(f"Expected `test`, a share, between 0 and 1; got {test}.")
+            ids = self.codes(self._grouping()).numpy()
+            mask, what = _SPLITS[by]
+            new = mask(ids, test, np.random.default_rng(seed))
+        if new.all() or not new.any():
+            raise DataError(
+                f"Expected {what}, to have both training and new data; got none of one side in {self!r}."
+            )
+        return self.subset(~new), self.subset(new)
+
+    def quarter_turns(self) -> GroupedData:
+        """Four times the data: every group turned by 0, 90, 180 and 270 degrees, each turn a new group.
+
+        Returns:
+            (4 N, *shape), the turns one after another, counter-clockwise; group labels become strings like
+            "12@90", other columns repeat.
+
+        Raises:
+            DataError: the observations are not square images (H, H) or (C, H, H), or have no groups.
+
+        Example:
+            >>> data = GroupedData.from_arrays(torch.rand(4, 8, 8), [12, 12, 15, 15])
+            >>> data.quarter_turns().groups[[0, 4, 8, 12]].tolist()
+            ['12@0', '12@90', '12@180', '12@270']
+        """
+        by, shape = self._grouping(), self.shape
+        if len(shape) not in (2, 3) or shape[-2] != shape[-1]:
+            raise DataError(
+                f"Expected square images of shape (H, H) or (C, H, H); got {shape}. Crop or pad them first."
+            )
+        columns = {name: np.tile(labels, 4) for name, labels in self.columns.items()}
+        turn = np.repeat(["@0", "@90", "@180", "@270"], len(self))
+        columns[by] = np.char.add(columns[by].astype(str), turn)
+        x = torch.cat([torch.rot90(self.x, quarter, (-2, -1)) for quarter in range(4)])
+        return replace(self, x=x, columns=columns)
+
+    def __repr__(self) -> str:
+        text = f"{self.name!r}: {len(self)} x {self.shape} {str(self.x.dtype).removeprefix('torch.')}"
+        if self.by is not None:
+            sizes = torch.bincount(self.codes(self.by))
+            low, high = int(sizes.min()), int(sizes.max())
+            of = f"{low}" if low == high else f"{low}-{high}"
+            text += f", {len(sizes)} group{'s' * (len(sizes) > 1)} by {self.by!r} of {of}"
+        others = [name for name in self.columns if name != self.by]
+        return f"GroupedData({text}{', columns: ' + ', '.join(others) if others else ''})"

@@ -1,0 +1,182 @@
+"""Evidence adds: the sum of a group's votes, and what is read out of it.
+
+An observation's vote on a latent is a Gaussian factor with precision Λ and mean μ. In natural parameters, (Λ, η = Λμ),
+the product of factors is a sum, so evidence is a commutative monoid with removal: it can be split, merged, streamed and
+taken back, and the group's posterior never notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlvae.errors import EvidenceError
+from mlvae.grouping import Grouping
+from mlvae.normal import Normal
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Summed votes on G latents of D dimensions.
+
+    Args:
+        precision: (G, D), Σ Λ.
+        information: (G, D), Σ Λμ.
+        count: (G,) int64, the number of votes.
+
+    Example:
+        >>> vote = Evidence.votes(mean=torch.tensor([[2.0]]), precision=torch.tensor([[3.0]]))
+        >>> product_with_prior(vote).mean.item(), product_with_prior(vote).precision.item()
+        (1.5, 4.0)
+        >>> product_with_prior(vote - vote).precision.item()      # empty evidence is the prior
+        1.0
+    """
+
+    precision: Tensor
+    information: Tensor
+    count: Tensor
+
+    @classmethod
+    def votes(cls, mean: Tensor, precision: Tensor) -> Evidence:
+        """One vote a row, from its mean and precision, both (N, D)."""
+        return cls(precision, precision * mean, torch.ones(len(mean), dtype=torch.int64, device=mean.device))
+
+    @classmethod
+    def empty(cls, groups: int, dim: int, dtype: torch.dtype = torch.float64) -> Evidence:
+        """No votes at all on ``groups`` latents: the neutral element of addition."""
+        zero = torch.zeros(groups, dim, dtype=dtype)
+        return cls(zero, zero, torch.zeros(groups, dtype=torch.int64))
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.precision.shape[-1]
+
+    def __getitem__(self, rows: slice | Tensor) -> Evidence:
+        return Evidence(self.precision[rows], self.information[rows], self.count[rows])
+
+    def to(self, dtype: torch.dtype) -> Evidence:
+        """The same evidence in another floating type; kept evidence is float64, so that removal is exact."""
+        return Evidence(self.precision.to(dtype), self.information.to(dtype), self.count)
+
+    def sum(self, grouping: Grouping) -> Evidence:
+        """Adds up the evidence of each group's members: N rows in, G rows out."""
+        if grouping.singletons:
+            return self
+        return Evidence(
+            grouping.sum(self.precision), grouping.sum(self.information), grouping.sum(self.count)
+        )
+
+    def sum_others(self, grouping: Grouping) -> Evidence:
+        """For each member, the evidence of the others of its group; its own where it is alone (N rows)."""
+        if grouping.singletons:
+            return self
+        alone = grouping.expand(grouping.sizes == 1).unsqueeze(-1)
+        return Evidence(
+            torch.where(alone, self.precision, grouping.sum_others(self.precision)),
+            torch.where(alone, self.information, grouping.sum_others(self.information)),
+            torch.where(alone[:, 0], self.count, grouping.sum_others(self.count)),
+        )
+
+    def __add__(self, other: Evidence) -> Evidence:
+        self._same_layout(other)
+        return Evidence(
+            self.precision + other.precision, self.information + other.information, self.count + other.count
+        )
+
+    def __sub__(self, other: Evidence) -> Evidence:
+        """Takes votes back out; a count of zero is exactly empty.
+
+        Raises:
+            EvidenceError: more votes would be taken out than went in.
+        """
+        self._same_layout(other)
+        count = self.count - other.count
+        if (count < 0).any():
+            row = int((count < 0).nonzero()[0])
+            raise EvidenceError(
+                f"Expected to remove at most the {int(self.count[row])} votes of group {row}; got"
+                f" {int(other.count[row])}. Remove only evidence that was added before."
+            )
+        some = (count > 0).unsqueeze(-1)
+        return Evidence(
+            # Rounding may leave a precision of -1e-17 where nothing but a vote of zero precision remains.
+            torch.where(some, (self.precision - other.precision).clamp_min(0), 0),
+            torch.where(some, self.information - other.information, 0),
+            count,
+        )
+
+    def log_evidence(self) -> Tensor:
+        """log Z = ½ Σ_d [η² / (1 + Λ) - log(1 + Λ)] in nats, (G,): how well the votes agree under the prior.
+
+        Up to factors that no grouping changes, log Z is the marginal likelihood of the votes being about one latent, so
+        log Z(A + B) - log Z(A) - log Z(B) is the log Bayes factor of one group against two.
+        """
+        return log_normaliser(self.precision, self.information)
+
+    def _same_layout(self, other: Evidence) -> None:
+        if self.precision.shape != other.precision.shape:
+            raise EvidenceError(
+                f"Expected evidence of shape {tuple(self.precision.shape)} on both sides; got"
+                f" {tuple(other.precision.shape)}. Add evidence of the same level and the same groups."
+            )
+
+
+def log_normaliser(precision: Tensor, information: Tensor) -> Tensor:
+    """½ Σ_d [η² / (1 + Λ) - log(1 + Λ)] of (..., D) tensors, in nats, (...)."""
+    return 0.5 * (information**2 / (1 + precision) - torch.log1p(precision)).sum(-1)
+
+
+Readout = Callable[[Evidence], Normal]
+
+
+def product_with_prior(evidence: Evidence) -> Normal:
+    """The posterior under the prior N(0, 1): precision 1 + Λ, mean η / (1 + Λ). Never wider than the prior."""
+    precision = 1 + evidence.precision
+    return Normal(evidence.information / precision, precision)
+
+
+def product(evidence: Evidence) -> Normal:
+    """The paper's product of the votes alone: precision Λ, mean η / Λ.
+
+    Raises:
+        EvidenceError: some group has no votes, or votes without precision, and no prior to fall back on.
+
+    Reference: Bouchacourt, Tomioka, Nowozin 2018, eq. 6-7.
+    """
+    _some(evidence, "product")
+    return Normal(evidence.information / evidence.precision, evidence.precision)
+
+
+def average(evidence: Evidence) -> Normal:
+    """The votes' average: Λ/n and η/n. Evidence never sharpens it; an ablation, not a posterior.
+
+    Raises:
+        EvidenceError: some group has no votes.
+    """
+    _some(evidence, "average")
+    count = evidence.count.unsqueeze(-1)
+    return Normal(evidence.information / evidence.precision, evidence.precision / count)
+
+
+READOUTS: dict[str, Readout] = {
+    "product_with_prior": product_with_prior,
+    "product": product,
+    "average": average,
+}
+
+
+def _some(evidence: Evidence, name: str) -> None:
+    if (evidence.precision <= 0).any():
+        row = int((evidence.precision <= 0).any(-1).nonzero()[0])
+        raise EvidenceError(
+            f"Expected at least one vote with a precision above zero for every group under the readout"
+            f" {name!r}; group {row} has {int(evidence.count[row])} votes and a precision of zero somewhere."
+            " Add evidence, or use 'product_with_prior', under which no evidence is the prior."
+        )

@@ -1,0 +1,167 @@
+"""Which observation belongs to which group: the only code that knows segments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlvae.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """N observations in G groups, none of them empty.
+
+    Summing over the members of a group and expanding a group's value to its members are adjoint:
+    ``(grouping.sum(v) * w).sum() == (v * grouping.expand(w)).sum()``.
+
+    Args:
+        index: (N,) int64, the group of each observation, dense in 0..G-1.
+        num_groups: G.
+        singletons: every observation is its own group and ``index`` counts up; sums and expansions are then free.
+
+    Example:
+        >>> grouping = Grouping.from_ids(["ann", "bob", "ann"])
+        >>> grouping.sum(torch.tensor([[1.0], [2.0], [3.0]])).flatten().tolist()
+        [4.0, 2.0]
+        >>> grouping.sizes.tolist()
+        [2, 1]
+    """
+
+    index: Tensor
+    num_groups: int
+    singletons: bool = False
+
+    @classmethod
+    def from_ids(cls, ids: Tensor | np.ndarray[Any, Any] | Iterable[Any]) -> Grouping:
+        """Groups observations by equal ids, in the ids' sorted order.
+
+        Args:
+            ids: (N,) labels of any one sortable type.
+
+        Raises:
+            DataError: the ids are not one-dimensional, or there are none.
+        """
+        if not isinstance(ids, Tensor):
+            ids = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
+        if ids.ndim != 1 or len(ids) == 0:
+            raise DataError(
+                f"Expected one group id an observation, shape (N,) with N >= 1; got {tuple(ids.shape)}."
+                " Pass a one-dimensional array of labels."
+            )
+        if isinstance(ids, Tensor):
+            labels, index = torch.unique(ids, return_inverse=True)
+        else:
+            labels, inverse = np.unique(ids, return_inverse=True)
+            index = torch.from_numpy(inverse.astype(np.int64))
+        return cls(index, len(labels))
+
+    @classmethod
+    def each(cls, n: int, device: torch.device | str | None = None) -> Grouping:
+        """Every observation a group of its own."""
+        return cls(torch.arange(n, device=device), n, singletons=True)
+
+    @classmethod
+    def one(cls, n: int, device: torch.device | str | None = None) -> Grouping:
+        """All observations in one group."""
+        return cls(torch.zeros(n, dtype=torch.int64, device=device), 1)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device | str) -> Grouping:
+        """The same grouping with its index on ``device``."""
+        return Grouping(self.index.to(device), self.num_groups, self.singletons)
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """(G,) int64, members of each group."""
+        if self.singletons:
+            return torch.ones_like(self.index)
+        return torch.bincount(self.index, minlength=self.num_groups)
+
+    @cached_property
+    def first(self) -> Tensor:
+        """(G,) int64, the position of each group's first member."""
+        positions = torch.arange(len(self), device=self.index.device)
+        last = torch.full((self.num_groups,), len(self), device=self.index.device)
+        return last.scatter_reduce(0, self.index, positions, "amin")
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sums over the members of each group.
+
+        Args:
+            values: (N, ...).
+
+        Returns:
+            (G, ...).
+
+        Raises:
+            DataError: ``values`` has another number of rows than the grouping.
+        """
+        if len(values) != len(self):
+            raise DataError(
+                f"Expected `values` with {len(self)} rows, one an observation; got {len(values)}."
+                " Did the loader drop the last batch?"
+            )
+        if self.singletons:
+            return values
+        total = torch.zeros(self.num_groups, *values.shape[1:], dtype=values.dtype, device=values.device)
+        return total.index_add(0, self.index, values)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Averages over the members of each group: (N, ...) to (G, ...)."""
+        sizes = self.sizes.reshape(-1, *[1] * (values.ndim - 1))
+        return self.sum(values) / sizes
+
+    def expand(self, values: Tensor) -> Tensor:
+        """Hands each group's value to its members: (G, ...) to (N, ...)."""
+        return values if self.singletons else values.index_select(0, self.index)
+
+    def sum_others(self, values: Tensor) -> Tensor:
+        """Sums, for each observation, over the other members of its group.
+
+        Nothing is subtracted, so nothing cancels: running sums from both ends of each group are built by
+        doubling, in a number of steps that is the logarithm of the largest group.
+
+        Args:
+            values: (N, ...).
+
+        Returns:
+            (N, ...), zero where an observation is alone.
+
+        Example:
+            >>> Grouping.one(3).sum_others(torch.tensor([1.0, 2.0, 4.0])).tolist()
+            [6.0, 5.0, 3.0]
+        """
+        if self.singletons:
+            return torch.zeros_like(values)
+        order, place, steps = self._scan
+        ordered = values.index_select(0, order)
+        column = place.reshape(-1, *[1] * (values.ndim - 1))
+        size = self.sizes[self.index[order]].reshape(column.shape)
+        before = _shifted(ordered, 1, column >= 1)
+        after = _shifted(ordered, -1, column < size - 1)
+        for step in (2**j for j in range(steps)):
+            before = before + _shifted(before, step, column >= step)
+            after = after + _shifted(after, -step, column < size - step)
+        return torch.empty_like(ordered).index_copy(0, order, before + after)
+
+    @cached_property
+    def _scan(self) -> tuple[Tensor, Tensor, int]:
+        """Members ordered by group, each one's place in its group, and the doublings that reach the largest."""
+        order = torch.argsort(self.index, stable=True)
+        starts = torch.cumsum(self.sizes, 0) - self.sizes
+        place = torch.arange(len(self), device=self.index.device) - starts[self.index[order]]
+        return order, place, max(int(self.sizes.max()) - 2, 0).bit_length()
+
+
+def _shifted(values: Tensor, by: int, keep: Tensor) -> Tensor:
+    """Rows moved down by ``by`` (up if negative), zero where ``keep`` is false."""
+    return torch.where(keep, torch.roll(values, by, 0), torch.zeros((), dtype=values.dtype, device=values.device))

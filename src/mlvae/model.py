@@ -1,0 +1,298 @@
+"""The Multi-Level VAE: observations vote on every level's latent, votes of a group are summed, the sum is decoded.
+
+    z_l,g ~ N(0, I)                              for each level l and each of its groups g
+    x_i   ~ p(x | z_1,g1(i), ..., z_L,gL(i))     one decoder, one likelihood
+    q(z_l,g | X_g) ∝ Π_{i in g} t_l(x_i)         times the prior, under the default readout
+
+Reference: Bouchacourt, Tomioka, Nowozin 2018, "Multi-Level Variational Autoencoder", arXiv:1705.08841.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mlvae import inference
+from mlvae.batch import GroupBatch
+from mlvae.errors import DataError, ModelError, nearest
+from mlvae.evidence import READOUTS, Evidence
+from mlvae.likelihoods import LIKELIHOODS, Bernoulli, Likelihood
+from mlvae.likelihoods import Normal as NormalLikelihood
+from mlvae.networks import NETWORKS, default_network
+from mlvae.normal import Normal
+
+if TYPE_CHECKING:
+    from mlvae.data import GroupedData
+
+LOG_PRECISION_BOUND = math.log(1e4)
+"""One vote's precision lies between 1e-4 and 1e4, approached smoothly: never zero, never infinite."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A block of latent dimensions that observations of one group share.
+
+    Args:
+        name: what the level is called: "content", "style", "speaker", ...
+        dim: D, latent dimensions.
+        by: the column, or the columns in combination, whose equal values share the latent; None gives each
+            observation its own.
+        readout: how evidence becomes a posterior: "product_with_prior", "product" (the paper's) or "average".
+        given: names of earlier levels whose sample this level's head sees: q(z | x, those).
+    """
+
+    name: str
+    dim: int
+    by: str | tuple[str, ...] | None = None
+    readout: str = "product_with_prior"
+    given: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """What one level makes of a batch of N observations in G groups."""
+
+    votes: Evidence  # (N, D), one an observation
+    evidence: Evidence  # (G, D), the votes of each group, summed
+    posterior: Normal  # (G, D), read out of all of it
+    sample: Tensor  # (N, D), the code that each observation is decoded with
+
+
+class MLVAE(nn.Module):
+    """The model: an encoder, a head a level, a decoder, a likelihood.
+
+    Args:
+        shape: of one observation.
+        levels: coarse to fine; a level's ``given`` names earlier ones.
+        network: "mlp", "conv", or None to choose from the shape.
+        width: of the network; None takes the network's own.
+        likelihood: "bernoulli", "normal", or a `Likelihood`.
+        encoder: any module from (N, *shape) to (N, F), in place of the network's.
+        decoder: any module from (N, ΣD) to (N, *shape), in place of the network's.
+
+    Raises:
+        ModelError: levels, network or likelihood do not fit together.
+
+    Example:
+        >>> model = MLVAE((8, 8), [Level("content", 4, by="person"), Level("style", 3)])
+        >>> evidence = model.evidence(torch.rand(5, 8, 8))        # five observations of one group
+        >>> evidence.posterior("content").mean.shape
+        torch.Size([1, 4])
+        >>> model.generate(2, content=evidence.posterior("content").mean).shape
+        torch.Size([2, 8, 8])
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        levels: Sequence[Level],
+        *,
+        network: str | None = None,
+        width: int | None = None,
+        likelihood: str | Likelihood = "bernoulli",
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(int(s) for s in shape)
+        self.levels = _checked(levels)
+        self.network = network or default_network(self.shape)
+        if self.network not in NETWORKS:
+            raise ModelError(f"Expected a network by name; got {network!r}. {nearest(self.network, NETWORKS)}")
+        pair = NETWORKS[self.network]
+        self.width = width or pair.width
+        self.replaced = {"encoder": encoder is not None, "decoder": decoder is not None}
+
+        self.encoder = encoder or pair.encoder(self.shape, self.width)
+        features = _features(self.encoder, self.shape)
+        dims = {level.name: level.dim for level in self.levels}
+        self.heads = nn.ModuleDict(
+            {
+                level.name: nn.Linear(features + sum(dims[name] for name in level.given), 2 * level.dim)
+                for level in self.levels
+            }
+        )
+        self.decoder = decoder or pair.decoder(self.shape, self.width, sum(dims.values()))
+        self.likelihood = _likelihood(likelihood)
+
+    @classmethod
+    def for_data(
+        cls,
+        data: GroupedData,
+        *,
+        content_dim: int = 16,
+        style_dim: int = 16,
+        readout: str = "product_with_prior",
+        style_given_content: bool = False,
+        **options: Any,
+    ) -> Self:
+        """The two-level model for a data set: ``content`` shared by its groups, ``style`` an observation's own.
+
+        Without another word the likelihood is Bernoulli for data in [0, 1] (and for uint8, which is scaled to it)
+        and Normal with one learned scale for the rest. ``content_dim=0`` leaves only style: a plain VAE.
+        """
+        if "likelihood" not in options:
+            x = data.x
+            unit = x.dtype == torch.uint8 or bool(x.min() >= 0 and x.max() <= 1)
+            options["likelihood"] = Bernoulli() if unit else NormalLikelihood("shared")
+        content = [Level("content", content_dim, by=data.by, readout=readout)] if content_dim else []
+        given = ("content",) if style_given_content and content else ()
+        return cls(data.shape, [*content, Level("style", style_dim, readout=readout, given=given)], **options)
+
+    def level(self, name: str) -> Level:
+        """The level of that name.
+
+        Raises:
+            ModelError: there is none; the nearest name is suggested.
+        """
+        known = {level.name: level for level in self.levels}
+        if name not in known:
+            raise ModelError(f"Expected the name of a level of this model; got {name!r}. {nearest(name, known)}")
+        return known[name]
+
+    @property
+    def group_levels(self) -> tuple[Level, ...]:
+        """The levels that groups share, in order."""
+        return tuple(level for level in self.levels if level.by is not None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def prepare(self, x: Tensor | np.ndarray[Any, Any]) -> Tensor:
+        """Observations as the encoder takes them: floats on the model's device; uint8 is scaled to [0, 1].
+
+        Raises:
+            DataError: another shape than the model was made for.
+        """
+        x = torch.as_tensor(x)
+        if x.shape[1:] != self.shape:
+            raise DataError(
+                f"Expected observations of shape {self.shape}, so `x` of shape (N, {', '.join(map(str, self.shape))});"
+                f" got {tuple(x.shape)}. Pass the shape that the model was trained on; one observation is x[None]."
+            )
+        dtype = next(self.parameters()).dtype
+        x = x.to(self.device)
+        return x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
+
+    def check(self, x: Tensor) -> None:
+        """Raises DataError where prepared observations are not finite or outside the likelihood's domain."""
+        finite = torch.isfinite(x).flatten(1).all(1)
+        if not finite.all():
+            row = int((~finite).nonzero()[0])
+            raise DataError(f"Expected finite numbers; row {row} of `x` has NaN or infinity. Clean or drop it.")
+        self.likelihood.check(x)
+
+    def votes(self, level: str, features: Tensor, given: Sequence[Tensor] = ()) -> Evidence:
+        """Each observation's vote on one level's latent.
+
+        Args:
+            level: its name.
+            features: (N, F), the encoder's output.
+            given: samples (N, D) of the levels that this one's head sees, in the order of `Level.given`.
+
+        Returns:
+            N votes with precisions between 1e-4 and 1e4.
+        """
+        mean, raw = self.heads[level](torch.cat([features, *given], -1)).chunk(2, -1)
+        log_precision = LOG_PRECISION_BOUND * torch.tanh(raw / LOG_PRECISION_BOUND)
+        return Evidence.votes(mean, torch.exp(log_precision))
+
+    def encode(
+        self,
+        batch: GroupBatch,
+        *,
+        draw: Literal["group", "observation", "mean"] = "group",
+        evidence: Literal["all", "held_out"] = "all",
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Latent]:
+        """From observations to every level's votes, summed evidence, posterior and sample.
+
+        Args:
+            batch: observations as `prepare` gives them, and their groupings.
+            draw: one sample a group, or one an observation (the paper allows both), or the posterior mean.
+            evidence: what the code of an observation may know: ``all`` members of its group (the paper), or
+                ``held_out``, all but itself (itself where it is alone), drawn per observation.
+            generator: of the noise.
+        """
+        features = self.encoder(batch.x)
+        latents: dict[str, Latent] = {}
+        for level in self.levels:
+            grouping = batch.grouping(level.name)
+            votes = self.votes(level.name, features, [latents[name].sample for name in level.given])
+            total = votes.sum(grouping)
+            readout = READOUTS[level.readout]
+            posterior = readout(total)
+            if evidence == "held_out" and not grouping.singletons:
+                seen = readout(votes.sum_others(grouping))
+                sample = seen.mean if draw == "mean" else seen.rsample(generator)
+            elif draw == "observation":
+                sample = posterior[grouping.index].rsample(generator)
+            else:
+                sample = grouping.expand(posterior.mean if draw == "mean" else posterior.rsample(generator))
+            latents[level.name] = Latent(votes, total, posterior, sample)
+        return latents
+
+    def decode(self, codes: Mapping[str, Tensor]) -> Tensor:
+        """The likelihood's output for codes (N, D) of every level: (N, *shape)."""
+        output: Tensor = self.decoder(torch.cat([codes[level.name] for level in self.levels], -1))
+        return output
+
+    # What a trained model is for: each is one function of inference.py, where it can be read.
+    evidence = inference.evidence
+    codes = inference.codes
+    pictures = inference.pictures
+    reconstruct = inference.reconstruct
+    swap = inference.swap
+    interpolate = inference.interpolate
+    generate = inference.generate
+
+
+def _checked(levels: Sequence[Level]) -> tuple[Level, ...]:
+    seen: list[str] = []
+    for level in levels:
+        if level.name in seen:
+            raise ModelError(f"Expected levels of different names; got {level.name!r} twice. Rename one.")
+        if level.dim < 1:
+            raise ModelError(f"Expected level {level.name!r} to have dimensions; got dim={level.dim}. Drop the level.")
+        if level.readout not in READOUTS:
+            raise ModelError(f"Expected a readout by name; got {level.readout!r}. {nearest(level.readout, READOUTS)}")
+        for name in level.given:
+            if name not in seen:
+                raise ModelError(
+                    f"Expected `given` of level {level.name!r} to name earlier levels; got {name!r}."
+                    " Order the levels from coarse to fine."
+                )
+        seen.append(level.name)
+    if not seen:
+        raise ModelError("Expected at least one level; got none. Pass Level('style', 16) for a plain VAE.")
+    return tuple(levels)
+
+
+def _features(encoder: nn.Module, shape: tuple[int, ...]) -> int:
+    parameter = next(encoder.parameters(), torch.zeros(()))
+    training = encoder.training
+    with torch.no_grad():
+        features = encoder.eval()(torch.zeros(2, *shape, dtype=parameter.dtype, device=parameter.device))
+    encoder.train(training)
+    if features.ndim != 2 or len(features) != 2:
+        raise ModelError(
+            f"Expected the encoder to map (2, *{shape}) to features (2, F); got {tuple(features.shape)}."
+            " End it with nn.Flatten()."
+        )
+    return int(features.shape[1])
+
+
+def _likelihood(likelihood: str | Likelihood) -> Likelihood:
+    if isinstance(likelihood, Likelihood):
+        return likelihood
+    if likelihood not in LIKELIHOODS:
+        raise ModelError(f"Expected a likelihood by name; got {likelihood!r}. {nearest(likelihood, LIKELIHOODS)}")
+    return LIKELIHOODS[likelihood]()

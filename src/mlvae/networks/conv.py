@@ -1,0 +1,96 @@
+"""Residual convolutional networks for images of any size, (H, W) or (C, H, W)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+RESIDUAL_UP_TO = 4
+"""Residual blocks stand where the image is at most this high and wide: most of the use for a small part of the time."""
+
+
+def conv_encoder(shape: tuple[int, ...], width: int) -> nn.Module:
+    """(N, *shape) to features (N, 8 width): shrink the image to 4 x 4, then one full layer."""
+    channels, sizes, widths = _plan(shape, width)
+    layers: list[nn.Module] = [] if len(shape) == 3 else [nn.Unflatten(1, (1, shape[0]))]
+    for (before, after), (larger, size) in zip(pairwise([channels, *widths]), pairwise(sizes), strict=True):
+        # 3 x 3 by steps of 2, or 7 x 7 by steps of 4 over the pixels of a large image.
+        kernel, stride = (3, 2) if _step(larger) == 2 else (7, 4)
+        layers += [nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False), *_activation(after)]
+        layers += _residual(after, size)
+    flat = widths[-1] * sizes[-1][0] * sizes[-1][1]
+    layers += [nn.Flatten(), nn.Linear(flat, 8 * width, bias=False), nn.LayerNorm(8 * width), nn.SiLU()]
+    return nn.Sequential(*layers)
+
+
+def conv_decoder(shape: tuple[int, ...], width: int, code_dim: int) -> nn.Module:
+    """Codes (N, code_dim) to (N, *shape): one full layer, then grow the image to its size."""
+    channels, sizes, widths = _plan(shape, width)
+    height, breadth = sizes[-1]
+    flat = widths[-1] * height * breadth
+    layers: list[nn.Module] = [
+        nn.Linear(code_dim, 8 * width, bias=False), nn.LayerNorm(8 * width), nn.SiLU(),
+        nn.Linear(8 * width, flat, bias=False), nn.Unflatten(1, (widths[-1], height, breadth)), *_activation(widths[-1]),
+    ]  # fmt: skip
+    layers += _residual(widths[-1], sizes[-1])
+    for (before, after), size in zip(pairwise(widths[::-1]), sizes[-2:0:-1], strict=True):
+        layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False), Crop(size)]
+        layers += [*_activation(after), *_residual(after, size)]
+    step = _step(sizes[0])
+    layers += [nn.ConvTranspose2d(widths[0], channels, 2 * step, step, step // 2), Crop(sizes[0])]
+    if len(shape) == 2:
+        layers.append(nn.Flatten(1, 2))
+    return nn.Sequential(*layers)
+
+
+class Residual(nn.Module):
+    """x + conv(act(norm(x))), the image's size and channels kept."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            *_activation(channels),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.inner(x)
+        return out
+
+
+class Crop(nn.Module):
+    """Cuts an image that growing made a few pixels too large."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., : self.size[0], : self.size[1]]
+
+
+def _plan(shape: tuple[int, ...], width: int) -> tuple[int, list[tuple[int, int]], list[int]]:
+    """Channels of the image, its size after each stage (the whole image first), the width of each stage."""
+    channels = shape[0] if len(shape) == 3 else 1
+    height, breadth = shape[-2:]
+    sizes = [(height, breadth)]
+    while len(sizes) < 2 or max(sizes[-1]) > 4:
+        step = _step(sizes[-1])
+        sizes.append((-(-sizes[-1][0] // step), -(-sizes[-1][1] // step)))
+    return channels, sizes, [width] + [2 * width] * (len(sizes) - 2)
+
+
+def _step(size: tuple[int, int]) -> int:
+    """How far one stage shrinks an image of this size: large ones by 4 at once, where pixels are many and features few."""
+    return 4 if max(size) > 32 else 2
+
+
+def _activation(channels: int) -> list[nn.Module]:
+    return [nn.GroupNorm(8 if channels % 8 == 0 else 1, channels), nn.SiLU()]
+
+
+def _residual(channels: int, size: tuple[int, int]) -> list[nn.Module]:
+    return [Residual(channels)] if max(size) <= RESIDUAL_UP_TO else []

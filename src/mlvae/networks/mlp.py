@@ -1,0 +1,24 @@
+"""Fully connected networks, for anything that fits in a vector."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+
+def mlp_encoder(shape: tuple[int, ...], width: int) -> nn.Module:
+    """(N, *shape) to features (N, width): two layers, each normalised over its own features."""
+    return nn.Sequential(nn.Flatten(), *_layer(math.prod(shape), width), *_layer(width, width))
+
+
+def mlp_decoder(shape: tuple[int, ...], width: int, code_dim: int) -> nn.Module:
+    """Codes (N, code_dim) to (N, *shape)."""
+    return nn.Sequential(
+        *_layer(code_dim, width), *_layer(width, width), nn.Linear(width, math.prod(shape)), nn.Unflatten(1, shape)
+    )
+
+
+def _layer(inputs: int, outputs: int) -> list[nn.Module]:
+    # The normalisation carries the shift; a bias before it would be redundant.
+    return [nn.Linear(inputs, outputs, bias=False), nn.LayerNorm(outputs), nn.SiLU()]

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlvae.data import GroupedData, read
+from mlvae.data.sources import READERS
+from mlvae.errors import DataError
+
+X = np.arange(24, dtype=np.uint8).reshape(6, 2, 2)
+GROUP = np.array([0, 0, 1, 1, 2, 2])
+WORD = np.array(["a", "b", "a", "b", "a", "b"])
+
+
+@pytest.fixture
+def save(tmp_path: Path):  # type: ignore[no-untyped-def]
+    def write(name: str = "faces.npz", **arrays: object) -> Path:
+        np.savez_compressed(tmp_path / name, **arrays)  # type: ignore[arg-type]
+        return tmp_path / name
+
+    return write
+
+
+def test_a_file_becomes_data(save) -> None:  # type: ignore[no-untyped-def]
+    path = save(x=X, group=GROUP, word=WORD, vocabulary=np.array(["a", "b"]), version=np.array(3))
+    for source in (path, str(path)):
+        data = read(source)
+        assert data.name == "faces" and data.by == "group" and set(data.columns) == {"group", "word"}
+        assert np.array_equal(data.x.numpy(), X)
+    assert read(path, "word").groups.tolist() == WORD.tolist()
+
+
+def test_another_array_may_hold_the_observations(save) -> None:  # type: ignore[no-untyped-def]
+    path = save(images=X, group=GROUP)
+    assert len(read(path, x="images")) == 6
+    with pytest.raises(DataError, match=r"array 'x' in faces.npz.*'images', 'group'"):
+        read(path)
+
+
+def test_the_grouping_column_is_found_or_asked_for(save) -> None:  # type: ignore[no-untyped-def]
+    assert read(save(x=X, word=WORD)).by == "word"
+    with pytest.raises(DataError, match="'word', 'drawer'"):
+        read(save(x=X, word=WORD, drawer=GROUP))
+    with pytest.raises(DataError, match=r"none of shape \(6,\)"):
+        read(save(x=X))
+    with pytest.raises(DataError, match="Did you mean 'word'"):
+        read(save(x=X, word=WORD), "wrod")
+    with pytest.raises(DataError, match="no column of shape"):
+        read(save(x=X), "person")
+
+
+@pytest.mark.parametrize("by", [None, "group"])
+@pytest.mark.parametrize("group", [GROUP[:5], GROUP[:, None]])
+def test_a_grouping_column_of_another_length_is_refused(save, by, group) -> None:  # type: ignore[no-untyped-def]
+    path = save(x=X, group=group, word=WORD)
+    with pytest.raises(DataError, match=r"'group' of shape \(6,\).*got \((5,|6, 1)\)"):
+        read(path, by)
+
+
+def test_missing_labels_follow_the_policy(save) -> None:  # type: ignore[no-untyped-def]
+    path = save(x=X, group=np.array([0, 0, 1, 1, np.nan, np.nan]))
+    with pytest.raises(DataError, match="got 2 without one"):
+        read(path)
+    assert len(read(path, missing="drop")) == 4 and read(path, missing="own").num_groups == 4
+
+
+def test_data_in_memory_are_regrouped() -> None:
+    data = GroupedData.from_arrays(X, GROUP, columns={"word": WORD})
+    assert read(data) is data
+    assert read(data, "word").by == "word" and read(data, "word").x is not None
+    with pytest.raises(DataError, match="Did you mean 'word'"):
+        read(data, "wordd")
+
+
+@pytest.mark.parametrize("ending", READERS)
+def test_what_is_not_there_is_named(tmp_path: Path, ending: str) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read(tmp_path / f"nowhere{ending}")
+    with pytest.raises(DataError, match="Did you mean 'avatars'"):
+        read("avatar")
+    with pytest.raises(DataError, match="a directory"):
+        read(tmp_path)
+
+
+def test_other_endings_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").write_text("x,group\n")
+    with pytest.raises(DataError, match=r"ending in .npz; got 'faces.csv'.*from_arrays"):
+        read(tmp_path / "faces.csv")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04 nearly"])
+def test_what_is_not_an_npz_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "faces.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"faces\.npz"):
+        read(path)
+
+
+def test_a_single_array_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "faces.npz").open("wb") as file:
+        np.save(file, X)
+    with pytest.raises(DataError, match="single"):
+        read(tmp_path / "faces.npz")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_a_file_that_was_cut_off_is_refused(save, share: float) -> None:  # type: ignore[no-untyped-def]
+    path = save(x=np.random.default_rng(0).random((50, 8, 8)), group=np.arange(50) // 5)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(DataError, match="cut off"):
+        read(path)
+
+
+def test_a_flipped_byte_is_noticed(save) -> None:  # type: ignore[no-untyped-def]
+    path = save(x=np.random.default_rng(0).random((50, 8, 8)), group=np.arange(50) // 5)
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 3] ^= 0xFF
+    path.write_bytes(bytes(damaged))
+    with pytest.raises(DataError, match=r"array 'x' of faces\.npz cannot be read"):
+        read(path)
+
+
+def test_objects_are_never_unpickled(save) -> None:  # type: ignore[no-untyped-def]
+    path = save(x=X, group=np.array(["a", None, "b", 1, 2, 3], object))
+    with pytest.raises(DataError, match=r"array 'group'.*never loaded.*astype\(str\)"):
+        read(path)
+
+
+def shared_data() -> Path:
+    folder = os.environ.get("MLVAE_SHARED_DATA")
+    return Path(folder) if folder else Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.mark.parametrize(
+    ("file", "by", "groups"),
+    [
+        ("omniglot_28.npz", None, 1623),
+        ("omniglot_28.npz", "alphabet", 50),
+        ("orl_faces_64.npz", None, 40),
+        ("fsdd_logmel_48x48.npz", "digit", 10),
+        ("glyphs_aenigma_28.npz", "font", 461),
+    ],
+)
+def test_real_files_are_read(file: str, by: str | None, groups: int) -> None:
+    path = shared_data() / file
+    if not path.is_file():
+        pytest.skip(f"the shared data folder has no {file}")
+    assert read(path, by).num_groups == groups
