@@ -61,9 +61,11 @@ class Evidence:
     def __getitem__(self, rows: slice | Tensor) -> Evidence:
         return Evidence(self.precision[rows], self.information[rows], self.count[rows])
 
-    def to(self, dtype: torch.dtype) -> Evidence:
+    def to(self, dtype: torch.dtype, device: torch.device | str | None = None) -> Evidence:
         """The same evidence in another floating type; kept evidence is float64, so that removal is exact."""
-        return Evidence(self.precision.to(dtype), self.information.to(dtype), self.count)
+        return Evidence(
+            self.precision.to(device, dtype), self.information.to(device, dtype), self.count.to(device)
+        )
 
     def sum(self, grouping: Grouping) -> Evidence:
         """Adds up the evidence of each group's members: N rows in, G rows out."""

@@ -1,0 +1,55 @@
+"""mlvae: what a group shares, apart from what makes each observation its own."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Evidence": "evidence",
+    "GroupBatch": "batch",
+    "GroupEvidence": "inference",
+    "GroupSampler": "data",
+    "GroupedData": "data",
+    "Grouping": "grouping",
+    "Level": "model",
+    "MLVAE": "model",
+    "MLVAEError": "errors",
+    "Normal": "normal",
+    "Objective": "objective",
+    "Ramp": "objective",
+    "elbo": "objective",
+    "evaluate": "evaluate",
+    "fit": "training",
+    "load": "checkpoint",
+    "loss": "objective",
+    "read": "data",
+    "save": "checkpoint",
+}
+
+if TYPE_CHECKING:
+    from mlvae.batch import GroupBatch
+    from mlvae.checkpoint import load, save
+    from mlvae.data import GroupedData, GroupSampler, read
+    from mlvae.errors import MLVAEError
+    from mlvae.evaluate import evaluate
+    from mlvae.evidence import Evidence
+    from mlvae.grouping import Grouping
+    from mlvae.inference import GroupEvidence
+    from mlvae.model import MLVAE, Level
+    from mlvae.normal import Normal
+    from mlvae.objective import Objective, Ramp, elbo, loss
+    from mlvae.training import fit
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a name's module when it is first asked for, so that `import mlvae` stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mlvae' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"mlvae.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

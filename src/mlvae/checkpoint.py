@@ -1,0 +1,162 @@
+"""Saved models: safetensors with a JSON description in the header. Files are data; nothing in them runs.
+
+Every file is written beside its place, flushed to the disk and renamed, so a kill at any instant leaves the old or the
+new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mlvae.errors import CheckpointError
+from mlvae.likelihoods import LIKELIHOODS, Likelihood
+from mlvae.model import MLVAE, Level
+
+SCHEMA = 1
+"""Raised when a file of before can no longer be read as it is."""
+
+MODEL_FILE = "model.safetensors"
+TRAINING_FILE = "training.safetensors"
+
+
+def save(model: MLVAE, path: str | Path) -> Path:
+    """Writes weights and description of a model into one file.
+
+    Args:
+        model: on any device.
+        path: the file, or a folder, in which it is called ``model.safetensors``.
+
+    Returns:
+        The file.
+    """
+    path = Path(path)
+    path = path if path.suffix == ".safetensors" else path / MODEL_FILE
+    write(path, model.state_dict(), {"kind": "model", "model": describe(model)})
+    return path
+
+
+def load(
+    path: str | Path,
+    *,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+    likelihood: Likelihood | None = None,
+) -> MLVAE:
+    """Makes a saved model again, on the CPU and in evaluation mode.
+
+    Args:
+        path: a run's folder or a ``.safetensors`` file.
+        encoder: needed where the model was made with a module of the user's own.
+        decoder: likewise.
+        likelihood: likewise.
+
+    Raises:
+        CheckpointError: no such file, truncated, of another schema, or a module of the user's own is missing.
+    """
+    path = Path(path)
+    path = path / MODEL_FILE if path.is_dir() else path
+    tensors, about = read(path, "model")
+    model = rebuild(about["model"], path, {"encoder": encoder, "decoder": decoder, "likelihood": likelihood})
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"Expected the weights that {path} describes; got others: {error}. The file is damaged, or the module"
+            " passed in differs from the one that was trained."
+        ) from error
+    return model.eval()
+
+
+def describe(model: MLVAE) -> dict[str, Any]:
+    """What it takes to make the model again, but for its weights, as JSON values."""
+    kind = next((name for name, kind in LIKELIHOODS.items() if type(model.likelihood) is kind), None)
+    return {
+        "shape": list(model.shape),
+        "levels": [asdict(level) for level in model.levels],
+        "network": model.network,
+        "width": model.width,
+        "likelihood": kind,
+        "likelihood_settings": model.likelihood.settings(),
+        "replaced": model.replaced,
+    }
+
+
+def rebuild(about: Mapping[str, Any], path: Path, modules: Mapping[str, Any]) -> MLVAE:
+    """A model with fresh weights from its description; ``modules`` are the user's own parts, or None."""
+    own = {name for name, replaced in about["replaced"].items() if replaced}
+    if about["likelihood"] is None:
+        own.add("likelihood")
+    if missing := sorted(name for name in own if modules.get(name) is None):
+        raise CheckpointError(
+            f"Expected the {' and the '.join(missing)} that {path} was trained with, which was not one of mlvae's own."
+            f" Pass load(..., {missing[0]}=YourModule())."
+        )
+    given = {name: modules[name] for name in own}
+    if "likelihood" not in given:
+        given["likelihood"] = LIKELIHOODS[about["likelihood"]](**about["likelihood_settings"])
+    levels = [Level(**{k: tuple(v) if isinstance(v, list) else v for k, v in level.items()}) for level in about["levels"]]
+    return MLVAE(about["shape"], levels, network=about["network"], width=about["width"], **given)
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Writes tensors and a description, whole or not at all."""
+    from safetensors.torch import save as to_bytes
+
+    from mlvae import __version__
+
+    header = {"mlvae": json.dumps({"schema": SCHEMA, "version": __version__, **about})}
+    # A copy each: safetensors refuses tensors that share memory, as tied weights do.
+    replace(path, to_bytes({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, header))
+
+
+def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and description of a file that `write` made.
+
+    Raises:
+        CheckpointError: no such file, damaged, of another kind or schema.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError(f"Expected a saved {kind} at {path}; there is none. Name the folder that training wrote.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("mlvae", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"Expected a whole safetensors file; {path} is truncated or damaged ({error}). Use an earlier copy."
+        ) from error
+    if not isinstance(about, dict) or about.get("kind") != kind:
+        found = about.get("kind") if isinstance(about, dict) else "no description by mlvae"
+        raise CheckpointError(f"Expected a saved {kind}; {path} holds: {found}. Name the file that mlvae wrote.")
+    if about.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"Expected a file of schema {SCHEMA}; {path} has {about.get('schema')} (written by mlvae"
+            f" {about.get('version')}). Read it with that version."
+        )
+    return tensors, about
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Puts content in a file's place in one step: the disk holds the old or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

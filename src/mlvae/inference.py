@@ -1,0 +1,362 @@
+"""What a trained model is for: evidence about groups never seen, their codes, and pictures made from them.
+
+Each function's first argument is the model, and each is also a method of `MLVAE`. Two strategies (the paper's):
+without groups every observation is understood alone; with groups it is understood by its group's summed evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlvae.batch import GroupBatch
+from mlvae.errors import DataError, EvidenceError, ModelError, nearest
+from mlvae.evidence import READOUTS, Evidence, log_normaliser
+from mlvae.grouping import Grouping
+from mlvae.normal import Normal
+
+if TYPE_CHECKING:
+    from mlvae.model import MLVAE
+
+CHUNK = 1024
+"""Observations encoded or decoded at a time."""
+
+Array = Tensor | np.ndarray[Any, Any]
+Groups = Array | Sequence[Any] | Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, eq=False)
+class GroupEvidence:
+    """What observations say about the groups of every shared level: it adds, and it can be taken back.
+
+    Args:
+        levels: evidence by the level's name, float64 on the CPU.
+        readouts: how each level's evidence becomes a posterior.
+        groups: by level, the label of each row of its evidence; None for one group without a name.
+
+    Example:
+        >>> from mlvae import MLVAE, Level
+        >>> model = MLVAE((4,), [Level("content", 2, by="person"), Level("style", 2)], likelihood="normal")
+        >>> evidence = model.evidence(torch.randn(3, 4)) + model.evidence(torch.randn(2, 4))
+        >>> evidence.count("content").tolist()
+        [5]
+    """
+
+    levels: Mapping[str, Evidence]
+    readouts: Mapping[str, str]
+    groups: Mapping[str, np.ndarray[Any, Any] | None]
+
+    def posterior(self, level: str = "content") -> Normal:
+        """The posterior of every group of a level, (G, D)."""
+        return READOUTS[self.readouts[self._known(level)]](self.levels[level])
+
+    def count(self, level: str = "content") -> Tensor:
+        """The number of votes each group of a level has, (G,)."""
+        return self.levels[self._known(level)].count
+
+    def __add__(self, other: GroupEvidence) -> GroupEvidence:
+        """Evidence of both, group by group; a group that only one side knows keeps what it has."""
+        return self._combined(other, Evidence.__add__)
+
+    def __sub__(self, other: GroupEvidence) -> GroupEvidence:
+        """Takes evidence back out, group by group; a group left without votes is exactly empty."""
+        return self._combined(other, Evidence.__sub__)
+
+    def log_bayes_factor(self, other: GroupEvidence, level: str = "content") -> Tensor:
+        """log Z(A + B) - log Z(A) - log Z(B) for every group A of this and B of the other: one group or two?
+
+        Returns:
+            (G_this, G_other), nats; above zero speaks for one group.
+
+        Raises:
+            EvidenceError: the level's readout has no prior, so a Bayes factor has no meaning.
+        """
+        if self.readouts[self._known(level)] != "product_with_prior":
+            raise EvidenceError(
+                f"Expected the readout 'product_with_prior' for a Bayes factor; level {level!r} has"
+                f" {self.readouts[level]!r}. Only under a prior is the evidence of two groups comparable."
+            )
+        a, b = self.levels[level], other.levels[other._known(level)]
+        if a.dim != b.dim:
+            raise EvidenceError(f"Expected {a.dim} dimensions on both sides; got {b.dim}. Use one model's evidence.")
+        apart = a.log_evidence()[:, None] + b.log_evidence()[None]
+        # Blocks of rows bound the memory of the (rows, G_other, D) intermediate.
+        rows = max(1, 2**22 // max(1, len(b) * b.dim))
+        together = [
+            log_normaliser(p[:, None] + b.precision[None], i[:, None] + b.information[None])
+            for p, i in zip(a.precision.split(rows), a.information.split(rows), strict=True)
+        ]
+        return torch.cat(together) - apart
+
+    def identify(self, gallery: GroupEvidence, level: str = "content", *, new: float = 0.0) -> Tensor:
+        """Which group of the gallery is each of these, or none? Exact probabilities by Bayes factor.
+
+        Args:
+            gallery: evidence on the known groups.
+            level: whose groups.
+            new: prior probability of "none of these"; the known groups share the rest equally.
+
+        Returns:
+            (G_this, G_gallery + 1) probabilities; the last column is "none of these".
+        """
+        if not 0 <= new <= 1:
+            raise EvidenceError(f"Expected the prior of a new group between 0 and 1; got {new}.")
+        scores = self.log_bayes_factor(gallery, level)
+        known = scores + math.log1p(-new) - math.log(scores.shape[1]) if new < 1 else scores - torch.inf
+        none = scores.new_full((len(scores), 1), math.log(new) if new > 0 else -torch.inf)
+        return torch.cat([known, none], 1).softmax(1)
+
+    def _combined(self, other: GroupEvidence, operation: Any) -> GroupEvidence:
+        if dict(self.readouts) != dict(other.readouts):
+            raise EvidenceError(
+                f"Expected evidence on the same levels with the same readouts; got {dict(self.readouts)} and"
+                f" {dict(other.readouts)}. Add evidence of one model."
+            )
+        levels: dict[str, Evidence] = {}
+        groups: dict[str, np.ndarray[Any, Any] | None] = {}
+        for name in self.levels:
+            mine, theirs = self.groups[name], other.groups[name]
+            if (mine is None) != (theirs is None):
+                raise EvidenceError(
+                    f"Expected groups of level {name!r} named on both sides or on neither. Pass `groups` to both calls."
+                )
+            if mine is None or theirs is None:
+                levels[name], groups[name] = operation(self.levels[name], other.levels[name]), None
+            else:
+                union = np.unique(np.concatenate([mine, theirs]))
+                placed = [
+                    _placed(evidence, np.searchsorted(union, labels), len(union))
+                    for evidence, labels in ((self.levels[name], mine), (other.levels[name], theirs))
+                ]
+                levels[name], groups[name] = operation(*placed), union
+        return replace(self, levels=levels, groups=groups)
+
+    def _known(self, level: str) -> str:
+        if level not in self.levels:
+            raise ModelError(f"Expected a level that groups share; got {level!r}. {nearest(level, self.levels)}")
+        return level
+
+
+@torch.no_grad()
+def evidence(model: MLVAE, x: Array, groups: Groups = None) -> GroupEvidence:
+    """The evidence that observations hold about their groups, seen in training or not.
+
+    Args:
+        model: a model with at least one shared level.
+        x: (N, *shape), as raw data or tensors.
+        groups: None takes all rows as one group; (N,) labels, or such labels for each shared level by name, return the
+            evidence of each group, in the labels' sorted order.
+
+    Returns:
+        Evidence on every shared level. It adds: ``evidence(a) + evidence(b)`` is the evidence of both. A level whose head
+        sees a coarser one is given that one's posterior mean from these rows.
+
+    Raises:
+        ModelError: the model has no shared level.
+        DataError: ``x`` or ``groups`` of another shape.
+    """
+    if not model.group_levels:
+        raise ModelError("Expected a model with a level that groups share; this one has none (a plain VAE).")
+    x = torch.as_tensor(x)
+    labels = _labels(model, x, groups)
+    groupings = {
+        name: Grouping.one(len(x)) if value is None else Grouping.from_ids(value) for name, value in labels.items()
+    }
+    features = _features(model, x)
+    levels: dict[str, Evidence] = {}
+    means: dict[str, Tensor] = {}
+    for level in model.group_levels:
+        grouping = groupings[level.name]
+        votes = model.votes(level.name, features, [means[name] for name in level.given])
+        levels[level.name] = votes.to(torch.float64, "cpu").sum(grouping)
+        means[level.name] = grouping.expand(READOUTS[level.readout](levels[level.name]).mean).to(features)
+    return GroupEvidence(
+        levels,
+        {level.name: level.readout for level in model.group_levels},
+        {name: None if value is None else np.unique(value) for name, value in labels.items()},
+    )
+
+
+@torch.no_grad()
+def codes(model: MLVAE, x: Array, groups: Groups = None) -> dict[str, Normal]:
+    """The posterior of every level's code for each observation.
+
+    Args:
+        model: any number of levels.
+        x: (N, *shape).
+        groups: None understands each observation alone (strategy 1); labels, as for `evidence`, by its group's summed
+            evidence (strategy 2).
+
+    Returns:
+        For each level by name, a Normal of N rows. A level given coarser ones is given their posterior means.
+    """
+    x = torch.as_tensor(x)
+    labels = {} if groups is None else _labels(model, x, groups)
+    groupings = {name: Grouping.from_ids(value).to(model.device) for name, value in labels.items()}
+    features = _features(model, x)
+    posteriors: dict[str, Normal] = {}
+    for level in model.levels:
+        grouping = groupings.get(level.name)
+        votes = model.votes(level.name, features, [posteriors[name].mean for name in level.given])
+        total = votes if grouping is None else votes.sum(grouping)
+        posterior = READOUTS[level.readout](total)
+        posteriors[level.name] = posterior if grouping is None else posterior[grouping.index]
+    return posteriors
+
+
+@torch.no_grad()
+def pictures(model: MLVAE, codes: Mapping[str, Tensor]) -> Tensor:
+    """What the model expects to see for codes (N, D) of every level: the likelihood's mean, (N, *shape)."""
+    with _evaluating(model):
+        n = len(next(iter(codes.values())))
+        parts = [
+            model.likelihood.mean(model.decode({name: code[start : start + CHUNK] for name, code in codes.items()}))
+            for start in range(0, n, CHUNK)
+        ]
+    return torch.cat(parts)
+
+
+def reconstruct(model: MLVAE, x: Array, groups: Groups = None) -> Tensor:
+    """Each observation through its own codes, or through its group's where ``groups`` are given: (N, *shape)."""
+    return pictures(model, {name: code.mean for name, code in codes(model, x, groups).items()})
+
+
+def swap(model: MLVAE, a: Array, b: Array, levels: Sequence[str] | None = None) -> Tensor:
+    """The observations of ``b`` with the content of ``a``: row i shows what a_i is, in the manner of b_i.
+
+    Args:
+        model: any number of levels.
+        a: (N, *shape), which give the codes of ``levels``.
+        b: (N, *shape), which give the others; a finer level that is given a coarser one sees its own.
+        levels: names; None takes every shared level.
+
+    Returns:
+        (N, *shape).
+    """
+    taken = _chosen(model, levels)
+    giver, keeper = codes(model, a), codes(model, b)
+    if len(torch.as_tensor(a)) != len(torch.as_tensor(b)):
+        raise DataError(f"Expected as many observations in `a` as in `b`; got {len(a)} and {len(b)}. Pair them.")
+    return pictures(model, {name: (giver if name in taken else keeper)[name].mean for name in keeper})
+
+
+def interpolate(model: MLVAE, a: Array, b: Array, steps: int = 8, levels: Sequence[str] | None = None) -> Tensor:
+    """From ``a`` to ``b`` in equal steps of the posterior means.
+
+    Args:
+        model: any number of levels.
+        a: (N, *shape), the start.
+        b: (N, *shape), the end.
+        steps: pictures in each row, both ends included.
+        levels: which codes move; the others stay ``a``'s. None moves all.
+
+    Returns:
+        (N, steps, *shape).
+    """
+    if steps < 2:
+        raise ModelError(f"Expected at least 2 steps, the two ends; got {steps}.")
+    if len(torch.as_tensor(a)) != len(torch.as_tensor(b)):
+        raise DataError(f"Expected as many observations in `a` as in `b`; got {len(a)} and {len(b)}. Pair them.")
+    moving = [level.name for level in model.levels] if levels is None else _chosen(model, levels)
+    start, end = codes(model, a), codes(model, b)
+    share = torch.linspace(0, 1, steps, device=model.device).reshape(1, -1, 1)
+    path = {}
+    for name in start:
+        first, last = start[name].mean[:, None], (end if name in moving else start)[name].mean[:, None]
+        path[name] = (first + share.to(first) * (last - first)).flatten(0, 1)
+    return pictures(model, path).unflatten(0, (-1, steps))
+
+
+def generate(model: MLVAE, n: int = 1, *, seed: int | None = None, **fixed: Array) -> Tensor:
+    """New observations: codes from the prior, but for the levels that are given.
+
+    Args:
+        model: any number of levels.
+        n: how many.
+        seed: of the codes; None draws from torch's own generator.
+        fixed: for levels by name, a code (D,), (1, D) or (n, D): ``content=person.mean``.
+
+    Returns:
+        (n, *shape), the likelihood's mean.
+    """
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    for name in fixed:
+        model.level(name)
+    drawn: dict[str, Tensor] = {}
+    like = next(model.parameters())
+    for level in model.levels:
+        if level.name in fixed:
+            code = torch.as_tensor(fixed[level.name]).to(like)
+            if code.shape not in ((level.dim,), (1, level.dim), (n, level.dim)):
+                raise ModelError(
+                    f"Expected the code of {level.name!r} as ({level.dim},), (1, {level.dim}) or ({n}, {level.dim});"
+                    f" got {tuple(code.shape)}."
+                )
+            drawn[level.name] = code.expand(n, level.dim)
+        else:
+            drawn[level.name] = torch.randn(n, level.dim, generator=generator).to(like)
+    return pictures(model, drawn)
+
+
+@torch.no_grad()
+def _features(model: MLVAE, x: Tensor) -> Tensor:
+    """The encoder's output for all rows, a chunk at a time, each checked."""
+    with _evaluating(model):
+        parts = []
+        for start in range(0, max(len(x), 1), CHUNK):
+            chunk = model.prepare(x[start : start + CHUNK])
+            model.check(chunk)
+            parts.append(model.encoder(chunk))
+    return torch.cat(parts)
+
+
+class _evaluating:
+    """The model in evaluation mode for a while."""
+
+    def __init__(self, model: MLVAE) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        self.was = self.model.training
+        self.model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self.model.train(self.was)
+
+
+def _labels(model: MLVAE, x: Tensor, groups: Groups) -> dict[str, np.ndarray[Any, Any] | None]:
+    """Labels (N,) for each shared level; None where all rows are one group."""
+    names = [level.name for level in model.group_levels]
+    if groups is None:
+        return dict.fromkeys(names)
+    if not isinstance(groups, Mapping):
+        if len(names) > 1:
+            raise DataError(f"Expected labels for each of the levels {names}, as a dictionary by name.")
+        groups = {names[0]: groups} if names else {}
+    labels: dict[str, np.ndarray[Any, Any] | None] = {}
+    for name, value in groups.items():
+        model.level(name)
+        array = np.asarray(value)
+        if array.shape != (len(x),):
+            raise DataError(f"Expected one label an observation, shape ({len(x)},), for {name!r}; got {array.shape}.")
+        labels[name] = array
+    if missing := [name for name in names if name not in labels]:
+        raise DataError(f"Expected labels for each of the levels {names}; {missing} are missing.")
+    return labels
+
+
+def _chosen(model: MLVAE, levels: Sequence[str] | None) -> list[str]:
+    if levels is None:
+        return [level.name for level in model.group_levels]
+    return [model.level(name).name for name in levels]
+
+
+def _placed(evidence: Evidence, rows: np.ndarray[Any, Any], groups: int) -> Evidence:
+    """Evidence at its rows of a larger table, empty elsewhere."""
+    return evidence.sum(Grouping(torch.as_tensor(rows, dtype=torch.int64), groups))

@@ -1,0 +1,184 @@
+"""A run's folder, its progress on the screen, and the way it is stopped."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlvae import checkpoint
+from mlvae.errors import CheckpointError, TrainingError
+from mlvae.model import MLVAE
+
+SAME_NUMBERS_EITHER_WAY = {"patience"}
+"""Settings that a resumption may change: they decide when training ends, not what it computes."""
+
+
+class Run:
+    """The files of one run: what is in them, and when they may be written.
+
+    Args:
+        folder: None keeps nothing.
+        model: whose weights are saved.
+        settings: JSON values; a resumption must have the same.
+    """
+
+    def __init__(self, folder: Path | None, model: MLVAE, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.model = model
+        self.settings = json.loads(json.dumps(settings))
+
+    def open(self, resume: bool) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The saved state to go on from; None at a fresh start.
+
+        Raises:
+            CheckpointError: the folder holds a run and ``resume`` is not asked for, or holds none and it is.
+            TrainingError: the saved run had other settings, or another model.
+        """
+        if self.folder is None:
+            if resume:
+                raise CheckpointError("Expected the folder of a run to resume; got none. Pass out='runs/...'.")
+            return None
+        held = [n for n in (checkpoint.TRAINING_FILE, checkpoint.MODEL_FILE) if (self.folder / n).exists()]
+        if not resume:
+            if held:
+                raise CheckpointError(
+                    f"Expected a folder without a run; {self.folder} holds {held[0]}. Resume it, or name another folder."
+                )
+            return None
+        tensors, about = checkpoint.read(self.folder / checkpoint.TRAINING_FILE, "training state")
+        saved = {**about["settings"], "model": about["model"]}
+        asked = {**self.settings, "model": json.loads(json.dumps(checkpoint.describe(self.model)))}
+        for name in sorted(saved.keys() | asked.keys() - SAME_NUMBERS_EITHER_WAY):
+            if name not in SAME_NUMBERS_EITHER_WAY and saved.get(name) != asked.get(name):
+                raise TrainingError(
+                    f"Expected the settings of the run in {self.folder} to resume it; its {name} is"
+                    f" {saved.get(name)}, not {asked.get(name)}. Use the same, or start a new run."
+                )
+        return tensors, about
+
+    def save(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, weights: bool) -> None:
+        """Writes the training state, and the weights for use where ``weights``."""
+        if self.folder is None:
+            return
+        tensors = {
+            **{f"model.{name}": value for name, value in self.model.state_dict().items()},
+            **{
+                f"optimizer.{place}.{name}": torch.as_tensor(value)
+                for place, values in optimizer.state_dict()["state"].items()
+                for name, value in values.items()
+            },
+            "random.cpu": torch.get_rng_state(),
+        }
+        if self.model.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.model.device)
+        about = {"settings": self.settings, "model": checkpoint.describe(self.model), "state": state}
+        checkpoint.write(self.folder / checkpoint.TRAINING_FILE, tensors, {"kind": "training state", **about})
+        if weights:
+            checkpoint.save(self.model, self.folder)
+        if state["history"]:
+            checkpoint.replace(self.folder / "log.csv", _csv(state["history"]))
+
+    def restore(
+        self, saved: tuple[dict[str, Tensor], dict[str, Any]], optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any]:
+        """Puts weights, optimiser and random state back; returns where training stood."""
+        tensors, about = saved
+        self.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, place, key = name.split(".", 2)
+                state.setdefault(int(place), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and self.model.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.model.device)
+        return dict(about["state"])
+
+    def how_to_resume(self) -> str:
+        """What to tell a user who stopped the run."""
+        if self.folder is None:
+            return "Stopped. Nothing was kept: `out` was not given."
+        return f"Stopped and saved in {self.folder}. Go on with resume=True (`--resume`)."
+
+
+class Interrupt:
+    """Ctrl-C asks the loop to save and stop after the step under way; a second one stops at once."""
+
+    def __enter__(self) -> Interrupt:
+        self.asked = False
+        self.former: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self.former = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *_: object) -> None:
+        if self.former is not None:
+            signal.signal(signal.SIGINT, self.former)
+
+
+class Progress:
+    """A bar with the loss's terms in nats per observation and the rate; plain lines where there is no terminal."""
+
+    def __init__(self, epochs: int, *, enabled: bool) -> None:
+        self.epochs = epochs
+        self.enabled = enabled
+
+    def __enter__(self) -> Progress:
+        if self.enabled:
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self.bar = Bar(
+                TextColumn("epoch {task.fields[epoch]}"), BarColumn(20), TimeRemainingColumn(),
+                TextColumn("{task.fields[terms]}"),
+            )  # fmt: skip
+            self.task = self.bar.add_task("", total=self.epochs, epoch=f"1/{self.epochs}", terms="")
+            if self.bar.console.is_terminal:
+                self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.enabled:
+            self.bar.stop()
+
+    def show(self, epoch: int, share: float, means: Mapping[str, float], seen: int, started: float) -> None:
+        """Moves the bar."""
+        if self.enabled:
+            rate = seen / (time.perf_counter() - started)
+            terms = f"{_terms(means)}  {rate:,.0f} images/s"
+            self.bar.update(self.task, completed=epoch + share, epoch=f"{epoch + 1}/{self.epochs}", terms=terms)
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """One line for a finished epoch, where no bar is drawn."""
+        if self.enabled and not self.bar.console.is_terminal:
+            rate = f"{row['images_per_second']:,.0f} images/s"
+            print(f"epoch {row['epoch']}/{self.epochs}  {_terms(row)}  {rate}", flush=True)
+
+
+def _terms(means: Mapping[str, float]) -> str:
+    hidden = {"epoch", "seconds", "images_per_second", "loss"}
+    return "  ".join(f"{name} {value:.3g}" for name, value in means.items() if name not in hidden)
+
+
+def _csv(rows: list[dict[str, float]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[-1]), restval="", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

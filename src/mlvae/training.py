@@ -1,0 +1,298 @@
+"""Learning: one loop, on Lightning Fabric, that can be read in one sitting.
+
+    data -> sampler -> GroupBatch -> loss -> step;   once an epoch: validate, save
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mlvae.batch import GroupBatch
+from mlvae.data import GroupedData, GroupSampler
+from mlvae.errors import DataError, TrainingError
+from mlvae.grouping import Grouping
+from mlvae.model import MLVAE
+from mlvae.objective import Objective, loss
+from mlvae.runs import Interrupt, Progress, Run
+
+STEPS = 4000
+"""Without a number of epochs, as many as make at least this many steps."""
+
+WARM_UP = 0.03
+"""The share of training over which the learning rate rises, before it falls along a cosine to zero."""
+
+CHECK_EVERY = 20
+"""Steps between looks at whether the loss is still a number: each look waits for the device."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What `fit` did.
+
+    Args:
+        epochs: for each epoch the mean terms in nats per observation, ``valid`` where there were validation groups,
+            ``seconds`` and ``images_per_second``.
+        stopped_early: validation stopped improving before the last epoch.
+    """
+
+    epochs: list[dict[str, float]]
+    stopped_early: bool = False
+
+
+def fit(
+    model: MLVAE,
+    train: GroupedData,
+    out: str | Path | None = None,
+    *,
+    valid: GroupedData | None = None,
+    objective: Objective | None = None,
+    epochs: int | None = None,
+    groups: int = 50,
+    members: int | tuple[int, int] | Literal["all"] = (2, 8),
+    resample: bool = False,
+    lr: float = 2e-3,
+    seed: int = 0,
+    patience: int | None = None,
+    device: str = "auto",
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true",
+    resume: bool = False,
+    progress: bool = True,
+) -> History:
+    """Trains a model in place.
+
+    Args:
+        model: any number of levels.
+        train: what to learn from; its columns give the groups of every shared level.
+        out: a folder for ``model.safetensors`` (the best weights on ``valid``, else the latest), ``training.safetensors``
+            (all that resuming needs) and ``log.csv``; None keeps nothing.
+        valid: groups that are not in ``train``; the loss on them is logged, and ``patience`` watches it.
+        objective: None takes the default, which separates best.
+        epochs: None takes as many as make 4,000 steps.
+        groups: sub-groups in a batch.
+        members: observations in each: a number, an inclusive range, or "all".
+        resample: draw groups with equal probability, instead of every observation exactly once an epoch.
+        lr: the highest learning rate of Adam.
+        seed: of the order, the sub-groups and the noise. The same seed gives the same weights.
+        patience: epochs without a better validation loss before training stops.
+        device: "auto", "cpu", "cuda", "mps".
+        precision: of the networks; evidence and KL stay in float32 or better.
+        resume: go on from ``out``, to the same numbers as without the stop.
+        progress: show a bar.
+
+    Returns:
+        The history, that of before a resumption included.
+
+    Raises:
+        DataError: data outside the likelihood's domain, or without the columns that the levels name.
+        TrainingError: the loss is no longer a number, or a setting differs from the resumed run's.
+        CheckpointError: ``out`` holds a run already and ``resume`` is not asked for, or the reverse.
+        KeyboardInterrupt: after Ctrl-C, once the state is saved.
+    """
+    objective = objective or Objective()
+    data = _Resident(model, train)
+    sampler = data.sampler(groups, members, resample, seed)
+    if epochs is None:
+        epochs = max(1, math.ceil(STEPS / sampler.batches(0)))
+    if patience is not None and valid is None:
+        raise TrainingError("Expected validation groups with `patience`; got none. Pass valid=..., or no patience.")
+    settings: dict[str, Any] = {
+        "objective": asdict(objective), "epochs": epochs, "groups": groups, "members": members, "resample": resample,
+        "lr": lr, "seed": seed, "patience": patience, "precision": precision, "observations": len(train),
+    }  # fmt: skip
+    run = Run(None if out is None else Path(out), model, settings)
+    saved = run.open(resume)
+
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(accelerator=device, devices=1, precision=precision)
+    with torch.random.fork_rng(), Interrupt() as interrupt:
+        torch.manual_seed(seed)
+        step_module = _Step(model, data, objective)
+        optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=fabric.device.type != "mps")
+        step_module, optimizer = fabric.setup(step_module, optimizer)
+        data.to(fabric.device)
+        checked = None if valid is None else _Resident(model, valid).to(fabric.device)
+        state = _State() if saved is None else _State(**run.restore(saved, optimizer))
+        bar = Progress(epochs, enabled=progress)
+        model.train()
+        with bar:
+            while state.epoch < epochs and not _out_of_patience(state, patience):
+                started, meter = time.perf_counter(), _Meter(state.sums, state.seen)
+                batches = sampler.batches(state.epoch)
+                for rows, index in sampler.epoch(state.epoch, state.batch):
+                    share = (state.epoch + state.batch / batches) / epochs
+                    for parameters in optimizer.param_groups:
+                        parameters["lr"] = lr * _schedule(share)
+                    total, log = step_module(rows, index, share)
+                    optimizer.zero_grad()
+                    fabric.backward(total)
+                    optimizer.step()
+                    state.batch += 1
+                    meter.add(total, log, len(rows))
+                    if state.batch % CHECK_EVERY == 0:
+                        meter.check(state)
+                        bar.show(state.epoch, state.batch / batches, meter.means(), meter.seen, started)
+                    if interrupt.asked:
+                        meter.check(state)
+                        state.sums, state.seen = meter.sums(), meter.seen
+                        run.save(optimizer, asdict(state), weights=valid is None)
+                        raise KeyboardInterrupt(run.how_to_resume())
+                meter.check(state)
+                seconds = time.perf_counter() - started
+                row = {"epoch": state.epoch + 1, **meter.means(), "seconds": seconds,
+                       "images_per_second": meter.seen / seconds}  # fmt: skip
+                state.epoch, state.batch, state.sums, state.seen = state.epoch + 1, 0, {}, 0
+                improved = True
+                if checked is not None:
+                    row["valid"] = _validation_loss(model, checked, objective, groups, members, seed)
+                    improved = row["valid"] < state.best
+                    state.best, state.waited = min(row["valid"], state.best), 0 if improved else state.waited + 1
+                state.history.append(row)
+                bar.epoch(row)
+                run.save(optimizer, asdict(state), weights=improved)
+    model.eval()
+    return History(state.history, state.epoch < epochs)
+
+
+@dataclass
+class _State:
+    """Where training stands; with weights, optimiser and random state, all that the next step depends on."""
+
+    epoch: int = 0
+    batch: int = 0
+    best: float = math.inf
+    waited: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seen: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class _Resident:
+    """A data set on the training device, uint8 as it came; batches are index operations."""
+
+    def __init__(self, model: MLVAE, data: GroupedData) -> None:
+        _check(model, data)
+        self.x = data.x
+        self.ids: dict[str, Tensor] = {}
+        self.totals: dict[str, Tensor] = {}
+        for level in model.group_levels:
+            assert level.by is not None
+            self.ids[level.name] = data.codes(level.by)
+            self.totals[level.name] = torch.bincount(self.ids[level.name])[self.ids[level.name]]
+
+    def to(self, device: torch.device) -> _Resident:
+        self.x = self.x.to(device)
+        self.ids = {name: ids.to(device) for name, ids in self.ids.items()}
+        self.totals = {name: totals.to(device) for name, totals in self.totals.items()}
+        return self
+
+    def sampler(self, groups: int, members: int | tuple[int, int] | str, resample: bool, seed: int) -> GroupSampler:
+        """Sub-groups of the first shared level's groups; without one, batches of as many observations."""
+        if self.ids:
+            return GroupSampler(next(iter(self.ids.values())), groups, members, resample=resample, seed=seed)
+        mean = sum(members) // 2 if isinstance(members, tuple) else members if isinstance(members, int) else 5
+        return GroupSampler(
+            torch.zeros(len(self.x), dtype=torch.int64), 1, max(1, groups * mean), resample=resample, seed=seed
+        )
+
+    def batch(self, model: MLVAE, rows: Tensor, index: Tensor) -> GroupBatch:
+        """Rows as a batch; the first shared level's groups are the sampler's sub-groups, a further level's its own."""
+        groups = int(index[-1]) + 1  # the sampler's rows are in the order of their sub-groups, on the CPU
+        rows, index = rows.to(self.x.device), index.to(self.x.device)
+        ids = {name: value[rows] for name, value in self.ids.items()}
+        groupings = {
+            name: Grouping(index, groups) if place == 0 else Grouping.from_ids(value)
+            for place, (name, value) in enumerate(ids.items())
+        }
+        totals = {name: value[rows] for name, value in self.totals.items()}
+        return GroupBatch(model.prepare(self.x[rows]), groupings, ids, totals)
+
+
+class _Step(nn.Module):
+    """What Fabric wraps: from rows to the loss, under its precision."""
+
+    def __init__(self, model: MLVAE, data: _Resident, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.data = data
+        self.objective = objective
+
+    def forward(self, rows: Tensor, index: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        value = loss(self.model, self.data.batch(self.model, rows, index), self.objective, progress=progress)
+        return value.total, value.log()
+
+
+class _Meter:
+    """Sums of the loss's terms over an epoch, on the device, read only when someone looks."""
+
+    def __init__(self, sums: Mapping[str, float], seen: int) -> None:
+        self.total = {name: torch.tensor(value, dtype=torch.float64) for name, value in sums.items()}
+        self.seen = seen
+
+    def add(self, total: Tensor, log: Mapping[str, Tensor], n: int) -> None:
+        for name, value in {"loss": total.detach(), **log}.items():
+            weighted = n * (value.double() if value.device.type != "mps" else value)
+            self.total[name] = self.total.get(name, 0) + weighted
+        self.seen += n
+
+    def sums(self) -> dict[str, float]:
+        return {name: value.item() for name, value in self.total.items()}
+
+    def means(self) -> dict[str, float]:
+        return {name: value / max(self.seen, 1) for name, value in self.sums().items()}
+
+    def check(self, state: _State) -> None:
+        """Raises TrainingError, naming the terms, once any is not a number."""
+        sums = self.sums()
+        if math.isfinite(sums["loss"]):
+            return
+        terms = [name for name, value in sums.items() if name != "loss" and not math.isfinite(value)]
+        raise TrainingError(
+            f"Expected a finite loss; by batch {state.batch} of epoch {state.epoch + 1} it was not"
+            f" ({', '.join(terms) or 'its gradient'} first). Lower `lr`, or look for extreme values in the data;"
+            " what was saved before is intact."
+        )
+
+
+def _schedule(share: float) -> float:
+    """The learning rate's factor after a share of training: a short rise, then a cosine to zero."""
+    if share < WARM_UP:
+        return max(share, 1e-3) / WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
+
+
+def _validation_loss(
+    model: MLVAE, data: _Resident, objective: Objective, groups: int, members: Any, seed: int
+) -> float:
+    """The objective on validation groups, nats per group, with the same sub-groups and noise every time."""
+    model.eval()
+    total, seen = 0.0, 0
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for rows, index in data.sampler(groups, members, False, seed).epoch(0):
+            value = loss(model, data.batch(model, rows, index), objective)
+            total, seen = total + value.total.item() * value.terms.groups, seen + value.terms.groups
+    model.train()
+    return total / seen
+
+
+def _out_of_patience(state: _State, patience: int | None) -> bool:
+    return patience is not None and state.waited >= patience
+
+
+def _check(model: MLVAE, data: GroupedData) -> None:
+    """Raises DataError for observations that the model cannot learn from, before any time is spent."""
+    if len(data) < 2:
+        raise DataError(f"Expected at least two observations; got {len(data)}.")
+    for start in range(0, len(data), 4096):
+        x = model.prepare(data.x[start : start + 4096])
+        if data.x.dtype != torch.uint8:
+            model.check(x)
