@@ -15,9 +15,7 @@ from mlvae.data import GroupedData
 from mlvae.errors import DataError
 
 laws = settings(max_examples=60, deadline=None)
-labels = st.lists(st.integers(0, 6), min_size=4, max_size=60).filter(
-    lambda values: 1 < len(set(values)) < len(values)
-)
+labels = st.lists(st.integers(0, 6), min_size=4, max_size=60).filter(lambda values: 1 < len(set(values)) < len(values))
 
 
 def rows_of(count: int) -> torch.Tensor:
@@ -109,10 +107,7 @@ def test_groups_of_one_are_warned_of_once_and_not_in_subsets() -> None:
 
 def test_repr_says_what_there_is() -> None:
     data = make(["a", "b", "b"], eyes=[1, 2, 3], mouth=[1, 2, 3])
-    assert (
-        repr(data)
-        == "GroupedData('arrays': 3 x (1,) float32, 2 groups by 'group' of 1-2, columns: eyes, mouth)"
-    )
+    assert repr(data) == "GroupedData('arrays': 3 x (1,) float32, 2 groups by 'group' of 1-2, columns: eyes, mouth)"
     assert "1 group by 'group' of 3)" in repr(make([5, 5, 5]))
 
 
@@ -226,9 +221,7 @@ def test_rows_that_are_not_there_are_refused(rows: object) -> None:
 
 @laws
 @given(labels, st.sampled_from(["group", "observation"]), st.floats(0.01, 0.99), st.integers(0, 5))
-def test_splits_are_disjoint_cover_everything_and_repeat(
-    groups: list[int], by: str, test: float, seed: int
-) -> None:
+def test_splits_are_disjoint_cover_everything_and_repeat(groups: list[int], by: str, test: float, seed: int) -> None:
     data = make(groups)
     train, new = data.split(by=by, test=test, seed=seed)
     kept, held = set(train.x.flatten().tolist()), set(new.x.flatten().tolist())

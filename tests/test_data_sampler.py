@@ -20,9 +20,7 @@ def ids_of(counts: list[int], seed: int = 0) -> np.ndarray:
 
 def sub_groups(sampler: GroupSampler, epoch: int = 0) -> list[np.ndarray]:
     return [
-        rows[index == number].numpy()
-        for rows, index in sampler.epoch(epoch)
-        for number in range(int(index.max()) + 1)
+        rows[index == number].numpy() for rows, index in sampler.epoch(epoch) for number in range(int(index.max()) + 1)
     ]
 
 
@@ -40,9 +38,7 @@ def test_every_observation_exactly_once_in_sub_groups_of_one_group(
 
 @laws
 @given(sizes, ranges)
-def test_sizes_are_within_the_range_but_for_one_of_each_group(
-    counts: list[int], members: tuple[int, int]
-) -> None:
+def test_sizes_are_within_the_range_but_for_one_of_each_group(counts: list[int], members: tuple[int, int]) -> None:
     ids = ids_of(counts)
     chunks = sub_groups(GroupSampler(ids, groups=4, members=members))
     assert all(len(chunk) <= members[1] for chunk in chunks)

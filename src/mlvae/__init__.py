@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Evidence": "evidence",
     "GroupBatch": "batch",
-    "GroupEvidence": "inference",
+    "GroupEvidence": "group_evidence",
     "GroupSampler": "data",
     "GroupedData": "data",
     "Grouping": "grouping",
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from mlvae.errors import MLVAEError
     from mlvae.evaluate import evaluate
     from mlvae.evidence import Evidence
+    from mlvae.group_evidence import GroupEvidence
     from mlvae.grouping import Grouping
-    from mlvae.inference import GroupEvidence
     from mlvae.model import MLVAE, Level
     from mlvae.normal import Normal
     from mlvae.objective import Objective, Ramp, elbo, loss

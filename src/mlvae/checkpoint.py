@@ -102,8 +102,14 @@ def rebuild(about: Mapping[str, Any], path: Path, modules: Mapping[str, Any]) ->
     given = {name: modules[name] for name in own}
     if "likelihood" not in given:
         given["likelihood"] = LIKELIHOODS[about["likelihood"]](**about["likelihood_settings"])
-    levels = [Level(**{k: tuple(v) if isinstance(v, list) else v for k, v in level.items()}) for level in about["levels"]]
+    levels = [_level(saved) for saved in about["levels"]]
     return MLVAE(about["shape"], levels, network=about["network"], width=about["width"], **given)
+
+
+def _level(saved: Mapping[str, Any]) -> Level:
+    """A level from JSON, which knows lists where a level has tuples."""
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+    return Level(**values)
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

@@ -63,17 +63,13 @@ class Evidence:
 
     def to(self, dtype: torch.dtype, device: torch.device | str | None = None) -> Evidence:
         """The same evidence in another floating type; kept evidence is float64, so that removal is exact."""
-        return Evidence(
-            self.precision.to(device, dtype), self.information.to(device, dtype), self.count.to(device)
-        )
+        return Evidence(self.precision.to(device, dtype), self.information.to(device, dtype), self.count.to(device))
 
     def sum(self, grouping: Grouping) -> Evidence:
         """Adds up the evidence of each group's members: N rows in, G rows out."""
         if grouping.singletons:
             return self
-        return Evidence(
-            grouping.sum(self.precision), grouping.sum(self.information), grouping.sum(self.count)
-        )
+        return Evidence(grouping.sum(self.precision), grouping.sum(self.information), grouping.sum(self.count))
 
     def sum_others(self, grouping: Grouping) -> Evidence:
         """For each member, the evidence of the others of its group; its own where it is alone (N rows)."""

@@ -6,18 +6,16 @@ without groups every observation is understood alone; with groups it is understo
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mlvae.batch import GroupBatch
-from mlvae.errors import DataError, EvidenceError, ModelError, nearest
-from mlvae.evidence import READOUTS, Evidence, log_normaliser
+from mlvae.errors import DataError, ModelError
+from mlvae.evidence import READOUTS, Evidence
+from mlvae.group_evidence import GroupEvidence
 from mlvae.grouping import Grouping
 from mlvae.normal import Normal
 
@@ -31,118 +29,6 @@ Array = Tensor | np.ndarray[Any, Any]
 Groups = Array | Sequence[Any] | Mapping[str, Any] | None
 
 
-@dataclass(frozen=True, eq=False)
-class GroupEvidence:
-    """What observations say about the groups of every shared level: it adds, and it can be taken back.
-
-    Args:
-        levels: evidence by the level's name, float64 on the CPU.
-        readouts: how each level's evidence becomes a posterior.
-        groups: by level, the label of each row of its evidence; None for one group without a name.
-
-    Example:
-        >>> from mlvae import MLVAE, Level
-        >>> model = MLVAE((4,), [Level("content", 2, by="person"), Level("style", 2)], likelihood="normal")
-        >>> evidence = model.evidence(torch.randn(3, 4)) + model.evidence(torch.randn(2, 4))
-        >>> evidence.count("content").tolist()
-        [5]
-    """
-
-    levels: Mapping[str, Evidence]
-    readouts: Mapping[str, str]
-    groups: Mapping[str, np.ndarray[Any, Any] | None]
-
-    def posterior(self, level: str = "content") -> Normal:
-        """The posterior of every group of a level, (G, D)."""
-        return READOUTS[self.readouts[self._known(level)]](self.levels[level])
-
-    def count(self, level: str = "content") -> Tensor:
-        """The number of votes each group of a level has, (G,)."""
-        return self.levels[self._known(level)].count
-
-    def __add__(self, other: GroupEvidence) -> GroupEvidence:
-        """Evidence of both, group by group; a group that only one side knows keeps what it has."""
-        return self._combined(other, Evidence.__add__)
-
-    def __sub__(self, other: GroupEvidence) -> GroupEvidence:
-        """Takes evidence back out, group by group; a group left without votes is exactly empty."""
-        return self._combined(other, Evidence.__sub__)
-
-    def log_bayes_factor(self, other: GroupEvidence, level: str = "content") -> Tensor:
-        """log Z(A + B) - log Z(A) - log Z(B) for every group A of this and B of the other: one group or two?
-
-        Returns:
-            (G_this, G_other), nats; above zero speaks for one group.
-
-        Raises:
-            EvidenceError: the level's readout has no prior, so a Bayes factor has no meaning.
-        """
-        if self.readouts[self._known(level)] != "product_with_prior":
-            raise EvidenceError(
-                f"Expected the readout 'product_with_prior' for a Bayes factor; level {level!r} has"
-                f" {self.readouts[level]!r}. Only under a prior is the evidence of two groups comparable."
-            )
-        a, b = self.levels[level], other.levels[other._known(level)]
-        if a.dim != b.dim:
-            raise EvidenceError(f"Expected {a.dim} dimensions on both sides; got {b.dim}. Use one model's evidence.")
-        apart = a.log_evidence()[:, None] + b.log_evidence()[None]
-        # Blocks of rows bound the memory of the (rows, G_other, D) intermediate.
-        rows = max(1, 2**22 // max(1, len(b) * b.dim))
-        together = [
-            log_normaliser(p[:, None] + b.precision[None], i[:, None] + b.information[None])
-            for p, i in zip(a.precision.split(rows), a.information.split(rows), strict=True)
-        ]
-        return torch.cat(together) - apart
-
-    def identify(self, gallery: GroupEvidence, level: str = "content", *, new: float = 0.0) -> Tensor:
-        """Which group of the gallery is each of these, or none? Exact probabilities by Bayes factor.
-
-        Args:
-            gallery: evidence on the known groups.
-            level: whose groups.
-            new: prior probability of "none of these"; the known groups share the rest equally.
-
-        Returns:
-            (G_this, G_gallery + 1) probabilities; the last column is "none of these".
-        """
-        if not 0 <= new <= 1:
-            raise EvidenceError(f"Expected the prior of a new group between 0 and 1; got {new}.")
-        scores = self.log_bayes_factor(gallery, level)
-        known = scores + math.log1p(-new) - math.log(scores.shape[1]) if new < 1 else scores - torch.inf
-        none = scores.new_full((len(scores), 1), math.log(new) if new > 0 else -torch.inf)
-        return torch.cat([known, none], 1).softmax(1)
-
-    def _combined(self, other: GroupEvidence, operation: Any) -> GroupEvidence:
-        if dict(self.readouts) != dict(other.readouts):
-            raise EvidenceError(
-                f"Expected evidence on the same levels with the same readouts; got {dict(self.readouts)} and"
-                f" {dict(other.readouts)}. Add evidence of one model."
-            )
-        levels: dict[str, Evidence] = {}
-        groups: dict[str, np.ndarray[Any, Any] | None] = {}
-        for name in self.levels:
-            mine, theirs = self.groups[name], other.groups[name]
-            if (mine is None) != (theirs is None):
-                raise EvidenceError(
-                    f"Expected groups of level {name!r} named on both sides or on neither. Pass `groups` to both calls."
-                )
-            if mine is None or theirs is None:
-                levels[name], groups[name] = operation(self.levels[name], other.levels[name]), None
-            else:
-                union = np.unique(np.concatenate([mine, theirs]))
-                placed = [
-                    _placed(evidence, np.searchsorted(union, labels), len(union))
-                    for evidence, labels in ((self.levels[name], mine), (other.levels[name], theirs))
-                ]
-                levels[name], groups[name] = operation(*placed), union
-        return replace(self, levels=levels, groups=groups)
-
-    def _known(self, level: str) -> str:
-        if level not in self.levels:
-            raise ModelError(f"Expected a level that groups share; got {level!r}. {nearest(level, self.levels)}")
-        return level
-
-
 @torch.no_grad()
 def evidence(model: MLVAE, x: Array, groups: Groups = None) -> GroupEvidence:
     """The evidence that observations hold about their groups, seen in training or not.
@@ -154,8 +40,8 @@ def evidence(model: MLVAE, x: Array, groups: Groups = None) -> GroupEvidence:
             evidence of each group, in the labels' sorted order.
 
     Returns:
-        Evidence on every shared level. It adds: ``evidence(a) + evidence(b)`` is the evidence of both. A level whose head
-        sees a coarser one is given that one's posterior mean from these rows.
+        Evidence on every shared level. It adds: ``evidence(a) + evidence(b)`` is the evidence of both. The
+        one exception is a shared level whose head sees another: its votes depend on that one's mean in these rows.
 
     Raises:
         ModelError: the model has no shared level.
@@ -198,7 +84,7 @@ def codes(model: MLVAE, x: Array, groups: Groups = None) -> dict[str, Normal]:
     """
     x = torch.as_tensor(x)
     labels = {} if groups is None else _labels(model, x, groups)
-    groupings = {name: Grouping.from_ids(value).to(model.device) for name, value in labels.items()}
+    groupings = {name: Grouping.from_ids(value).to(model.device) for name, value in labels.items() if value is not None}
     features = _features(model, x)
     posteriors: dict[str, Normal] = {}
     for level in model.levels:
@@ -213,7 +99,7 @@ def codes(model: MLVAE, x: Array, groups: Groups = None) -> dict[str, Normal]:
 @torch.no_grad()
 def pictures(model: MLVAE, codes: Mapping[str, Tensor]) -> Tensor:
     """What the model expects to see for codes (N, D) of every level: the likelihood's mean, (N, *shape)."""
-    with _evaluating(model):
+    with _Evaluating(model):
         n = len(next(iter(codes.values())))
         parts = [
             model.likelihood.mean(model.decode({name: code[start : start + CHUNK] for name, code in codes.items()}))
@@ -270,7 +156,8 @@ def interpolate(model: MLVAE, a: Array, b: Array, steps: int = 8, levels: Sequen
     for name in start:
         first, last = start[name].mean[:, None], (end if name in moving else start)[name].mean[:, None]
         path[name] = (first + share.to(first) * (last - first)).flatten(0, 1)
-    return pictures(model, path).unflatten(0, (-1, steps))
+    rows: Tensor = pictures(model, path).unflatten(0, (-1, steps))
+    return rows
 
 
 def generate(model: MLVAE, n: int = 1, *, seed: int | None = None, **fixed: Array) -> Tensor:
@@ -307,7 +194,7 @@ def generate(model: MLVAE, n: int = 1, *, seed: int | None = None, **fixed: Arra
 @torch.no_grad()
 def _features(model: MLVAE, x: Tensor) -> Tensor:
     """The encoder's output for all rows, a chunk at a time, each checked."""
-    with _evaluating(model):
+    with _Evaluating(model):
         parts = []
         for start in range(0, max(len(x), 1), CHUNK):
             chunk = model.prepare(x[start : start + CHUNK])
@@ -316,7 +203,7 @@ def _features(model: MLVAE, x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-class _evaluating:
+class _Evaluating:
     """The model in evaluation mode for a while."""
 
     def __init__(self, model: MLVAE) -> None:
@@ -355,8 +242,3 @@ def _chosen(model: MLVAE, levels: Sequence[str] | None) -> list[str]:
     if levels is None:
         return [level.name for level in model.group_levels]
     return [model.level(name).name for name in levels]
-
-
-def _placed(evidence: Evidence, rows: np.ndarray[Any, Any], groups: int) -> Evidence:
-    """Evidence at its rows of a larger table, empty elsewhere."""
-    return evidence.sum(Grouping(torch.as_tensor(rows, dtype=torch.int64), groups))

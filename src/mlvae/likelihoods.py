@@ -120,7 +120,7 @@ class Normal(Likelihood):
         """The standard deviation, () or the shape of an observation."""
         if isinstance(self.scale_setting, str):
             return self.SMALLEST + F.softplus(self.raw_scale)
-        return torch.tensor(float(self.scale_setting))
+        return torch.tensor(float(self.scale_setting), dtype=torch.float64)
 
     def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         scale = self.scale.to(output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,8 +34,8 @@ class Normal:
     @classmethod
     def standard(cls, *shape: int, like: Tensor | None = None) -> Normal:
         """N(0, 1) of the given shape, on the device and in the type of ``like``."""
-        options = {} if like is None else {"dtype": like.dtype, "device": like.device}
-        return cls(torch.zeros(*shape, **options), torch.ones(*shape, **options))  # type: ignore[arg-type]
+        options: dict[str, Any] = {} if like is None else {"dtype": like.dtype, "device": like.device}
+        return cls(torch.zeros(*shape, **options), torch.ones(*shape, **options))
 
     @property
     def variance(self) -> Tensor:

@@ -26,20 +26,23 @@ from mlvae.penalties import dependence, misidentification
 
 @dataclass(frozen=True)
 class Ramp:
-    """A weight that moves in a straight line from ``start`` to ``end`` over the first ``over`` of training.
+    """A weight that moves in a straight line from ``start`` to ``end`` between two shares of training.
 
     Example:
-        >>> Ramp(8.0, 2.0, over=0.5).at(0.25), Ramp(8.0, 2.0, over=0.5).at(0.9)
+        >>> Ramp(8.0, 2.0, until=0.5).at(0.25), Ramp(8.0, 2.0, until=0.5).at(0.9)
         (5.0, 2.0)
     """
 
     start: float
     end: float
-    over: float = 1.0
+    since: float = 0.0
+    until: float = 1.0
 
     def at(self, progress: float) -> float:
         """The weight after a share ``progress`` (0 to 1) of training."""
-        share = min(progress / self.over, 1.0) if self.over > 0 else 1.0
+        if progress >= self.until:
+            return self.end
+        share = max(progress - self.since, 0.0) / (self.until - self.since)
         return self.start + (self.end - self.start) * share
 
 
@@ -52,17 +55,19 @@ class Objective:
             Held out, the objective is no bound on log p(X_G); its KL is still that of the posterior of all evidence.
         draw: one code sample a ``group``, or one an ``observation``.
         kl_weight: for levels by name, a number or a `Ramp`; levels not named have 1.
-        independence: weight of the dependence between every per-observation level's samples and the groups.
+        independence: weight of the dependence between every per-observation level's samples and the groups. It comes in
+            late: asked for from the start, it keeps the style of data with few groups from ever taking off.
         identification: weight of the model's own failure to name an observation's group from its other members.
-        subsampling: ``own``: the members in a batch are a group of their own; ``scaled``: likelihood and finer KLs count
-            n/k times, the group's own KL once. Biased, and it all but switches that KL off for groups of thousands.
+        subsampling: ``own``: the members in a batch are a group of their own; ``scaled``: likelihood and
+            finer KLs count n/k times, the group's own KL once. Biased, and it all but
+            switches that KL off for groups of thousands.
     """
 
     evidence: Literal["all", "held_out"] = "held_out"
     draw: Literal["group", "observation"] = "observation"
     kl_weight: Mapping[str, float | Ramp] = field(default_factory=lambda: {"content": 0.2})
-    independence: float = 200.0
-    identification: float = 5.0
+    independence: float | Ramp = Ramp(0.0, 200.0, since=0.1, until=0.4)
+    identification: float | Ramp = 5.0
     subsampling: Literal["own", "scaled"] = "own"
 
     @classmethod
@@ -72,8 +77,7 @@ class Objective:
 
     def weight(self, level: str, progress: float) -> float:
         """The KL weight of a level after a share ``progress`` of training."""
-        weight = self.kl_weight.get(level, 1.0)
-        return weight.at(progress) if isinstance(weight, Ramp) else weight
+        return _at(self.kl_weight.get(level, 1.0), progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +179,12 @@ def loss(
             kl = kl * batch.grouping(level.name).mean(weights)
         value = value - objective.weight(level.name, progress) * kl.sum()
     asked = {"independence": objective.independence, "identification": objective.identification}
-    penalty = sum(asked[name] * value for name, value in penalties.items())
+    penalty = sum(_at(asked[name], progress) * value for name, value in penalties.items())
     return Loss((len(batch) * penalty - value) / terms.groups, terms, penalties)
+
+
+def _at(weight: float | Ramp, progress: float) -> float:
+    return weight.at(progress) if isinstance(weight, Ramp) else weight
 
 
 def _terms(model: MLVAE, batch: GroupBatch, latents: Mapping[str, Latent]) -> Terms:

@@ -53,7 +53,8 @@ class Run:
         if not resume:
             if held:
                 raise CheckpointError(
-                    f"Expected a folder without a run; {self.folder} holds {held[0]}. Resume it, or name another folder."
+                    f"Expected a folder without a run; {self.folder} holds {held[0]}."
+                    " Resume it, or name another folder."
                 )
             return None
         tensors, about = checkpoint.read(self.folder / checkpoint.TRAINING_FILE, "training state")
@@ -154,7 +155,7 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.enabled:
+        if self.enabled and self.bar.console.is_terminal:
             self.bar.stop()
 
     def show(self, epoch: int, share: float, means: Mapping[str, float], seen: int, started: float) -> None:

@@ -1,6 +1,6 @@
 """Learning: one loop, on Lightning Fabric, that can be read in one sitting.
 
-    data -> sampler -> GroupBatch -> loss -> step;   once an epoch: validate, save
+data -> sampler -> GroupBatch -> loss -> step;   once an epoch: validate, save
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def fit(
     Args:
         model: any number of levels.
         train: what to learn from; its columns give the groups of every shared level.
-        out: a folder for ``model.safetensors`` (the best weights on ``valid``, else the latest), ``training.safetensors``
-            (all that resuming needs) and ``log.csv``; None keeps nothing.
+        out: a folder for ``model.safetensors`` (the best weights on ``valid``, else the latest),
+            ``training.safetensors`` (all that resuming needs) and ``log.csv``; None keeps nothing.
         valid: groups that are not in ``train``; the loss on them is logged, and ``patience`` watches it.
         objective: None takes the default, which separates best.
         epochs: None takes as many as make 4,000 steps.

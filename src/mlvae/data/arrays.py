@@ -32,16 +32,12 @@ def as_observations(x: Any) -> Tensor:
         except ValueError as error:
             raise DataError(f"Expected `x` of one shape (N, ...); {error}. Pad or crop it first.") from error
         if array.dtype.kind not in "biuf":
-            raise DataError(
-                f"Expected `x` to be numbers; got {array.dtype}. Turn text or objects into numbers first."
-            )
+            raise DataError(f"Expected `x` to be numbers; got {array.dtype}. Turn text or objects into numbers first.")
         kind = np.uint8 if array.dtype == np.uint8 else np.float32
         with np.errstate(over="ignore"):  # what does not fit becomes inf, and is named below
             tensor = torch.from_numpy(np.require(array, kind, ["C", "W"]))
     if tensor.is_complex():
-        raise DataError(
-            "Expected `x` to be real numbers; got complex ones. Split them into real and imaginary parts."
-        )
+        raise DataError("Expected `x` to be real numbers; got complex ones. Split them into real and imaginary parts.")
     if tensor.dtype != torch.uint8:
         tensor = tensor.to(torch.float32)
     if tensor.ndim < 2:
@@ -64,9 +60,7 @@ def check_shape(what: str, labels: np.ndarray, count: int) -> None:
     DataError: labels are not one for each observation.
     """
     if labels.shape != (count,):
-        raise DataError(
-            f"Expected {what} of shape ({count},); got {labels.shape}. Give one label for each row of `x`."
-        )
+        raise DataError(f"Expected {what} of shape ({count},); got {labels.shape}. Give one label for each row of `x`.")
 
 
 def as_labels(values: Any) -> np.ndarray:

@@ -20,7 +20,7 @@ def digits() -> GroupedData:
         >>> len(train), len(new)
         (1438, 359)
     """
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     split = (np.arange(len(images)) % 5 == 4).astype(np.uint8)

@@ -97,9 +97,7 @@ class GroupedData:
             check_shape("`groups`", table[by], len(x))
         data = cls(x, table, None, name)
         if len(data) < 2:
-            raise DataError(
-                "Expected at least two observations; got 1. One alone shares nothing with anything."
-            )
+            raise DataError("Expected at least two observations; got 1. One alone shares nothing with anything.")
         return data if by == "group" and by not in table else data.grouped_by(by, missing=missing)
 
     def grouped_by(self, by: str, *, missing: str = "error") -> GroupedData:
@@ -115,9 +113,7 @@ class GroupedData:
         """
         labels, rows = settle(self.column(by), by, missing)
         if len(rows) < 2:
-            raise DataError(
-                f"Expected at least two rows with a label in {by!r}; got {len(rows)} of {len(self)}."
-            )
+            raise DataError(f"Expected at least two rows with a label in {by!r}; got {len(rows)} of {len(self)}.")
         data = self if len(rows) == len(self) else replace(self, by=None).subset(rows)
         data = replace(data, columns={**data.columns, by: labels}, by=by)
         if data.num_groups == len(data):
@@ -149,9 +145,7 @@ class GroupedData:
 
     def _grouping(self) -> str:
         if self.by is None:
-            raise DataError(
-                f"Expected data with groups; {self.name!r} has none. Use data.grouped_by(column)."
-            )
+            raise DataError(f"Expected data with groups; {self.name!r} has none. Use data.grouped_by(column).")
         return self.by
 
     def column(self, name: str) -> np.ndarray:
@@ -257,9 +251,7 @@ class GroupedData:
             mask, what = _SPLITS[by]
             new = mask(ids, test, np.random.default_rng(seed))
         if new.all() or not new.any():
-            raise DataError(
-                f"Expected {what}, to have both training and new data; got none of one side in {self!r}."
-            )
+            raise DataError(f"Expected {what}, to have both training and new data; got none of one side in {self!r}.")
         return self.subset(~new), self.subset(new)
 
     def quarter_turns(self) -> GroupedData:

@@ -61,13 +61,7 @@ class GroupSampler:
 
     def __post_init__(self) -> None:
         ids = self.ids.cpu().numpy() if isinstance(self.ids, Tensor) else np.asarray(self.ids)
-        if (
-            ids.ndim != 1
-            or not len(ids)
-            or ids.dtype.kind not in "iu"
-            or ids.min() < 0
-            or ids.max() >= len(ids)
-        ):
+        if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= len(ids):
             raise DataError(
                 f"Expected `ids` (N,) of whole numbers 0..G-1; got {ids.dtype} of shape {ids.shape}. "
                 "Use data.codes(by)."
@@ -88,20 +82,15 @@ class GroupSampler:
         if isinstance(members, str):
             if members != "all":
                 raise DataError(
-                    f"Expected `members` a number, (low, high) or 'all'; got {members!r}. "
-                    + nearest(members, ["all"])
+                    f"Expected `members` a number, (low, high) or 'all'; got {members!r}. " + nearest(members, ["all"])
                 )
             return largest, largest
         ends = tuple(members) if isinstance(members, (tuple, list)) else (members, members)
         if len(ends) != 2:
-            raise DataError(
-                f"Expected `members` a number, (low, high) or 'all'; got {members!r}. Give both ends."
-            )
+            raise DataError(f"Expected `members` a number, (low, high) or 'all'; got {members!r}. Give both ends.")
         low, high = _at_least("members", ends[0], 1), _at_least("members", ends[1], 1)
         if low > high:
-            raise DataError(
-                f"Expected `members` (low, high) with low <= high; got {members!r}. Turn them around."
-            )
+            raise DataError(f"Expected `members` (low, high) with low <= high; got {members!r}. Turn them around.")
         return low, high
 
     def __len__(self) -> int:

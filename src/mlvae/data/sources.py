@@ -47,8 +47,7 @@ def read(
     if not path.is_file():
         what = "a directory" if path.is_dir() else "no such file"
         raise DataError(
-            f"Expected a file or a built-in set; got {str(source)!r}, {what}. "
-            + nearest(str(source), BUILTIN)
+            f"Expected a file or a built-in set; got {str(source)!r}, {what}. " + nearest(str(source), BUILTIN)
         )
     if reader is None:
         raise DataError(
@@ -78,9 +77,7 @@ def _grouping_column(
         by = next(iter(columns))
     if by is None:
         known = ", ".join(map(repr, columns)) or f"none of shape ({count},)"
-        raise DataError(
-            f"Expected the name of the grouping column of {file}: read(..., by=...). Its columns: {known}."
-        )
+        raise DataError(f"Expected the name of the grouping column of {file}: read(..., by=...). Its columns: {known}.")
     if by not in arrays:
         known = nearest(by, columns) if columns else f"It has no column of shape ({count},)."
         raise DataError(f"Expected a column of {file}; got {by!r}. {known}")
@@ -98,8 +95,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             raise DataError(
-                f"Expected named arrays in {path.name}; got a single one. "
-                "Save with np.savez(path, x=x, group=group)."
+                f"Expected named arrays in {path.name}; got a single one. Save with np.savez(path, x=x, group=group)."
             )
         with loaded as file:
             arrays = {}

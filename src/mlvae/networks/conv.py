@@ -1,4 +1,8 @@
-"""Residual convolutional networks for images of any size, (H, W) or (C, H, W); weights lie channels last, which is faster."""
+"""Residual convolutional networks for images of any size, (H, W) or (C, H, W).
+
+Weights lie channels last, which is faster. Only the first layer of each has a bias before its normalisation: without
+one the input's scale would be lost, with more they would be redundant.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,13 @@ def conv_encoder(shape: tuple[int, ...], width: int) -> nn.Module:
     for (before, after), (larger, size) in zip(pairwise([channels, *widths]), pairwise(sizes), strict=True):
         # 3 x 3 by steps of 2, or 7 x 7 by steps of 4 over the pixels of a large image.
         kernel, stride = (3, 2) if _step(larger) == 2 else (7, 4)
-        layers += [nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False), *_activation(after)]
+        first = larger == sizes[0]
+        layers += [nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=first), *_activation(after)]
         layers += _residual(after, size)
     flat = widths[-1] * sizes[-1][0] * sizes[-1][1]
     layers += [nn.Flatten(), nn.Linear(flat, 8 * width, bias=False), nn.LayerNorm(8 * width), nn.SiLU()]
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    network: nn.Module = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def conv_decoder(shape: tuple[int, ...], width: int, code_dim: int) -> nn.Module:
@@ -30,10 +36,9 @@ def conv_decoder(shape: tuple[int, ...], width: int, code_dim: int) -> nn.Module
     channels, sizes, widths = _plan(shape, width)
     height, breadth = sizes[-1]
     flat = widths[-1] * height * breadth
-    layers: list[nn.Module] = [
-        nn.Linear(code_dim, 8 * width, bias=False), nn.LayerNorm(8 * width), nn.SiLU(),
-        nn.Linear(8 * width, flat, bias=False), nn.Unflatten(1, (widths[-1], height, breadth)), *_activation(widths[-1]),
-    ]  # fmt: skip
+    layers: list[nn.Module] = [nn.Linear(code_dim, 8 * width), nn.LayerNorm(8 * width), nn.SiLU()]
+    layers += [nn.Linear(8 * width, flat, bias=False), nn.Unflatten(1, (widths[-1], height, breadth))]
+    layers += _activation(widths[-1])
     layers += _residual(widths[-1], sizes[-1])
     for (before, after), size in zip(pairwise(widths[::-1]), sizes[-2:0:-1], strict=True):
         layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False), Crop(size)]
@@ -42,7 +47,8 @@ def conv_decoder(shape: tuple[int, ...], width: int, code_dim: int) -> nn.Module
     layers += [nn.ConvTranspose2d(widths[0], channels, 2 * step, step, step // 2), Crop(sizes[0])]
     if len(shape) == 2:
         layers.append(nn.Flatten(1, 2))
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    network: nn.Module = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 class Residual(nn.Module):
@@ -84,7 +90,7 @@ def _plan(shape: tuple[int, ...], width: int) -> tuple[int, list[tuple[int, int]
 
 
 def _step(size: tuple[int, int]) -> int:
-    """How far one stage shrinks an image of this size: large ones by 4 at once, where pixels are many and features few."""
+    """How far one stage shrinks an image: large ones by 4 at once, where pixels are many and features few."""
     return 4 if max(size) > 32 else 2
 
 

@@ -1,0 +1,32 @@
+PYTHON ?= python3
+BIN := .venv/bin
+TORCH := $(shell grep '^torch==' constraints.txt)
+ONE_THREAD := OMP_NUM_THREADS=1
+
+.PHONY: help demo test slow clean
+
+help: ## what can be made
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 8
+
+demo: .venv/installed ## train on the built-in avatars and draw what it makes of identities never seen
+	$(BIN)/mlvae demo --out demo
+
+test: .venv/installed ## linter, format, types, import contracts, tests and doctests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(ONE_THREAD) $(BIN)/pytest -q -n 2
+
+slow: .venv/installed ## the checks that take minutes
+	$(ONE_THREAD) $(BIN)/pytest -q -m slow
+
+clean: ## remove what was built, but no runs
+	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# torch comes first and alone, so that no other package's requirement chooses its build.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

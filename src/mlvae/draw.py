@@ -1,0 +1,124 @@
+"""Pictures of what a model learned: grids of observations, written as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlvae.data import GroupedData
+from mlvae.errors import DataError, ModelError
+from mlvae.model import MLVAE
+
+GAP = 2
+"""Pixels of white between pictures; a wider gap sets givers apart from what was made of them."""
+
+
+def swap(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> Tensor:
+    """Down the side who gives content, along the top who gives style, in the middle what the model makes of both.
+
+    Returns:
+        (1 + count, 1 + count, *shape); the corner is white.
+    """
+    if not model.group_levels:
+        raise ModelError("Expected a model with a level that groups share to swap; this one has none (a plain VAE).")
+    x = _one_a_group(model, data, count, seed)
+    n = len(x)
+    made = model.swap(x.repeat_interleave(n, 0), x.repeat(n, *[1] * len(model.shape))).unflatten(0, (n, n))
+    corner = torch.ones_like(x[:1])
+    return torch.cat([torch.cat([corner, x])[None], torch.cat([x[:, None], made], 1)])
+
+
+def interpolate(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> Tensor:
+    """Each row a walk between two groups: first content and style, then content alone, then style alone, in thirds.
+
+    Returns:
+        (rows, count + 2, *shape), the true observations at both ends.
+    """
+    x = _one_a_group(model, data, 6, seed)
+    half = len(x) // 2
+    a, b = x[:half], x[half : 2 * half]
+    shared = [level.name for level in model.group_levels]
+    own = [level.name for level in model.levels if level.name not in shared]
+    walks = [model.interpolate(a, b, count, levels) for levels in (None, shared, own) if levels is None or levels]
+    return torch.cat([torch.cat([a[:, None], walk, b[:, None]], 1) for walk in walks])
+
+
+def generate(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> Tensor:
+    """A third of the rows new pictures of known groups, a third one new content in new styles, a third all new.
+
+    Returns:
+        (rows, count, *shape).
+    """
+    if not model.group_levels:
+        return torch.stack([model.generate(count, seed=seed + row) for row in range(count)])
+    level = model.group_levels[0]
+    known = model.codes(_one_a_group(model, data, 3, seed))[level.name].mean
+    noise = torch.Generator().manual_seed(seed)
+    new = torch.randn(3, level.dim, generator=noise)
+    fixed = [model.generate(count, seed=seed + row, **{level.name: code}) for row, code in enumerate([*known, *new])]
+    free = [model.generate(count, seed=seed + 100 + row) for row in range(2)]
+    return torch.stack([*fixed, *free])
+
+
+def reconstruct(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> Tensor:
+    """Above each reconstruction the observation that it is of: (rows, count, *shape)."""
+    x = _one_a_group(model, data, 4 * count, seed)
+    x = x[: len(x) // count * count] if len(x) >= count else x
+    width = min(count, len(x))
+    pairs = torch.stack([x.unflatten(0, (-1, width)), model.reconstruct(x).unflatten(0, (-1, width))], 1)
+    return pairs.flatten(0, 1)
+
+
+DRAWINGS: dict[str, Callable[..., Tensor]] = {
+    "swap": swap,
+    "interpolate": interpolate,
+    "generate": generate,
+    "reconstruct": reconstruct,
+}
+
+
+def save_grid(pictures: Tensor, path: str | Path, scale: int | None = None) -> Path:
+    """Writes pictures (rows, columns, *shape), values in [0, 1], as one PNG.
+
+    Args:
+        pictures: shape (H, W), (1, H, W) or (3, H, W).
+        path: of the file.
+        scale: how many times to enlarge; None makes a picture at least 56 pixels high.
+
+    Raises:
+        DataError: the observations are no images.
+    """
+    from PIL import Image
+
+    shape = pictures.shape[2:]
+    if len(shape) == 2:
+        pictures = pictures.unsqueeze(2)
+    if pictures.ndim != 5 or pictures.shape[2] not in (1, 3):
+        raise DataError(f"Expected images, (H, W), (1, H, W) or (3, H, W), to draw; got observations of shape {shape}.")
+    scale = scale or -(-56 // pictures.shape[3])
+    values = (pictures.clamp(0, 1) * 255).round().byte()
+    values = values.repeat_interleave(scale, 3).repeat_interleave(scale, 4)
+    values = torch.nn.functional.pad(values, (0, GAP, 0, GAP), value=255)
+    rows, columns, channels, height, width = values.shape
+    sheet = values.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels).cpu().numpy()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(path)
+    return path
+
+
+def _one_a_group(model: MLVAE, data: GroupedData, count: int, seed: int) -> Tensor:
+    """Up to ``count`` observations, each of another group as long as there are groups, as the model takes them."""
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(data))
+    labels: np.ndarray[Any, Any] = data.groups if data.by is not None else order
+    _, inverse = np.unique(labels, return_inverse=True)
+    _, first = np.unique(inverse[order], return_index=True)
+    chosen = order[random.permutation(first)]
+    rest = order[np.isin(order, chosen, invert=True)]
+    return model.prepare(data.x[torch.from_numpy(np.concatenate([chosen, rest])[:count])]).cpu()

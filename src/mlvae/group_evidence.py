@@ -1,0 +1,134 @@
+"""Evidence on the groups of every shared level of a model, by the groups' labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlvae.errors import EvidenceError, ModelError, nearest
+from mlvae.evidence import READOUTS, Evidence, log_normaliser
+from mlvae.grouping import Grouping
+from mlvae.normal import Normal
+
+
+@dataclass(frozen=True, eq=False)
+class GroupEvidence:
+    """What observations say about the groups of every shared level: it adds, and it can be taken back.
+
+    Args:
+        levels: evidence by the level's name, float64 on the CPU.
+        readouts: how each level's evidence becomes a posterior.
+        groups: by level, the label of each row of its evidence; None for one group without a name.
+
+    Example:
+        >>> from mlvae import MLVAE, Level
+        >>> model = MLVAE((4,), [Level("content", 2, by="person"), Level("style", 2)], likelihood="normal")
+        >>> evidence = model.evidence(torch.randn(3, 4)) + model.evidence(torch.randn(2, 4))
+        >>> evidence.count("content").tolist()
+        [5]
+    """
+
+    levels: Mapping[str, Evidence]
+    readouts: Mapping[str, str]
+    groups: Mapping[str, np.ndarray[Any, Any] | None]
+
+    def posterior(self, level: str = "content") -> Normal:
+        """The posterior of every group of a level, (G, D)."""
+        return READOUTS[self.readouts[self._known(level)]](self.levels[level])
+
+    def count(self, level: str = "content") -> Tensor:
+        """The number of votes each group of a level has, (G,)."""
+        return self.levels[self._known(level)].count
+
+    def __add__(self, other: GroupEvidence) -> GroupEvidence:
+        """Evidence of both, group by group; a group that only one side knows keeps what it has."""
+        return self._combined(other, Evidence.__add__)
+
+    def __sub__(self, other: GroupEvidence) -> GroupEvidence:
+        """Takes evidence back out, group by group; a group left without votes is exactly empty."""
+        return self._combined(other, Evidence.__sub__)
+
+    def log_bayes_factor(self, other: GroupEvidence, level: str = "content") -> Tensor:
+        """log Z(A + B) - log Z(A) - log Z(B) for every group A of this and B of the other: one group or two?
+
+        Returns:
+            (G_this, G_other), nats; above zero speaks for one group.
+
+        Raises:
+            EvidenceError: the level's readout has no prior, so a Bayes factor has no meaning.
+        """
+        if self.readouts[self._known(level)] != "product_with_prior":
+            raise EvidenceError(
+                f"Expected the readout 'product_with_prior' for a Bayes factor; level {level!r} has"
+                f" {self.readouts[level]!r}. Only under a prior is the evidence of two groups comparable."
+            )
+        a, b = self.levels[level], other.levels[other._known(level)]
+        if a.dim != b.dim:
+            raise EvidenceError(f"Expected {a.dim} dimensions on both sides; got {b.dim}. Use one model's evidence.")
+        apart = a.log_evidence()[:, None] + b.log_evidence()[None]
+        # Blocks of rows bound the memory of the (rows, G_other, D) intermediate.
+        rows = max(1, 2**22 // max(1, len(b) * b.dim))
+        together = [
+            log_normaliser(p[:, None] + b.precision[None], i[:, None] + b.information[None])
+            for p, i in zip(a.precision.split(rows), a.information.split(rows), strict=True)
+        ]
+        return torch.cat(together) - apart
+
+    def identify(self, gallery: GroupEvidence, level: str = "content", *, new: float = 0.0) -> Tensor:
+        """Which group of the gallery is each of these, or none? Exact probabilities by Bayes factor.
+
+        Args:
+            gallery: evidence on the known groups.
+            level: whose groups.
+            new: prior probability of "none of these"; the known groups share the rest equally.
+
+        Returns:
+            (G_this, G_gallery + 1) probabilities; the last column is "none of these".
+        """
+        if not 0 <= new <= 1:
+            raise EvidenceError(f"Expected the prior of a new group between 0 and 1; got {new}.")
+        scores = self.log_bayes_factor(gallery, level)
+        known = scores + math.log1p(-new) - math.log(scores.shape[1]) if new < 1 else scores - torch.inf
+        none = scores.new_full((len(scores), 1), math.log(new) if new > 0 else -torch.inf)
+        return torch.cat([known, none], 1).softmax(1)
+
+    def _combined(self, other: GroupEvidence, operation: Any) -> GroupEvidence:
+        if dict(self.readouts) != dict(other.readouts):
+            raise EvidenceError(
+                f"Expected evidence on the same levels with the same readouts; got {dict(self.readouts)} and"
+                f" {dict(other.readouts)}. Add evidence of one model."
+            )
+        levels: dict[str, Evidence] = {}
+        groups: dict[str, np.ndarray[Any, Any] | None] = {}
+        for name in self.levels:
+            mine, theirs = self.groups[name], other.groups[name]
+            if (mine is None) != (theirs is None):
+                raise EvidenceError(
+                    f"Expected groups of level {name!r} named on both sides or on neither. Pass `groups` to both calls."
+                )
+            if mine is None or theirs is None:
+                levels[name], groups[name] = operation(self.levels[name], other.levels[name]), None
+            else:
+                union = np.unique(np.concatenate([mine, theirs]))
+                placed = [
+                    _placed(evidence, np.searchsorted(union, labels), len(union))
+                    for evidence, labels in ((self.levels[name], mine), (other.levels[name], theirs))
+                ]
+                levels[name], groups[name] = operation(*placed), union
+        return replace(self, levels=levels, groups=groups)
+
+    def _known(self, level: str) -> str:
+        if level not in self.levels:
+            raise ModelError(f"Expected a level that groups share; got {level!r}. {nearest(level, self.levels)}")
+        return level
+
+
+def _placed(evidence: Evidence, rows: np.ndarray[Any, Any], groups: int) -> Evidence:
+    """Evidence at its rows of a larger table, empty elsewhere."""
+    return evidence.sum(Grouping(torch.as_tensor(rows, dtype=torch.int64), groups))

@@ -1,0 +1,92 @@
+"""Codes and evidence as Parquet, which any Arrow tool reads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from mlvae.data import GroupedData
+    from mlvae.model import MLVAE
+
+ROWS = 8192
+"""Observations encoded and written at a time."""
+
+
+def write_codes(model: MLVAE, data: GroupedData, path: str | Path) -> Path:
+    """A row an observation, each understood alone: its columns, then ``<level>_mean`` and ``<level>_variance``, lists.
+
+    Returns:
+        The file, written whole or not at all.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def part(start: int) -> Any:
+        rows = slice(start, start + ROWS)
+        table = {name: pa.array(values[rows]) for name, values in data.columns.items()}
+        for name, code in model.codes(data.x[rows]).items():
+            table[f"{name}_mean"] = _lists(code.mean)
+            table[f"{name}_variance"] = _lists(code.variance)
+        return pa.table(table)
+
+    first = part(0)
+    path, beside = _beside(path)
+    with pq.ParquetWriter(beside, first.schema) as writer:
+        writer.write_table(first)
+        for start in range(ROWS, len(data), ROWS):
+            writer.write_table(part(start))
+    os.replace(beside, path)
+    return path
+
+
+def write_evidence(model: MLVAE, data: GroupedData, path: str | Path) -> Path:
+    """A row a group of each shared level: ``level``, ``group``, ``count``, ``precision`` and ``information``.
+
+    Precision and information are float64 lists: evidence of two files on one group is their sum.
+
+    Returns:
+        The file, written whole or not at all.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from mlvae.errors import ModelError
+
+    if len(model.group_levels) > 1:
+        raise ModelError("Expected a model with one shared level to write evidence by the data's one grouping column.")
+    evidence = model.evidence(data.x, data.groups)
+    tables = []
+    for name, level in evidence.levels.items():
+        labels = evidence.groups[name]
+        assert labels is not None
+        tables.append(
+            pa.table(
+                {
+                    "level": [name] * len(level),
+                    "group": pa.array(labels),
+                    "count": pa.array(level.count.numpy()),
+                    "precision": _lists(level.precision),
+                    "information": _lists(level.information),
+                }
+            )
+        )
+    path, beside = _beside(path)
+    pq.write_table(pa.concat_tables(tables), beside)
+    os.replace(beside, path)
+    return path
+
+
+def _lists(values: torch.Tensor) -> Any:
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.cpu().flatten().numpy()), values.shape[1])
+
+
+def _beside(path: str | Path) -> tuple[Path, Path]:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path, path.with_name(f".{path.name}.part")

@@ -1,0 +1,196 @@
+"""Slow and obvious versions of what the library computes at once, and a model whose answers are known exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from scipy.stats import multivariate_normal
+from torch import Tensor, nn
+
+from mlvae import MLVAE, GroupBatch, Level
+from mlvae.likelihoods import Normal as NormalLikelihood
+from mlvae.model import LOG_PRECISION_BOUND
+from mlvae.penalties import BANDWIDTHS
+
+SCALE = 0.6
+WC = np.array([1.5, -0.8])
+WS = np.array([0.7, 1.2])
+
+
+def members(batch: GroupBatch, level: str) -> list[list[int]]:
+    """The rows of each group of a level, as lists."""
+    index = batch.grouping(level).index.tolist()
+    return [[i for i, g in enumerate(index) if g == group] for group in range(max(index) + 1)]
+
+
+def readout(precisions: Sequence[Tensor], informations: Sequence[Tensor], how: str) -> tuple[Tensor, Tensor]:
+    """Mean and precision of one group's posterior from its votes, one after another."""
+    total_precision, total_information = torch.zeros_like(precisions[0]), torch.zeros_like(precisions[0])
+    for precision, information in zip(precisions, informations, strict=True):
+        total_precision, total_information = total_precision + precision, total_information + information
+    if how == "product_with_prior":
+        return total_information / (1 + total_precision), 1 + total_precision
+    if how == "product":
+        return total_information / total_precision, total_precision
+    return total_information / total_precision, total_precision / len(precisions)
+
+
+def head(model: MLVAE, level: Level, features: Tensor, given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """One observation's vote: mean and precision."""
+    raw = model.heads[level.name](torch.cat([features, *given]))
+    mean, bounded = raw[: level.dim], 9.210340371976184 * torch.tanh(raw[level.dim :] / 9.210340371976184)
+    return mean, torch.exp(bounded)
+
+
+def slow_latents(
+    model: MLVAE, batch: GroupBatch, evidence: str = "all", noise: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Codes (N, D) and KLs (G,), by a loop over groups and their members.
+
+    Args:
+        noise: for each level, (G, D) where a group shares its sample, else (N, D); None takes the posterior means.
+    """
+    features = [model.encoder(x[None])[0] for x in batch.x]
+    codes: dict[str, Tensor] = {}
+    kls: dict[str, Tensor] = {}
+    for level in model.levels:
+        code: list[Tensor] = [torch.empty(0)] * len(batch)
+        kl = []
+        for group, rows in enumerate(members(batch, level.name)):
+            precisions, informations = [], []
+            for i in rows:
+                mean, precision = head(model, level, features[i], [codes[name][i] for name in level.given])
+                precisions.append(precision)
+                informations.append(precision * mean)
+            whole = readout(precisions, informations, level.readout)
+            kl.append(sum(0.5 * (m**2 + 1 / p - 1 + torch.log(p)) for m, p in zip(*whole, strict=True)))
+            for place, i in enumerate(rows):
+                mean, precision = whole
+                if evidence == "held_out" and len(rows) > 1:
+                    rest = [j for j in range(len(rows)) if j != place]
+                    mean, precision = readout(
+                        [precisions[j] for j in rest], [informations[j] for j in rest], level.readout
+                    )
+                code[i] = mean
+                if noise is not None:
+                    row = i if len(noise[level.name]) == len(batch) else group
+                    code[i] = mean + noise[level.name][row] / torch.sqrt(precision)
+        codes[level.name], kls[level.name] = torch.stack(code), torch.stack(kl)
+    return codes, kls
+
+
+def slow_log_likelihood(model: MLVAE, x: Tensor, codes: Mapping[str, Tensor]) -> list[Tensor]:
+    """log p(x_i | z) under the Bernoulli likelihood, one observation at a time."""
+    nats = []
+    for i in range(len(x)):
+        output = model.decoder(torch.cat([codes[level.name][i] for level in model.levels])[None])[0]
+        p = torch.sigmoid(output)
+        nats.append((x[i] * torch.log(p) + (1 - x[i]) * torch.log(1 - p)).sum())
+    return nats
+
+
+def log_z(precision: np.ndarray, information: np.ndarray) -> float:
+    """log of ∫ N(z; 0, 1) exp(ηz - ½Λz²) dz, summed over dimensions."""
+    total = 0.0
+    for lam, eta in zip(precision, information, strict=True):
+        total += 0.5 * (eta * eta / (1 + lam) - math.log(1 + lam))
+    return total
+
+
+def slow_misidentification(precision: np.ndarray, information: np.ndarray, index: Sequence[int], ids: Sequence[int]):
+    """The identification term, one observation and one group at a time."""
+    nats = []
+    groups = sorted(set(index))
+    for i in range(len(index)):
+        if list(index).count(index[i]) == 1:
+            continue
+        scores, right = [], []
+        for g in groups:
+            rows = [j for j in range(len(index)) if index[j] == g and j != i]
+            before = log_z(precision[rows].sum(0), information[rows].sum(0))
+            rows = [*rows, i]
+            scores.append(log_z(precision[rows].sum(0), information[rows].sum(0)) - before)
+            if ids[i] == ids[list(index).index(g)]:
+                right.append(scores[-1])
+        nats.append(np.logaddexp.reduce(scores) - np.logaddexp.reduce(right))
+    return float(np.mean(nats))
+
+
+def slow_dependence(samples: np.ndarray, ids: Sequence[int]) -> float:
+    """Normalised unbiased HSIC by its definition over pairs (Song et al. 2012, eq. 5)."""
+    n, dim = samples.shape
+    kernel, same = np.zeros((n, n)), np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            if i != j:
+                squared = ((samples[i] - samples[j]) ** 2).sum() / dim
+                kernel[i, j] = np.mean([np.exp(-0.5 * squared / width) for width in BANDWIDTHS])
+                same[i, j] = float(ids[i] == ids[j])
+
+    def hsic(a: np.ndarray, b: np.ndarray) -> float:
+        one = np.ones(n)
+        whole = (one @ a @ one) * (one @ b @ one) / ((n - 1) * (n - 2))
+        return float((np.trace(a @ b) + whole - 2 / (n - 2) * (one @ a @ b @ one)) / (n * (n - 3)))
+
+    return hsic(kernel, same) / math.sqrt(hsic(kernel, kernel) * hsic(same, same))
+
+
+def linear_gaussian(given: bool = True, spoil: float = 0.0) -> MLVAE:
+    """x_d = WC_d c_d + WS_d s_d + noise, with heads whose posteriors are exact where style is given content.
+
+    Args:
+        given: the style head sees the content's sample; without it the style head takes content as zero.
+        spoil: added to the heads' biases, so that the posteriors are wrong.
+    """
+    levels = [Level("content", 2, by="g"), Level("style", 2, given=("content",) if given else ())]
+    model = MLVAE(
+        (2,), levels, likelihood=NormalLikelihood(SCALE), encoder=nn.Linear(2, 2), decoder=nn.Linear(4, 2)
+    ).double()
+    wc, ws = torch.from_numpy(WC), torch.from_numpy(WS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.encoder.weight.copy_(torch.eye(2))
+        model.decoder.weight.copy_(torch.cat([torch.diag(wc), torch.diag(ws)], 1))
+        # p(x | c) with style integrated out has variance ws² + scale²; p(x | c, s) has scale².
+        model.heads["content"].weight[:2] = torch.diag(1 / wc)
+        model.heads["content"].bias[2:] = raw(wc**2 / (ws**2 + SCALE**2))
+        style = model.heads["style"]
+        style.weight[:2, :2] = torch.diag(1 / ws)
+        if given:
+            style.weight[:2, 2:] = torch.diag(-wc / ws)
+        style.bias[2:] = raw(ws**2 / SCALE**2)
+        for each in model.heads.values():
+            each.bias += spoil
+    return model
+
+
+def raw(precision: Tensor) -> Tensor:
+    """What a head must put out for a vote of this precision."""
+    return LOG_PRECISION_BOUND * torch.atanh(torch.log(precision) / LOG_PRECISION_BOUND)
+
+
+def log_marginal(x: np.ndarray, shared: Mapping[str, Sequence[int]], weights: Mapping[str, np.ndarray]) -> float:
+    """log p(X) of all rows at once: x_id = Σ_l weights_l,d z_l,g(i),d + noise, every z standard normal.
+
+    Args:
+        x: (N, D).
+        shared: for each shared level, the group of each row.
+        weights: for every level (D,); those not in ``shared`` are each row's own.
+    """
+    total = 0.0
+    for d in range(x.shape[1]):
+        covariance = SCALE**2 * np.eye(len(x))
+        for name, weight in weights.items():
+            ids = np.asarray(shared.get(name, range(len(x))))
+            covariance += weight[d] ** 2 * (ids[:, None] == ids[None])
+        total += multivariate_normal(np.zeros(len(x)), covariance).logpdf(x[:, d])
+    return float(total)
+
+
+def group_log_marginal(x: np.ndarray) -> float:
+    """log p of one whole group under `linear_gaussian`."""
+    return log_marginal(x, {"content": [0] * len(x)}, {"content": WC, "style": WS})

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import torch
+
+from mlvae import GroupBatch
+
+
+def test_levels_not_named_give_each_observation_its_own_group() -> None:
+    batch = GroupBatch.of(torch.zeros(3, 2), {"content": ["x", "x", "a"]})
+    assert batch.grouping("content").index.tolist() == [1, 1, 0]
+    assert batch.ids["content"].tolist() == [1, 1, 0]
+    assert batch.grouping("style").singletons
+    assert batch.grouping("style").num_groups == len(batch) == 3
+
+
+def test_ids_may_be_tensors_and_levels_may_cross() -> None:
+    batch = GroupBatch.of(torch.zeros(3, 2), {"speaker": torch.tensor([5, 5, 1]), "word": [0, 1, 1]})
+    assert batch.grouping("speaker").index.tolist() == [1, 1, 0]
+    assert batch.grouping("word").sizes.tolist() == [1, 2]
+
+
+def test_moves_everything_it_carries() -> None:
+    batch = GroupBatch.of(torch.zeros(2, 1), {"content": [0, 0]})
+    batch = GroupBatch(batch.x, batch.groupings, batch.ids, {"content": torch.tensor([9, 9])}).to("meta")
+    tensors = [batch.x, batch.groupings["content"].index, batch.ids["content"], batch.totals["content"]]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert batch.grouping("style").index.device.type == "meta"

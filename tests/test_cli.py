@@ -1,0 +1,125 @@
+"""The command line from end to end, and what it says to mistakes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from mlvae import read
+from mlvae.cli import main
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line of a user's mistake."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    main(["train", "digits", "--out", str(folder), "--epochs", "1", "--content-dim", "5", "--width=16"])
+    return folder
+
+
+def test_train_saves_its_resolved_options_which_run_again(run: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["content_dim"] == 5 and config["members"] == [2, 8]
+    main(["train", "--config", str(run / "config.yaml"), "--out", str(tmp_path / "again")])
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def test_rows_that_the_split_keeps_out_are_never_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    x = random.integers(0, 255, (60, 4, 4), dtype=np.uint8)
+    group, split = np.repeat(np.arange(6), 10), np.repeat([0, 0, 0, 0, 1, 2], 10)
+    other = x.copy()
+    other[split != 0] = 255 - other[split != 0]
+    for name, pictures in (("a", x), ("b", other)):
+        np.savez(tmp_path / f"{name}.npz", x=pictures, person=group, part=split)
+        main(
+            ["train", str(tmp_path / f"{name}.npz"), "--by", "person", "--split-column", "part", "--epochs", "2",
+             "--out", str(tmp_path / name)]
+        )  # fmt: skip
+    assert "20 rows kept out" in capsys.readouterr().out
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+
+
+def test_encode_writes_a_row_an_observation_and_a_row_a_group(run: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "c.parquet", tmp_path / "e.parquet"]
+    main(["encode", str(run), "digits", "--out", str(files[0]), "--evidence", str(files[1])])
+    codes, evidence = map(pq.read_table, files)
+    data = read("digits")
+    assert codes.num_rows == len(data)
+    assert {"group", "content_mean", "content_variance", "style_mean"} <= {*codes.column_names}
+    assert len(codes["content_mean"][0].as_py()) == 5
+    assert evidence["count"].to_pylist() == np.bincount(data.groups).tolist()
+    assert evidence["group"].to_pylist() == list(range(10))
+
+
+@pytest.mark.parametrize("kind", ["swap", "interpolate", "generate", "reconstruct"])
+def test_draw_writes_a_picture(run: Path, tmp_path: Path, kind: str) -> None:
+    main(["draw", kind, str(run), "digits", "--out", str(tmp_path / "grid.png"), "--count", "4"])
+    picture = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert picture.ndim == 2 and picture.std() > 10
+
+
+def test_info_names_versions_and_levels(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info", str(run)])
+    said = capsys.readouterr().out
+    assert "torch" in said and "content: 5 dimensions, shared by group" in said
+
+
+def test_objectives_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("paper", "vae"):
+        main(["train", "digits", "--out", str(tmp_path / name), "--epochs", "1", "--width", "8", "--objective", name])
+        main(["info", str(tmp_path / name)])
+    said = capsys.readouterr().out
+    assert "shared by group, product" in said and "style: 32 dimensions" in said
+
+
+def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "new")
+    assert "Did you mean 'epochs'" in fails(capsys, "train", "digits", "--out", out, "--epcohs", "3")
+    assert "Did you mean 'paper'" in fails(capsys, "train", "digits", "--out", out, "--objective", "papre")
+    assert "Did you mean 'group'" in fails(capsys, "train", "digits", "--out", out, "--by", "gruop")
+    assert "--out" in fails(capsys, "train", "digits")
+    assert "Resume it, or name another folder" in fails(
+        capsys, "train", "digits", "--out", str(run), "--epochs", "1", "--content-dim", "5", "--width", "16"
+    )
+    assert "nowhere" in fails(capsys, "info", str(tmp_path / "nowhere"))
+    assert "Did you mean 'swap'" in fails(capsys, "draw", "swpa", str(run), "digits", "--out", out)
+    (tmp_path / "c.yaml").write_text("data: digits\nepocs: 3\n")
+    assert "Did you mean 'epochs'" in fails(capsys, "train", "--config", str(tmp_path / "c.yaml"), "--out", out)
+    assert not (tmp_path / "new").exists()
+
+
+def test_observations_of_another_shape_are_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "wide.npz", x=np.zeros((4, 9, 9), np.uint8), group=[0, 0, 1, 1])
+    message = fails(capsys, "encode", str(run), str(tmp_path / "wide.npz"), "--out", str(tmp_path / "c.parquet"))
+    assert "(8, 8)" in message and "(4, 9, 9)" in message and not (tmp_path / "c.parquet").exists()
+
+
+def test_help_does_not_import_torch() -> None:
+    code = """
+import sys
+from mlvae.cli import main
+try:
+    main(["train", "--help"])
+except SystemExit:
+    assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--split-column" in done.stdout and "Example: mlvae train" in done.stdout

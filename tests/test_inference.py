@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mlvae import MLVAE, GroupBatch, GroupEvidence, Level, Objective, elbo, loss
+from mlvae.bound import importance_weighted_bound
+from mlvae.errors import DataError, EvidenceError, ModelError
+from oracles import group_log_marginal, linear_gaussian
+
+LABELS = ["bo", "al", "bo", "cy", "al", "bo"]
+
+
+@pytest.fixture
+def model() -> MLVAE:
+    torch.manual_seed(1)
+    return MLVAE((6,), [Level("content", 3, by="g"), Level("style", 2, given=("content",))], width=16).double()
+
+
+@pytest.fixture
+def crossed() -> MLVAE:
+    torch.manual_seed(1)
+    levels = [Level("speaker", 3, by="speaker"), Level("word", 2, by="word", given=("speaker",)), Level("style", 2)]
+    return MLVAE((6,), levels, width=16).double()
+
+
+def pictures(n: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(n, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def close(a: GroupEvidence, b: GroupEvidence, atol: float = 1e-9) -> bool:
+    return all(
+        torch.allclose(a.levels[name].precision, b.levels[name].precision, atol=atol, rtol=1e-9)
+        and torch.allclose(a.levels[name].information, b.levels[name].information, atol=atol, rtol=1e-9)
+        and torch.equal(a.levels[name].count, b.levels[name].count)
+        for name in a.levels
+    )
+
+
+def test_evidence_of_two_calls_adds_to_that_of_one_and_is_taken_back(model: MLVAE) -> None:
+    x = pictures(5)
+    first, second = model.evidence(x[:3]), model.evidence(x[3:])
+    both = first + second
+    assert close(both, model.evidence(x))
+    assert both.count().tolist() == [5]
+    assert close(both - second, first)
+    nothing = both - first - second
+    assert nothing.count().tolist() == [0]
+    assert torch.equal(nothing.posterior().precision, torch.ones(1, 3, dtype=torch.float64))
+
+
+def test_groups_merge_by_their_labels(model: MLVAE) -> None:
+    x = pictures(6)
+    one = model.evidence(x, LABELS)
+    two = model.evidence(x[3:], LABELS[3:]) + model.evidence(x[:3], LABELS[:3])
+    assert one.groups["content"].tolist() == two.groups["content"].tolist() == ["al", "bo", "cy"]
+    assert one.count().tolist() == [2, 3, 1]
+    assert close(one, two)
+    for row, label in enumerate(["al", "bo", "cy"]):
+        alone = model.evidence(x[[i for i, name in enumerate(LABELS) if name == label]])
+        assert torch.allclose(one.posterior().mean[row], alone.posterior().mean[0], atol=1e-9)
+    with pytest.raises(EvidenceError, match="named on both sides"):
+        one + model.evidence(x)
+
+
+def test_a_group_that_one_side_does_not_know_keeps_what_it_has(model: MLVAE) -> None:
+    x = pictures(4)
+    known, other = model.evidence(x[:2], ["a", "b"]), model.evidence(x[2:], ["c", "b"])
+    total = known + other
+    assert total.count().tolist() == [1, 2, 1]
+    assert torch.allclose(total.levels["content"].precision[0], known.levels["content"].precision[0])
+    with pytest.raises(EvidenceError, match="at most the 0 votes"):
+        known - other
+
+
+def test_codes_with_and_without_groups(model: MLVAE) -> None:
+    x = pictures(6)
+    alone, together = model.codes(x), model.codes(x, LABELS)
+    assert alone["content"].mean.shape == together["content"].mean.shape == (6, 3)
+    assert torch.equal(together["content"].mean[0], together["content"].mean[2])
+    assert (together["content"].precision >= alone["content"].precision - 1e-12).all()
+    assert torch.allclose(together["content"].mean[3], alone["content"].mean[3])
+    assert torch.allclose(alone["content"].mean[0], model.evidence(x[:1]).posterior().mean[0])
+
+
+def test_swapping_with_oneself_is_reconstruction(model: MLVAE) -> None:
+    a, b = pictures(3), pictures(3, seed=1)
+    assert torch.equal(model.swap(a, a), model.reconstruct(a))
+    assert torch.equal(model.swap(a, b, levels=[]), model.reconstruct(b))
+    assert torch.equal(model.swap(a, b, levels=["content", "style"]), model.reconstruct(a))
+    assert not torch.allclose(model.swap(a, b), model.reconstruct(b))
+    with pytest.raises(DataError, match="3 and 2"):
+        model.swap(a, b[:2])
+
+
+def test_the_ends_of_an_interpolation_are_reconstructions(model: MLVAE) -> None:
+    a, b = pictures(3), pictures(3, seed=1)
+    path = model.interpolate(a, b, steps=4)
+    assert path.shape == (3, 4, 6)
+    assert torch.allclose(path[:, 0], model.reconstruct(a))
+    assert torch.allclose(path[:, -1], model.reconstruct(b))
+    style = model.interpolate(a, b, steps=2, levels=["style"])
+    content = model.codes(a)["content"].mean
+    assert torch.allclose(style[:, 1], model.pictures({"content": content, "style": model.codes(b)["style"].mean}))
+    with pytest.raises(ModelError, match="at least 2"):
+        model.interpolate(a, b, steps=1)
+
+
+def test_generation_repeats_by_seed_and_keeps_what_is_fixed(model: MLVAE) -> None:
+    assert torch.equal(model.generate(4, seed=3), model.generate(4, seed=3))
+    assert not torch.equal(model.generate(4, seed=3), model.generate(4, seed=4))
+    code = model.evidence(pictures(2)).posterior()
+    drawn = model.generate(4, content=code.mean, style=torch.zeros(2))
+    assert torch.allclose(drawn, drawn[:1].expand(4, 6))
+    with pytest.raises(ModelError, match="Did you mean 'content'"):
+        model.generate(1, contnet=code.mean)
+    with pytest.raises(ModelError, match=r"\(3,\), \(1, 3\) or \(5, 3\)"):
+        model.generate(5, content=torch.zeros(2, 3))
+
+
+def test_the_bayes_factor_is_exact_for_an_exact_model() -> None:
+    model = linear_gaussian()
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(3, 2)) * 1.5, random.normal(size=(4, 2)) * 1.5
+    expected = group_log_marginal(np.concatenate([a, b])) - group_log_marginal(a) - group_log_marginal(b)
+    factor = model.evidence(a).log_bayes_factor(model.evidence(b))
+    assert factor.shape == (1, 1)
+    assert factor.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_identification_is_bayes_rule_over_the_gallery_and_none() -> None:
+    model = linear_gaussian()
+    random = np.random.default_rng(0)
+    gallery = [random.normal(size=(n, 2)) + 2 * random.normal(size=2) for n in (2, 1, 3)]
+    probes = random.normal(size=(5, 2))
+    known = model.evidence(np.concatenate(gallery), np.repeat([0, 1, 2], [2, 1, 3]))
+    each = model.evidence(probes, np.arange(5))
+    for new in (0.0, 0.3, 1.0):
+        chances = each.identify(known, new=new)
+        assert chances.shape == (5, 4)
+        assert torch.allclose(chances.sum(1), torch.ones(5, dtype=torch.float64))
+        weights = [
+            [(1 - new) / 3 * np.exp(group_log_marginal(np.vstack([g, p])) - group_log_marginal(g)) for g in gallery]
+            + [new * np.exp(group_log_marginal(p[None]))]
+            for p in probes
+        ]
+        expected = np.array(weights) / np.sum(weights, 1, keepdims=True)
+        np.testing.assert_allclose(chances.numpy(), expected, rtol=1e-8, atol=1e-15)
+    with pytest.raises(EvidenceError, match="between 0 and 1"):
+        each.identify(known, new=1.5)
+
+
+def test_bayes_factors_need_a_prior() -> None:
+    model = MLVAE((6,), [Level("content", 3, by="g", readout="product"), Level("style", 2)], width=16)
+    evidence = model.evidence(pictures(2))
+    with pytest.raises(EvidenceError, match="'product_with_prior'"):
+        evidence.log_bayes_factor(evidence)
+
+
+def test_three_crossed_levels_go_through_the_same_calls(crossed: MLVAE) -> None:
+    x = pictures(6)
+    groups = {"speaker": LABELS, "word": [0, 1, 0, 1, 1, 0]}
+    evidence = crossed.evidence(x, groups)
+    assert evidence.count("speaker").tolist() == [2, 3, 1]
+    assert evidence.count("word").tolist() == [3, 3]
+    assert (evidence - evidence).count("word").tolist() == [0, 0]
+    assert evidence.identify(evidence, "word").shape == (2, 3)
+    codes = crossed.codes(x, groups)
+    assert {name: code.mean.shape[1] for name, code in codes.items()} == {"speaker": 3, "word": 2, "style": 2}
+    assert torch.equal(crossed.swap(x, x), crossed.reconstruct(x))
+    assert not torch.allclose(crossed.swap(x, x.flip(0), levels=["word"]), crossed.reconstruct(x.flip(0)))
+    assert torch.allclose(crossed.interpolate(x, x.flip(0), levels=["word"])[:, 0], crossed.reconstruct(x))
+    assert crossed.generate(2, word=evidence.posterior("word").mean).shape == (2, 6)
+    batch = GroupBatch.of(x, groups)
+    assert set(elbo(crossed, batch).kl) == {"speaker", "word", "style"}
+    assert torch.isfinite(loss(crossed, batch, Objective()).total)
+    assert importance_weighted_bound(crossed, batch, content_samples=2, style_samples=2).shape == (2,)
+    with pytest.raises(DataError, match="'word'"):
+        crossed.evidence(x, {"speaker": LABELS})
+    with pytest.raises(DataError, match="dictionary"):
+        crossed.evidence(x, LABELS)
+
+
+def test_chunks_do_not_show(model: MLVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = pictures(7)
+    whole = model.evidence(x), model.reconstruct(x)
+    monkeypatch.setattr("mlvae.inference.CHUNK", 3)
+    assert close(model.evidence(x), whole[0])
+    assert torch.allclose(model.reconstruct(x), whole[1])
+
+
+def test_the_model_keeps_its_mode_and_asks_for_no_gradient(model: MLVAE) -> None:
+    assert model.train().training
+    assert not model.reconstruct(pictures(2)).requires_grad
+    assert model.training
+    assert not model.evidence(pictures(2)).levels["content"].precision.requires_grad
+
+
+def test_bad_input_is_refused(model: MLVAE) -> None:
+    x = pictures(3)
+    with pytest.raises(DataError, match=r"\(3,\), for 'content'; got \(2,\)"):
+        model.evidence(x, [0, 1])
+    with pytest.raises(DataError, match=r"\[0, 1\]"):
+        model.evidence(x + 5)
+    x[2, 0] = torch.inf
+    with pytest.raises(DataError, match="row 2"):
+        model.codes(x)
+    with pytest.raises(DataError, match=r"got \(3, 5\)"):
+        model.reconstruct(x[:, :5])
+    with pytest.raises(ModelError, match="plain VAE"):
+        MLVAE((6,), [Level("style", 2)]).evidence(x)
+    with pytest.raises(ModelError, match="Did you mean 'content'"):
+        model.evidence(pictures(2)).posterior("contnet")

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mlvae import MLVAE, GroupBatch, GroupedData, Level, Objective, elbo, loss
+from mlvae.errors import DataError, MLVAEError, ModelError
+from mlvae.likelihoods import Bernoulli
+from mlvae.likelihoods import Normal as NormalLikelihood
+
+TWO = [Level("content", 4, by="g"), Level("style", 3)]
+
+
+def small(**options) -> MLVAE:
+    return MLVAE((6,), TWO, **{"width": 16, "likelihood": "normal", **options})
+
+
+def batch(n: int = 8) -> GroupBatch:
+    return GroupBatch.of(torch.randn(n, 6), {"content": [0, 0, 0, 1, 1, 2, 3, 3][:n]})
+
+
+@pytest.mark.parametrize("objective", [Objective(), Objective.plain()], ids=["default", "plain"])
+@pytest.mark.parametrize("given", [(), ("content",)], ids=["style", "style-given-content"])
+@pytest.mark.parametrize(("network", "shape"), [("mlp", (9,)), ("conv", (16, 16)), ("conv", (3, 33, 33))])
+def test_every_parameter_gets_a_gradient(network, shape, given, objective) -> None:
+    levels = [Level("content", 4, by="g"), Level("style", 3, given=given)]
+    model = MLVAE(shape, levels, network=network, width=16, likelihood=NormalLikelihood("per_feature", shape))
+    x = torch.randn(12, *shape)
+    loss(model, GroupBatch.of(x, {"content": np.arange(12) // 3}), objective).total.backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert [name for name, gradient in gradients.items() if gradient is None] == []
+    largest = {name: gradient.abs().max().item() for name, gradient in gradients.items()}
+    assert np.isfinite(list(largest.values())).all()
+    median = np.median(list(largest.values()))
+    assert {name: g for name, g in largest.items() if g <= 1e-6 * median} == {}
+
+
+@pytest.mark.parametrize("draw", ["group", "observation", "mean"])
+@pytest.mark.parametrize("evidence", ["all", "held_out"])
+def test_draws(draw, evidence) -> None:
+    latent = small().encode(batch(), draw=draw, evidence=evidence)["content"]
+    assert latent.votes.precision.shape == latent.sample.shape == (8, 4)
+    assert latent.posterior.mean.shape == latent.evidence.precision.shape == (4, 4)
+    together = torch.equal(latent.sample[0], latent.sample[1])
+    assert together == (draw in ("group", "mean") and evidence == "all")
+
+
+def test_all_evidence_at_the_mean_is_the_posterior_mean() -> None:
+    latent = small().encode(batch(), draw="mean")["content"]
+    assert torch.equal(latent.sample, latent.posterior.mean[batch().grouping("content").index])
+
+
+def test_held_out_evidence_does_not_know_the_observation_itself() -> None:
+    model, first = small(), batch()
+    x = first.x.clone()
+    x[0] += 3
+    changed = GroupBatch(x, first.groupings, first.ids)
+    before, after = (model.encode(b, draw="mean", evidence="held_out")["content"].sample for b in (first, changed))
+    assert torch.equal(before[0], after[0])
+    assert not torch.allclose(before[1], after[1])
+    x[5] += 3  # alone in its group, it has only its own vote
+    alone = model.encode(changed, draw="mean", evidence="held_out")["content"].sample
+    assert not torch.allclose(before[5], alone[5])
+
+
+def test_the_same_generator_gives_the_same_sample() -> None:
+    model, data = small(), batch()
+    first, second = (elbo(model, data, generator=torch.Generator().manual_seed(4)).elbo for _ in range(2))
+    assert first == second
+    assert elbo(model, data, generator=torch.Generator().manual_seed(5)).elbo != first
+
+
+@pytest.mark.parametrize("value", [-1e4, 1e4])
+@pytest.mark.parametrize("readout", ["product_with_prior", "product", "average"])
+def test_wild_heads_stay_finite(value: float, readout: str) -> None:
+    model = MLVAE((6,), [Level("content", 2, by="g", readout=readout), Level("style", 2)], likelihood="bernoulli")
+    with torch.no_grad():
+        for head in model.heads.values():
+            head.bias.fill_(value)
+    data = GroupBatch.of(torch.rand(8, 6), {"content": np.arange(8) // 4})
+    result = loss(model, data, Objective())
+    result.total.backward()
+    assert torch.isfinite(result.total)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+    votes = model.votes("content", model.encoder(data.x))
+    assert (votes.precision >= 0.99e-4).all()
+    assert (votes.precision <= 1.01e4).all()
+
+
+def test_for_data_reads_shape_and_likelihood_from_the_data() -> None:
+    pictures = GroupedData.from_arrays(np.zeros((4, 16, 16), np.uint8), [0, 0, 1, 1])
+    model = MLVAE.for_data(pictures, content_dim=5, style_dim=2, style_given_content=True)
+    assert [(level.name, level.dim) for level in model.levels] == [("content", 5), ("style", 2)]
+    assert model.network == "conv"
+    assert isinstance(model.likelihood, Bernoulli)
+    assert model.level("style").given == ("content",)
+    numbers = GroupedData.from_arrays(np.array([[-1.0], [2.0]]), [0, 0])
+    assert isinstance(MLVAE.for_data(numbers).likelihood, NormalLikelihood)
+    plain = MLVAE.for_data(numbers, content_dim=0)
+    assert plain.group_levels == ()
+
+
+def test_prepare_scales_bytes_and_refuses_other_shapes() -> None:
+    model = small()
+    assert model.prepare(np.full((1, 6), 255, np.uint8)).tolist() == [[1.0] * 6]
+    assert model.prepare(torch.zeros(2, 6, dtype=torch.float64)).dtype == torch.float32
+    with pytest.raises(DataError, match=r"shape \(N, 6\); got \(6,\)"):
+        model.prepare(torch.zeros(6))
+
+
+def test_check_names_the_row_that_is_not_finite() -> None:
+    x = torch.zeros(3, 6)
+    x[1, 2] = torch.nan
+    with pytest.raises(DataError, match="row 1"):
+        small().check(x)
+
+
+def test_any_module_replaces_the_networks() -> None:
+    model = MLVAE((2, 3), TWO, encoder=nn.Flatten(), decoder=nn.Sequential(nn.Linear(7, 6), nn.Unflatten(1, (2, 3))))
+    assert model.decode({"content": torch.zeros(2, 4), "style": torch.zeros(2, 3)}).shape == (2, 2, 3)
+    assert model.replaced == {"encoder": True, "decoder": True}
+    with pytest.raises(ModelError, match="nn.Flatten"):
+        MLVAE((2, 3), TWO, encoder=nn.Identity())
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: MLVAE((6,), []), "at least one level"),
+        (lambda: MLVAE((6,), [Level("a", 1), Level("a", 1)]), "'a' twice"),
+        (lambda: MLVAE((6,), [Level("a", 0)]), "dim=0"),
+        (lambda: MLVAE((6,), [Level("a", 1, readout="prodct")]), "Did you mean 'product'"),
+        (lambda: MLVAE((6,), [Level("s", 1, given=("c",)), Level("c", 1)]), "coarse to fine"),
+        (lambda: small(network="cnov"), "Did you mean 'conv'"),
+        (lambda: small(likelihood="bernouli"), "Did you mean 'bernoulli'"),
+        (lambda: small().level("contnet"), "Did you mean 'content'"),
+    ],
+)
+def test_errors_say_what_to_do(make, match: str) -> None:
+    with pytest.raises(ModelError, match=match) as error:
+        make()
+    assert isinstance(error.value, MLVAEError)

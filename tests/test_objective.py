@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mlvae import MLVAE, GroupBatch, Level, Objective, Ramp, elbo, loss
+from mlvae.errors import ModelError
+from oracles import (
+    group_log_marginal,
+    linear_gaussian,
+    slow_dependence,
+    slow_latents,
+    slow_log_likelihood,
+    slow_misidentification,
+)
+
+PERSON = [3, 0, 0, 1, 1, 1, 2, 2, 2, 2, 0]  # ragged, one alone, in no order
+COUNTRY = [1, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0]
+WORD = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 3]
+
+MODELS: dict[str, tuple[list[Level], dict[str, list[int]]]] = {
+    "one": ([Level("style", 3)], {}),
+    "two": ([Level("content", 3, by="person"), Level("style", 2)], {"content": PERSON}),
+    "given": ([Level("content", 3, by="person"), Level("style", 2, given=("content",))], {"content": PERSON}),
+    "product": (
+        [Level("content", 3, by="person", readout="product"), Level("style", 2, readout="average")],
+        {"content": PERSON},
+    ),
+    "nested": (
+        [Level("country", 2, by="country"), Level("person", 3, by="person", given=("country",)), Level("style", 2)],
+        {"country": COUNTRY, "person": PERSON},
+    ),
+    "crossed": (
+        [Level("speaker", 2, by="person"), Level("word", 2, by="word"), Level("style", 2, given=("speaker", "word"))],
+        {"speaker": PERSON, "word": WORD},
+    ),
+}
+
+
+@pytest.fixture(params=MODELS)
+def case(request: pytest.FixtureRequest) -> tuple[MLVAE, GroupBatch]:
+    torch.manual_seed(0)
+    levels, groups = MODELS[request.param]
+    model = MLVAE((5,), levels, width=8).double()
+    return model, GroupBatch.of(torch.rand(len(PERSON), 5, dtype=torch.float64), groups)
+
+
+def noise(model: MLVAE, batch: GroupBatch, draw: str, seed: int) -> Mapping[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    rows = {
+        level.name: len(batch) if draw == "observation" else batch.grouping(level.name).num_groups
+        for level in model.levels
+    }
+    return {
+        level.name: torch.empty(rows[level.name], level.dim, dtype=torch.float64).normal_(generator=generator)
+        for level in model.levels
+    }
+
+
+def test_elbo_is_a_slow_loop_over_groups(case: tuple[MLVAE, GroupBatch]) -> None:
+    model, batch = case
+    terms = elbo(model, batch, generator=torch.Generator().manual_seed(9))
+    codes, kls = slow_latents(model, batch, "all", noise(model, batch, "group", 9))
+    log_likelihood = slow_log_likelihood(model, batch.x, codes)
+    assert torch.allclose(terms.log_likelihood, torch.stack(log_likelihood), rtol=1e-10)
+    for name, kl in kls.items():
+        assert torch.allclose(terms.kl[name], kl, rtol=1e-10)
+    total = sum(log_likelihood) - sum(kl.sum() for kl in kls.values())
+    groups = len(kls[model.levels[0].name])
+    assert torch.allclose(terms.elbo, total / groups, rtol=1e-10)
+    assert torch.allclose(terms.elbo_per_observation, total / len(batch), rtol=1e-10)
+
+
+@pytest.mark.parametrize("evidence", ["all", "held_out"])
+def test_codes_at_the_mean_are_a_slow_loop_over_groups(case: tuple[MLVAE, GroupBatch], evidence) -> None:
+    model, batch = case
+    latents = model.encode(batch, draw="mean", evidence=evidence)
+    codes, kls = slow_latents(model, batch, evidence)
+    for name, latent in latents.items():
+        assert torch.allclose(latent.sample, codes[name], rtol=1e-9, atol=1e-12)
+        assert torch.allclose(latent.posterior.kl(), kls[name], rtol=1e-9)
+
+
+@pytest.mark.parametrize("evidence", ["all", "held_out"])
+def test_loss_is_the_weighted_bound_and_the_penalties(case: tuple[MLVAE, GroupBatch], evidence) -> None:
+    model, batch = case
+    first = model.levels[0].name
+    objective = Objective(evidence, "observation", {first: 0.3}, independence=7.0, identification=2.0)
+    result = loss(model, batch, objective, generator=torch.Generator().manual_seed(2))
+    codes, kls = slow_latents(model, batch, evidence, noise(model, batch, "observation", 2))
+    expected = sum(slow_log_likelihood(model, batch.x, codes))
+    expected = expected - sum((0.3 if name == first else 1.0) * kl.sum() for name, kl in kls.items())
+    penalty = 0.0
+    latents = model.encode(batch, draw="mean")
+    for shared in batch.ids:
+        votes = latents[shared].votes
+        given = model.level(shared).given
+        if given:  # the votes depend on the coarser sample that was drawn
+            votes = model.votes(shared, model.encoder(batch.x), [codes[name] for name in given])
+        index = batch.ids[shared].tolist()
+        arrays = votes.precision.detach().numpy(), votes.information.detach().numpy()
+        penalty += 2.0 * slow_misidentification(*arrays, index, index)
+        penalty += 7.0 * slow_dependence(codes["style"].detach().numpy(), index)
+    expected = (expected - len(batch) * penalty) / len(kls[first])
+    assert result.total.item() == pytest.approx(-expected.item(), rel=1e-9)
+    assert set(result.penalties) == ({"independence", "identification"} if batch.ids else set())
+    assert set(result.log()) == {"log_likelihood", *(f"kl_{name}" for name in kls), *result.penalties}
+
+
+def test_plain_loss_is_minus_the_elbo(case: tuple[MLVAE, GroupBatch]) -> None:
+    model, batch = case
+    result = loss(model, batch, Objective.plain(), generator=torch.Generator().manual_seed(1))
+    bound = elbo(model, batch, generator=torch.Generator().manual_seed(1)).elbo
+    assert torch.allclose(-result.total, bound, rtol=1e-12)
+    assert result.penalties == {}
+
+
+def test_one_level_with_product_is_a_hand_written_vae() -> None:
+    model = MLVAE((5,), [Level("z", 3, readout="product")], width=8).double()
+    x = torch.rand(7, 5, dtype=torch.float64)
+    result = loss(model, GroupBatch(x), Objective.plain(), generator=torch.Generator().manual_seed(6))
+    ours = torch.autograd.grad(result.total, list(model.parameters()))
+
+    out = model.heads["z"](model.encoder(x))
+    mean, log_var = out[:, :3], -9.210340371976184 * torch.tanh(out[:, 3:] / 9.210340371976184)
+    eps = torch.empty(7, 3, dtype=torch.float64).normal_(generator=torch.Generator().manual_seed(6))
+    logits = model.decoder(mean + torch.exp(0.5 * log_var) * eps)
+    cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+    kl = -0.5 * (1 + log_var - mean**2 - log_var.exp()).sum()
+    by_hand = (cross_entropy + kl) / 7
+    assert torch.allclose(result.total, by_hand, rtol=1e-12)
+    for a, b in zip(ours, torch.autograd.grad(by_hand, list(model.parameters())), strict=True):
+        assert torch.allclose(a, b, rtol=1e-8, atol=1e-12)
+
+
+def copies(x: np.ndarray, times: int) -> GroupBatch:
+    ids = np.repeat(np.arange(times), len(x))
+    return GroupBatch.of(torch.from_numpy(np.tile(x, (times, 1))), {"content": ids})
+
+
+def groupwise(model: MLVAE, batch: GroupBatch, generator: torch.Generator) -> Tensor:
+    terms = elbo(model, batch, generator=generator)
+    grouping = batch.groupings["content"]
+    return (grouping.sum(terms.log_likelihood - terms.kl["style"]) - terms.kl["content"]).detach()
+
+
+@pytest.mark.parametrize("size", [1, 3, 10])
+def test_elbo_is_tight_at_the_optimum_and_below_it_elsewhere(size: int, generator: torch.Generator) -> None:
+    x = np.random.default_rng(size).normal(size=(size, 2)) * 1.5
+    exact, batch = group_log_marginal(x), copies(x, 3000)
+    at = groupwise(linear_gaussian(), batch, generator)
+    assert abs(at.mean() - exact) < 5 * at.std() / 3000**0.5
+    off = groupwise(linear_gaussian(spoil=0.4), batch, generator)
+    assert off.mean() + 5 * off.std() / 3000**0.5 < exact
+    mean_field = groupwise(linear_gaussian(given=False), batch, generator)
+    assert mean_field.mean() + 5 * mean_field.std() / 3000**0.5 < exact
+
+
+def test_scaled_subsampling_counts_the_group_once_and_all_else_n_over_k() -> None:
+    levels, groups = MODELS["two"]
+    model = MLVAE((5,), levels, width=8).double()
+    plain = GroupBatch.of(torch.rand(len(PERSON), 5, dtype=torch.float64), groups)
+    totals = torch.tensor([10, 30, 40, 100])[plain.ids["content"]]
+    batch = GroupBatch(plain.x, plain.groupings, plain.ids, {"content": totals})
+    objective = Objective("all", "group", {}, independence=0, identification=0, subsampling="scaled")
+    result = loss(model, batch, objective, generator=torch.Generator().manual_seed(3))
+    codes, kls = slow_latents(model, batch, "all", noise(model, batch, "group", 3))
+    weights = [totals[i].item() / PERSON.count(PERSON[i]) for i in range(len(PERSON))]
+    log_likelihood = slow_log_likelihood(model, batch.x, codes)
+    expected = sum(w * (ll - kl) for w, ll, kl in zip(weights, log_likelihood, kls["style"], strict=True))
+    assert torch.allclose(-result.total, (expected - kls["content"].sum()) / 4, rtol=1e-6)
+    with pytest.raises(ModelError, match="`totals`"):
+        loss(model, plain, objective)
+
+
+def test_weights_move_in_a_straight_line() -> None:
+    objective = Objective(kl_weight={"content": Ramp(8.0, 2.0, until=0.5)}, independence=0, identification=0)
+    assert [objective.weight("content", at) for at in (0.0, 0.25, 0.5, 1.0)] == [8.0, 5.0, 2.0, 2.0]
+    assert objective.weight("style", 0.3) == 1.0
+    assert Ramp(1.0, 3.0, until=0.0).at(0.0) == 3.0
+    assert [Ramp(1.0, 3.0, since=0.5).at(at) for at in (0.0, 0.5, 0.75, 1.0)] == [1.0, 1.0, 2.0, 3.0]
+    model, batch = linear_gaussian(), copies(np.ones((3, 2)), 2)
+    early, late = (
+        loss(model, batch, objective, progress=p, generator=torch.Generator().manual_seed(0)) for p in (0.0, 1.0)
+    )
+    assert torch.allclose(early.total - late.total, 6 * early.terms.kl["content"].sum() / 2)
+
+
+def test_penalty_weights_move_too() -> None:
+    levels, groups = MODELS["two"]
+    model = MLVAE((5,), levels, width=8)
+    batch = GroupBatch.of(torch.rand(len(PERSON), 5), groups)
+    objective = Objective(independence=Ramp(0.0, 100.0), identification=0.0)
+    early, late = (
+        loss(model, batch, objective, progress=p, generator=torch.Generator().manual_seed(0)) for p in (0.0, 1.0)
+    )
+    expected = 100 * late.penalties["independence"] * len(batch) / late.terms.groups
+    assert torch.allclose(late.total - early.total, expected, rtol=1e-3)

@@ -1,0 +1,158 @@
+"""fit: it learns, it resumes to the same numbers, it loses nothing."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+import mlvae
+from mlvae.errors import CheckpointError, DataError, TrainingError
+from mlvae.objective import Objective, Ramp
+from mlvae.training import History, fit
+
+
+def small() -> mlvae.GroupedData:
+    return mlvae.read("digits").subset(range(240))
+
+
+def model(data: mlvae.GroupedData, **options: object) -> mlvae.MLVAE:
+    torch.manual_seed(0)
+    return mlvae.MLVAE.for_data(data, content_dim=4, style_dim=3, width=16, **options)
+
+
+def weights(trained: mlvae.MLVAE) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trained.parameters()])
+
+
+def run(data: mlvae.GroupedData, out: Path | None = None, **options: object) -> tuple[mlvae.MLVAE, History]:
+    trained = model(data)
+    return trained, fit(trained, data, out, progress=False, **{"epochs": 2, "groups": 10, **options})  # type: ignore[arg-type]
+
+
+def test_it_learns_and_writes_a_run(tmp_path: Path) -> None:
+    trained, history = run(small(), tmp_path / "run", epochs=5)
+    assert history.epochs[-1]["log_likelihood"] > history.epochs[0]["log_likelihood"] + 1
+    rows = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
+    assert [float(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5]
+    assert torch.equal(weights(mlvae.load(tmp_path / "run")), weights(trained))
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_random_state() -> None:
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    first, second, other = weights(run(small())[0]), weights(run(small())[0]), weights(run(small(), seed=1)[0])
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    torch.manual_seed(7)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("steps", [3, 8])  # within the first epoch and within the second
+def test_ctrl_c_saves_and_resuming_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    whole, history = run(small(), epochs=3)
+    taken = 0
+    original = mlvae.training._Step.forward
+
+    def interrupted(self: object, *arguments: object) -> object:
+        nonlocal taken
+        taken += 1
+        if taken == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    assert threading.current_thread() is threading.main_thread()
+    monkeypatch.setattr(mlvae.training._Step, "forward", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
+        run(small(), tmp_path, epochs=3)
+    monkeypatch.undo()
+    resumed, continued = run(small(), tmp_path, epochs=3, resume=True)
+    assert torch.equal(weights(whole), weights(resumed))
+    for one, other in zip(history.epochs, continued.epochs, strict=True):
+        assert {k: v for k, v in one.items() if "second" not in k} == {k: other[k] for k in one if "second" not in k}
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_kept(tmp_path: Path) -> None:
+    run(small(), tmp_path)
+    before = (tmp_path / "training.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match="Resume it, or name another folder"):
+        run(small(), tmp_path)
+    assert (tmp_path / "training.safetensors").read_bytes() == before
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
+    run(small(), tmp_path)
+    with pytest.raises(TrainingError, match="lr"):
+        run(small(), tmp_path, lr=0.1, resume=True)
+    with pytest.raises(CheckpointError, match="there is none"):
+        run(small(), tmp_path / "elsewhere", resume=True)
+
+
+def test_nan_is_explained_and_the_last_checkpoint_is_intact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = mlvae.training._Step.forward
+    taken = 0
+
+    def poisoned(self: object, *arguments: object) -> object:
+        nonlocal taken
+        taken += 1
+        total, log = original(self, *arguments)  # type: ignore[arg-type]
+        return (total * float("nan"), log) if taken == 8 else (total, log)
+
+    monkeypatch.setattr(mlvae.training._Step, "forward", poisoned)
+    with pytest.raises(TrainingError, match=r"finite loss.*saved before is intact"):
+        run(small(), tmp_path, epochs=3)
+    assert torch.isfinite(weights(mlvae.load(tmp_path))).all()
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
+    data = small()
+    train, valid = data.split(by="group", test=0.3, seed=0)
+    trained = model(train)
+    history = fit(trained, train, tmp_path, valid=valid, patience=2, epochs=60, lr=0.05, groups=10, progress=False)
+    losses = [row["valid"] for row in history.epochs]
+    assert history.stopped_early and len(losses) < 60
+    assert len(losses) - 1 - losses.index(min(losses)) == 2
+    assert not torch.equal(weights(mlvae.load(tmp_path)), weights(trained))
+
+
+def test_patience_without_validation_groups_is_an_error() -> None:
+    with pytest.raises(TrainingError, match="validation groups"):
+        run(small(), patience=1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": Objective.plain()},
+        {"objective": Objective(kl_weight={"content": Ramp(4, 1, until=0.5)}, draw="group", evidence="all")},
+        {"objective": Objective(subsampling="scaled")},
+        {"members": "all", "groups": 4},
+        {"members": 3, "resample": True},
+        {"precision": "bf16-mixed"},
+    ],
+    ids=str,
+)
+def test_every_option_trains(options: dict[str, object]) -> None:
+    trained, _ = run(small(), **options)
+    assert torch.isfinite(weights(trained)).all()
+    assert not torch.equal(weights(trained), weights(model(small())))
+
+
+def test_a_plain_vae_trains_without_groups() -> None:
+    data = small()
+    vae = mlvae.MLVAE.for_data(data, content_dim=0, style_dim=6, width=16)
+    history = fit(vae, data, objective=Objective.plain(), epochs=2, groups=10, progress=False)
+    assert history.epochs[1]["log_likelihood"] > history.epochs[0]["log_likelihood"]
+
+
+def test_data_outside_the_domain_are_refused_before_training() -> None:
+    data = mlvae.GroupedData.from_arrays(torch.full((6, 4), 2.0), [0, 0, 1, 1, 2, 2])
+    with pytest.raises(DataError, match=r"\[0, 1\]"):
+        fit(mlvae.MLVAE.for_data(data, likelihood="bernoulli"), data, epochs=1, progress=False)
