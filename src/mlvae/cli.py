@@ -6,12 +6,9 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from mlvae.errors import CheckpointError, DataError, MLVAEError, nearest
-
-if TYPE_CHECKING:
-    from mlvae.data import GroupedData
 
 CONFIG_FILE = "config.yaml"
 
@@ -172,7 +169,7 @@ def draw(
     _say(f"Wrote {save_grid(DRAWINGS[kind](load(run), held or part, count, seed), out)}")
 
 
-def evaluate(
+def measure(
     run: str,
     data: str,
     by: str | None = None,
@@ -195,13 +192,12 @@ def evaluate(
     import json
 
     from mlvae.checkpoint import load, replace
-    from mlvae.evaluate import evaluate as measure
-    from mlvae.evaluate import table
+    from mlvae.evaluate import evaluate, table
 
     part, held = _read(data, by, split_column, "error")
     if held is None:
         raise DataError("Expected a column that keeps rows out of training; found none. Name it with --split-column.")
-    metrics = measure(load(run), part, held, seed=seed, controls=controls)
+    metrics = evaluate(load(run), part, held, seed=seed, controls=controls)
     print(table(metrics))
     if out is not None:
         replace(Path(out), json.dumps(metrics, indent=2).encode())
@@ -223,7 +219,7 @@ def demo(out: str = "demo", epochs: int = 36, seed: int = 0, device: str = "auto
     encode(out, "avatars", out=str(folder / "codes.parquet"), evidence=str(folder / "evidence.parquet"))
     for kind in ("swap", "interpolate", "generate", "reconstruct"):
         draw(kind, out, "avatars", out=str(folder / f"{kind}.png"))
-    evaluate(out, "avatars", out=str(folder / "metrics.json"))
+    measure(out, "avatars", out=str(folder / "metrics.json"))
     _say(
         f"Done in {time.perf_counter() - started:.0f} s. Open {folder / 'swap.png'}: identities never seen in training,"
     )
@@ -258,8 +254,9 @@ def info(run: str | None = None) -> None:
         print(f"  likelihood: {type(model.likelihood).__name__} {model.likelihood.settings()}")
 
 
+# Not called `evaluate`: the parser would look that name up in the package, and import torch for --help.
 COMMANDS: dict[str, Any] = {
-    "demo": demo, "train": train, "encode": encode, "draw": draw, "evaluate": evaluate, "info": info,
+    "demo": demo, "train": train, "encode": encode, "draw": draw, "evaluate": measure, "info": info,
 }  # fmt: skip
 
 
@@ -313,7 +310,7 @@ def _fail(message: str) -> NoReturn:
 
 def _helpful(parser: Any, message: str) -> str:
     """The parser's message with the nearest option, where one was unknown."""
-    unknown = re.search(r"nrecognized arguments: --([\w-]+)|[Kk]ey '([\w.]+)' is not expected", message)
+    unknown = re.search(r"nrecognized arguments: --([\w-]+)|does not accept option '([\w.]+)'", message)
     if not unknown:
         return f"{message.strip().rstrip('.')}. See mlvae --help."
     name = (unknown.group(1) or unknown.group(2)).split(".")[-1]
@@ -325,15 +322,13 @@ def _helpful(parser: Any, message: str) -> str:
     return f"Unknown option {name!r}. " + (hint.replace("_", "-") if unknown.group(1) else hint)
 
 
-def _data(source: str, by: str | None, missing: str) -> GroupedData:
+def _data(source: str, by: str | None, missing: str) -> Any:  # GroupedData; the parser would import what it names
     from mlvae.data import read
 
     return read(source, by, missing=missing)
 
 
-def _read(
-    source: str, by: str | None, split_column: str | None, missing: str
-) -> tuple[GroupedData, GroupedData | None]:
+def _read(source: str, by: str | None, split_column: str | None, missing: str) -> tuple[Any, Any]:
     """The training part, and the rows kept out of it where a column says so."""
     data = _data(source, by, missing)
     column = split_column or ("split" if "split" in data.columns else None)
