@@ -204,7 +204,7 @@ def measure(
         _say(f"Wrote {out}")
 
 
-def demo(out: str = "demo", epochs: int = 36, seed: int = 0, device: str = "auto") -> None:
+def demo(out: str = "demo", epochs: int = 30, seed: int = 0, device: str = "auto") -> None:
     """Train on the built-in avatars and draw identities never seen. Example: mlvae demo --out demo
 
     Args:
