@@ -71,3 +71,11 @@ def test_alone_in_every_group_there_is_nothing_to_name() -> None:
     value.backward()
     assert value.item() == 0.0
     assert torch.isfinite(precision.grad).all()
+
+
+@pytest.mark.parametrize("ids", [torch.zeros(10, dtype=torch.int64), torch.arange(10)], ids=["one group", "no two"])
+def test_dependence_has_a_finite_gradient_where_the_groups_say_nothing(ids: torch.Tensor) -> None:
+    samples = torch.randn(10, 16, requires_grad=True)
+    (1e4 * dependence(samples, ids)).backward()
+    assert samples.grad is not None
+    assert samples.grad.abs().max() == 0

@@ -43,7 +43,9 @@ def dependence(samples: Tensor, ids: Tensor) -> Tensor:
     same = (ids[:, None] == ids[None, :]).to(kernel.dtype)
     a, b = _centred(kernel), _centred(same)
     scale = (a.detach().square().sum() * b.square().sum()).sqrt()
-    return (a * b).sum() / scale.clamp_min(torch.finfo(scale.dtype).tiny)
+    # One group only, or no two of one: what is left of `same` is rounding, and there is nothing to depend on.
+    some = scale > 1e-6 * len(ids) ** 2
+    return torch.where(some, (a * b).sum() / torch.where(some, scale, 1), 0)
 
 
 def _centred(kernel: Tensor) -> Tensor:
