@@ -60,8 +60,8 @@ class Run:
         tensors, about = checkpoint.read(self.folder / checkpoint.TRAINING_FILE, "training state")
         saved = {**about["settings"], "model": about["model"]}
         asked = {**self.settings, "model": json.loads(json.dumps(checkpoint.describe(self.model)))}
-        for name in sorted(saved.keys() | asked.keys() - SAME_NUMBERS_EITHER_WAY):
-            if name not in SAME_NUMBERS_EITHER_WAY and saved.get(name) != asked.get(name):
+        for name in sorted((saved.keys() | asked.keys()) - SAME_NUMBERS_EITHER_WAY):
+            if saved.get(name) != asked.get(name):
                 raise TrainingError(
                     f"Expected the settings of the run in {self.folder} to resume it; its {name} is"
                     f" {saved.get(name)}, not {asked.get(name)}. Use the same, or start a new run."
