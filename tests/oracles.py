@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.polynomial import hermite_e
 from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
 from mlvae import MLVAE, GroupBatch, Level
 from mlvae.likelihoods import Normal as NormalLikelihood
 from mlvae.model import LOG_PRECISION_BOUND
-from mlvae.penalties import BANDWIDTHS
 
 SCALE = 0.6
 WC = np.array([1.5, -0.8])
@@ -120,22 +121,16 @@ def slow_misidentification(precision: np.ndarray, information: np.ndarray, index
 
 
 def slow_dependence(samples: np.ndarray, ids: Sequence[int]) -> float:
-    """Normalised unbiased HSIC by its definition over pairs (Song et al. 2012, eq. 5)."""
-    n, dim = samples.shape
-    kernel, same = np.zeros((n, n)), np.zeros((n, n))
-    for i in range(n):
-        for j in range(n):
-            if i != j:
-                squared = ((samples[i] - samples[j]) ** 2).sum() / dim
-                kernel[i, j] = np.mean([np.exp(-0.5 * squared / width) for width in BANDWIDTHS])
-                same[i, j] = float(ids[i] == ids[j])
-
-    def hsic(a: np.ndarray, b: np.ndarray) -> float:
-        one = np.ones(n)
-        whole = (one @ a @ one) * (one @ b @ one) / ((n - 1) * (n - 2))
-        return float((np.trace(a @ b) + whole - 2 / (n - 2) * (one @ a @ b @ one)) / (n * (n - 3)))
-
-    return hsic(kernel, same) / math.sqrt(hsic(kernel, kernel) * hsic(same, same))
+    """Half the squared Hermite moments to degree three, one by one and pair by pair, by the root of the pairs' share."""
+    pairs = [(i, j) for i in range(len(ids)) for j in range(len(ids)) if i != j and ids[i] == ids[j]]
+    total = 0.0
+    for alpha in itertools.product(range(4), repeat=samples.shape[1]):
+        if 1 <= sum(alpha) <= 3:
+            basis = [hermite_e.hermeval(samples[:, d], np.eye(4)[a]) for d, a in enumerate(alpha)]
+            values = np.prod(basis, 0)
+            size = math.prod(math.factorial(a) for a in alpha)
+            total += sum(values[i] * values[j] for i, j in pairs) / (2 * size)
+    return total / math.sqrt(max(len(pairs), 1)) / len(ids)
 
 
 def linear_gaussian(given: bool = True, spoil: float = 0.0) -> MLVAE:

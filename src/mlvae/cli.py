@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from mlvae.arguments import fail, helpful, hyphenated, spelt
 from mlvae.errors import CheckpointError, DataError, MLVAEError, nearest
 
 CONFIG_FILE = "config.yaml"
@@ -174,9 +174,12 @@ def measure(
     data: str,
     by: str | None = None,
     split_column: str | None = None,
+    factors: str | None = None,
+    controls: Literal["all", "untrained", "none"] = "all",
+    controls_folder: str | None = None,
     out: str | None = None,
     seed: int = 0,
-    controls: bool = True,
+    device: str = "auto",
 ) -> None:
     """Measure what was learned. Example: mlvae evaluate runs/faces faces.npz --by person --out metrics.json
 
@@ -185,20 +188,33 @@ def measure(
         data: an .npz file, or a built-in set
         by: the grouping column (default: "group", or the only one)
         split_column: 0 for the training part, else kept out (default: "split", where there is one)
+        factors: further columns to read from the codes, by commas: mouth,eyes
+        controls: all trains a plain VAE and the model on shuffled labels once, as long as the run; untrained is quick
+        controls_folder: where they are kept (default: "controls" beside the run)
         out: JSON to write
         seed: of probes and episodes
-        controls: measure an untrained network beside it
+        device: that controls are trained on: auto, cpu, cuda or mps
     """
     import json
 
     from mlvae.checkpoint import load, replace
-    from mlvae.evaluate import evaluate, table
+    from mlvae.evaluate import Controls, diagnose, evaluate, table
 
     part, held = _read(data, by, split_column, "error")
     if held is None:
         raise DataError("Expected a column that keeps rows out of training; found none. Name it with --split-column.")
-    metrics = evaluate(load(run), part, held, seed=seed, controls=controls)
+    model = load(run)
+    beside: bool | Controls = controls == "untrained"
+    if controls == "all":
+        from mlvae.runs import options_of
+
+        folder = Path(controls_folder) if controls_folder else Path(run).resolve().parent / "controls"
+        turned = part.quarter_turns() if _config(run).get("quarter_turns") else None
+        beside = Controls(folder, {**options_of(run), "device": device}, turned)
+    metrics = evaluate(model, part, held, factors=factors.split(",") if factors else (), controls=beside, seed=seed)
     print(table(metrics))
+    for text in diagnose(metrics):
+        print(f"! {text}")
     if out is not None:
         replace(Path(out), json.dumps(metrics, indent=2).encode())
         _say(f"Wrote {out}")
@@ -219,7 +235,7 @@ def demo(out: str = "demo", epochs: int = 30, seed: int = 0, device: str = "auto
     encode(out, "avatars", out=str(folder / "codes.parquet"), evidence=str(folder / "evidence.parquet"))
     for kind in ("swap", "interpolate", "generate", "reconstruct"):
         draw(kind, out, "avatars", out=str(folder / f"{kind}.png"))
-    measure(out, "avatars", out=str(folder / "metrics.json"))
+    measure(out, "avatars", controls="untrained", out=str(folder / "metrics.json"))
     _say(
         f"Done in {time.perf_counter() - started:.0f} s. Open {folder / 'swap.png'}: identities never seen in training,"
     )
@@ -266,60 +282,19 @@ def main(arguments: list[str] | None = None) -> None:
 
     class Parser(ArgumentParser):
         def format_help(self, *arguments: Any) -> str:
-            return _hyphenated(super().format_help(*arguments))
+            return hyphenated(super().format_help(*arguments))
 
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            _fail(_helpful(self, message))
+            fail(helpful(COMMANDS, message))
 
     try:
-        spelt = _spelt(sys.argv[1:] if arguments is None else arguments)
-        auto_cli(COMMANDS, args=spelt, parser_class=Parser, prog="mlvae", description="Learn what a group shares.")
+        typed = spelt(COMMANDS, sys.argv[1:] if arguments is None else arguments)
+        auto_cli(COMMANDS, args=typed, parser_class=Parser, prog="mlvae", description="Learn what a group shares.")
     except MLVAEError as error:
-        _fail(str(error))
+        fail(str(error))
     except KeyboardInterrupt as stop:
         print(str(stop) or "Stopped.", file=sys.stderr)
         sys.exit(130)
-
-
-def _hyphenated(text: str) -> str:
-    """Options as they are typed."""
-    return re.sub(r"--[a-z_]+", lambda option: option.group().replace("_", "-"), text)
-
-
-def _spelt(arguments: list[str]) -> list[str]:
-    """Arguments as the parser spells them: underscores in options, and a switch without a value is on."""
-    switches = {k for f in COMMANDS.values() for k, kind in f.__annotations__.items() if kind == "bool"}
-    spelt = []
-    if arguments[:1] == ["info"] and len(arguments) > 1 and not arguments[1].startswith("-"):
-        arguments = ["info", "--run", *arguments[1:]]  # the parser takes only what is required by position
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument.startswith("--"):
-            name, equals, value = argument[2:].partition("=")
-            name = name.replace("-", "_")
-            if name in switches and not equals and following not in ("true", "false"):
-                equals, value = "=", "true"
-            argument = f"--{name}{equals}{value}"
-        spelt.append(argument)
-    return spelt
-
-
-def _fail(message: str) -> NoReturn:
-    print("mlvae: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
-
-
-def _helpful(parser: Any, message: str) -> str:
-    """The parser's message with the nearest option, where one was unknown."""
-    unknown = re.search(r"nrecognized arguments: --([\w-]+)|does not accept option '([\w.]+)'", message)
-    if not unknown:
-        return f"{message.strip().rstrip('.')}. See mlvae --help."
-    name = (unknown.group(1) or unknown.group(2)).split(".")[-1]
-    parameters: set[str] = set()
-    for command in COMMANDS.values():
-        parameters |= set(command.__annotations__) - {"return"}
-    hint = nearest(name.replace("-", "_"), sorted(parameters))
-    hint = hint if hint.startswith("Did") else "See mlvae --help."
-    return f"Unknown option {name!r}. " + (hint.replace("_", "-") if unknown.group(1) else hint)
 
 
 def _data(source: str, by: str | None, missing: str) -> Any:  # GroupedData; the parser would import what it names
@@ -343,6 +318,14 @@ def _write_config(folder: Path, arguments: dict[str, Any]) -> None:
 
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items() if k not in ("resume",)}
     replace(folder / CONFIG_FILE, yaml.safe_dump(values, sort_keys=False).encode())
+
+
+def _config(run: str) -> dict[str, Any]:
+    """The options that a run of the command line was made with; none where it was made otherwise."""
+    import yaml
+
+    file = Path(run) / CONFIG_FILE
+    return yaml.safe_load(file.read_text()) if file.exists() else {}
 
 
 def _say(text: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class Objective:
     evidence: Literal["all", "held_out"] = "held_out"
     draw: Literal["group", "observation"] = "observation"
     kl_weight: Mapping[str, float | Ramp] = field(default_factory=lambda: {"content": 0.2})
-    independence: float | Ramp = Ramp(0.0, 200.0, since=0.1, until=0.4)
+    independence: float | Ramp = Ramp(0.0, 60.0, since=0.1, until=0.4)
     identification: float | Ramp = 5.0
     subsampling: Literal["own", "scaled"] = "own"
 
@@ -74,6 +74,19 @@ class Objective:
     def plain(cls) -> Objective:
         """The bound itself: all evidence, one weight for every KL, no penalty. The paper's, and a plain VAE's."""
         return cls(evidence="all", draw="group", kl_weight={}, independence=0.0, identification=0.0)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Objective:
+        """The objective that `dataclasses.asdict` made settings of, JSON or not."""
+
+        def weight(value: Any) -> float | Ramp:
+            return Ramp(**value) if isinstance(value, Mapping) else value
+
+        values: dict[str, Any] = {
+            name: weight(value) if name != "kl_weight" else value for name, value in settings.items()
+        }
+        values["kl_weight"] = {level: weight(value) for level, value in settings["kl_weight"].items()}
+        return cls(**values)
 
     def weight(self, level: str, progress: float) -> float:
         """The KL weight of a level after a share ``progress`` of training."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from mlvae import checkpoint
 from mlvae.errors import CheckpointError, TrainingError
 from mlvae.model import MLVAE
+from mlvae.objective import Objective
 
 SAME_NUMBERS_EITHER_WAY = {"patience"}
 """Settings that a resumption may change: they decide when training ends, not what it computes."""
@@ -112,6 +113,19 @@ class Run:
         if self.folder is None:
             return "Stopped. Nothing was kept: `out` was not given."
         return f"Stopped and saved in {self.folder}. Go on with resume=True (`--resume`)."
+
+
+def options_of(run: str | Path) -> dict[str, Any]:
+    """What a run was trained with, as arguments of `fit`: to train another model likewise.
+
+    Raises:
+        CheckpointError: the folder holds no training state.
+    """
+    _, about = checkpoint.read(Path(run) / checkpoint.TRAINING_FILE, "training state")
+    settings = about["settings"]
+    names = ("epochs", "groups", "members", "resample", "lr", "precision")
+    options = {name: tuple(v) if isinstance(v := settings[name], list) else v for name in names}
+    return {**options, "objective": Objective.from_settings(settings["objective"])}
 
 
 class Interrupt:

@@ -70,17 +70,7 @@ def probe(
         >>> result.accuracy > 0.95, result.nats > 0.5          # of at most log 2 = 0.69
         (True, True)
     """
-    if kind not in ("linear", "mlp"):
-        raise DataError(f"Expected a kind of probe by name; got {kind!r}. {nearest(kind, ['linear', 'mlp'])}")
-    x, labels = _part("train", train_codes, train_labels)
-    x_test, test = _part("test", test_codes, test_labels)
-    if x.shape[1] != x_test.shape[1]:
-        raise DataError(
-            f"Expected codes of {x.shape[1]} dimensions in both parts; got {x_test.shape[1]} in the test part."
-            " Take both from one level of one model."
-        )
-    if len(x) < 2:
-        raise DataError(f"Expected at least two training codes; got {len(x)}.")
+    x, x_test, (labels, test) = _both(train_codes, train_labels, test_codes, test_labels, kind)
     names, y = np.unique(labels, return_inverse=True)
     if not (known := np.isin(test, names)).all():
         raise DataError(
@@ -89,9 +79,6 @@ def probe(
         )
     y_test = torch.from_numpy(np.searchsorted(names, test))
 
-    centre, scale = x.mean(0), x.std(0, correction=0)
-    scale = torch.where(scale > 0, scale, 1)
-    x, x_test = (x - centre) / scale, (x_test - centre) / scale
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fitted = (_linear if kind == "linear" else _mlp)(x, torch.from_numpy(y), len(names))
@@ -126,6 +113,65 @@ def cross_probe(codes: Array, labels: Any, kind: Literal["linear", "mlp"] = "mlp
     return Probe(*(float(np.mean([getattr(r, name) for r in results])) for name in ("accuracy", "nats", "chance")))
 
 
+def regress(
+    train_codes: Array,
+    train_values: Any,
+    test_codes: Array,
+    test_values: Any,
+    kind: Literal["linear", "mlp"] = "mlp",
+    seed: int = 0,
+) -> float:
+    """R²: the share of a number's variance on the test part that codes explain; 0 for the mean, below where worse.
+
+    Args:
+        train_codes: (N, D); codes are standardised by these.
+        train_values: (N,) numbers.
+        test_codes: (M, D).
+        test_values: (M,).
+        kind: as for `probe`.
+        seed: as for `probe`.
+
+    Raises:
+        DataError: as for `probe`; or values are not finite, or do not vary.
+
+    Example:
+        >>> codes = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+        >>> round(regress(codes[:300], 3 * codes[:300, 1], codes[300:], 3 * codes[300:, 1], "linear"), 3)
+        1.0
+    """
+    x, x_test, values = _both(train_codes, train_values, test_codes, test_values, kind)
+    y, y_test = (torch.from_numpy(np.asarray(value, np.float64)) for value in values)
+    if not (torch.isfinite(y).all() and torch.isfinite(y_test).all()) or min(y.std(), y_test.std()) == 0:
+        raise DataError("Expected finite values that vary in both parts; got others. Leave the column out.")
+    centre, scale = y.mean(), y.std()
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fitted = (_linear if kind == "linear" else _mlp)(x, (y - centre) / scale, 1)
+    with torch.no_grad():
+        errors = fitted(x_test).squeeze(1) * scale + centre - y_test
+    return 1 - float(errors.square().mean() / y_test.var(correction=0))
+
+
+def _both(
+    train_codes: Array, train_labels: Any, test_codes: Array, test_labels: Any, kind: str
+) -> tuple[Tensor, Tensor, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Checked codes of both parts, standardised by the training part's, and the labels."""
+    if kind not in ("linear", "mlp"):
+        raise DataError(f"Expected a kind of probe by name; got {kind!r}. {nearest(kind, ['linear', 'mlp'])}")
+    x, labels = _part("train", train_codes, train_labels)
+    x_test, test = _part("test", test_codes, test_labels)
+    if x.shape[1] != x_test.shape[1]:
+        raise DataError(
+            f"Expected codes of {x.shape[1]} dimensions in both parts; got {x_test.shape[1]} in the test part."
+            " Take both from one level of one model."
+        )
+    if len(x) < 2:
+        raise DataError(f"Expected at least two training codes; got {len(x)}.")
+    centre, scale = x.mean(0), x.std(0, correction=0)
+    scale = torch.where(scale > 0, scale, 1)
+    return (x - centre) / scale, (x_test - centre) / scale, (labels, test)
+
+
 def _part(name: str, codes: Array, labels: Any) -> tuple[Tensor, np.ndarray[Any, Any]]:
     x, y = torch.as_tensor(codes).detach().cpu().double(), np.asarray(labels)
     if x.ndim != 2 or y.shape != (len(x),) or len(x) == 0:
@@ -139,7 +185,7 @@ def _part(name: str, codes: Array, labels: Any) -> tuple[Tensor, np.ndarray[Any,
 
 
 def _linear(x: Tensor, y: Tensor, num_labels: int) -> nn.Module:
-    """Logistic regression with a ridge of one half of the squared weights over the whole training part."""
+    """Logistic or linear regression with a ridge of one half of the squared weights over the whole training part."""
     model = nn.Linear(x.shape[1], num_labels, dtype=x.dtype)
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
@@ -147,7 +193,7 @@ def _linear(x: Tensor, y: Tensor, num_labels: int) -> nn.Module:
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(model(x), y) + model.weight.square().sum() / (2 * len(x))
+        value = _risk(model(x), y) + model.weight.square().sum() / (2 * len(x))
         value.backward()
         return value
 
@@ -166,12 +212,12 @@ def _mlp(x: Tensor, y: Tensor, num_labels: int) -> nn.Module:
     best, waited, kept = float("inf"), 0, [p.detach().clone() for p in model.parameters()]
     for step, batch in enumerate(islice(_batches(rows), every * MOST_CHECKS), 1):
         optimizer.zero_grad()
-        F.cross_entropy(model(x[batch]), y[batch]).backward()
+        _risk(model(x[batch]), y[batch]).backward()
         optimizer.step()
         if step % every:
             continue
         with torch.no_grad():
-            value = F.cross_entropy(model(x[held]), y[held]).item()
+            value = _risk(model(x[held]), y[held]).item()
         if value < best:
             best, waited, kept = value, 0, [p.detach().clone() for p in model.parameters()]
         elif (waited := waited + 1) == PATIENCE:
@@ -180,6 +226,13 @@ def _mlp(x: Tensor, y: Tensor, num_labels: int) -> nn.Module:
         for parameter, value_kept in zip(model.parameters(), kept, strict=True):
             parameter.copy_(value_kept)
     return model.double()
+
+
+def _risk(output: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy for labels; for numbers, half the squared error."""
+    if y.is_floating_point():
+        return 0.5 * (output.squeeze(1) - y).square().mean()
+    return F.cross_entropy(output, y)
 
 
 def _batches(rows: Tensor) -> Iterator[Tensor]:

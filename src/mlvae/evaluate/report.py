@@ -8,33 +8,56 @@ CONTROL = "control.untrained."
 ROWS = {
     "probe.content.k1.linear": "group from content, linear probe (k = 1)",
     "probe.content.k1.mlp": "group from content, MLP probe (k = 1)",
+    "k_curve.5.accuracy": "group from content of 5, pooled by label",
     "probe.style.sample.mlp": "group from style samples, MLP probe",
     "probe.style.sample.nats": "group in style samples (nats)",
     "probe.style.mean.mlp": "group from style means, MLP probe",
     "unseen.shots.1.accuracy": "unseen groups, {way}-way, 1 shot",
     "unseen.shots.5.accuracy": "unseen groups, {way}-way, 5 shots",
     "unseen.style.shots.5.accuracy": "unseen groups from style, 5 shots",
+    "verification.auc": "same group or not, AUC",
+    "verification.eer": "same group or not, equal error rate",
+    "open_set.auc": "known group or new, AUC",
+    "swap.content_of_donor": "swaps that show the content giver's group",
+    "swap.content_of_style_giver": "swaps that show the style giver's group",
+    "swap.cross_member_mse_ratio": "error through another member / plain VAE",
+    "calibration.ratio": "calibration of content at k = 1 (1 is right)",
+    "calibration.coverage90": "coverage of its 90 % intervals",
+    "generation.coverage": "coverage of generated samples",
+    "amortisation.gap": "amortisation gap (nats per group)",
     "elbo": "ELBO (nats per observation)",
+    "iwae": "importance-weighted bound, k = 1 (nats)",
     "reconstruction.mse": "reconstruction, squared error per feature",
 }
+CONTROLS = {"untrained": "untrained", "vae": "plain VAE", "permuted": "shuffled"}
+PLAIN = ("elbo", "iwae", "amortisation.gap", "calibration.ratio", "swap.cross_member_mse_ratio")
+"""Numbers that are shown as they are; the others are shares, in percent."""
 
 
 def table(metrics: Mapping[str, float]) -> str:
-    """Aligned rows: the number, what chance and raw pixels give, what an untrained copy gives.
+    """Aligned rows: the number, what chance and raw pixels give, what the controls give.
 
-    Accuracies are in percent, with their 95 % interval where there is one.
+    Shares are in percent, with their 95 % interval where there is one. Columns of controls that were not measured are
+    left out; so are rows.
 
     Example:
         >>> print(table({"probe.style.sample.mlp": 0.15, "probe.chance": 0.114, "elbo": -98.76}))
-                                             model  chance / pixels  untrained
+                                             model  chance / pixels
         group from style samples, MLP probe   15.0             11.4
         ELBO (nats per observation)         -98.76
     """
-    rows = [("", "model", "chance / pixels", "untrained")]
+    controls = [name for name in CONTROLS if any(key.startswith(f"control.{name}.") for key in metrics)]
+    rows = [("", "model", "chance / pixels", *(CONTROLS[name] for name in controls))]
     for key, text in ROWS.items():
         if key in metrics:
             label = text.format(way=round(metrics.get("unseen.way", 0)))
-            rows.append((label, _value(metrics, key), _floor(metrics, key), _number(metrics, CONTROL + key)))
+            beside = (_number(metrics, f"control.{name}.{key}") for name in controls)
+            rows.append((label, _value(metrics, key), _floor(metrics, key), *beside))
+    for key in sorted(metrics):
+        # Factors have names of their own: they come last, as their keys.
+        if key.startswith("probe.") and key not in ROWS and key.endswith((".mlp", ".r2")):
+            beside = (_number(metrics, f"control.{name}.{key}") for name in controls)
+            rows.append((key.removeprefix("probe."), _value(metrics, key), _floor(metrics, key), *beside))
     first, *others = zip(*rows, strict=True)
     columns = [_padded(first, str.ljust), *(_padded(column, str.rjust) for column in others)]
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
@@ -48,9 +71,9 @@ def _number(metrics: Mapping[str, float], key: str) -> str:
     if key not in metrics:
         return ""
     value = metrics[key]
-    if key == "elbo":
+    if key.endswith(PLAIN):
         return f"{value:.2f}"
-    return f"{value:.4f}" if key.endswith((".nats", ".mse")) else f"{100 * value:.1f}"
+    return f"{value:.4f}" if key.endswith((".nats", ".mse", ".r2")) else f"{100 * value:.1f}"
 
 
 def _value(metrics: Mapping[str, float], key: str) -> str:
@@ -62,8 +85,10 @@ def _value(metrics: Mapping[str, float], key: str) -> str:
 
 
 def _floor(metrics: Mapping[str, float], key: str) -> str:
+    if key.endswith(".r2"):
+        return "0"
     if key.startswith("probe.") and not key.endswith(".nats"):
-        return _number(metrics, "probe.chance")
+        return _number(metrics, "probe.chance" if key in ROWS else f"probe.{key.split('.')[2]}.chance")
     if key.startswith("unseen."):
         chance = f"{100 / metrics['unseen.way']:.1f}" if metrics.get("unseen.way") else ""
         pixels = _number(metrics, "unseen.pixels.shots.1.accuracy") if key == "unseen.shots.1.accuracy" else ""

@@ -1,0 +1,126 @@
+"""Models that a number must be seen beside: untrained, without groups, with groups that mean nothing.
+
+A trained control costs as much as the model itself. It is kept in a folder, under a name made of all that it depends
+on, and trained once.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlvae.checkpoint import TRAINING_FILE, describe, load
+from mlvae.data import GroupedData
+from mlvae.errors import ModelError
+from mlvae.model import MLVAE, Level
+from mlvae.objective import Objective
+from mlvae.training import fit
+
+TRAINED = ("vae", "permuted")
+"""Controls that are trained: an iid VAE of the same size and total dimensions; the same model with labels shuffled."""
+
+
+def untrained(model: MLVAE, seed: int = 0) -> MLVAE:
+    """The same architecture with fresh weights."""
+    fresh = copy.deepcopy(model)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for module in fresh.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+    return fresh
+
+
+def permuted(data: GroupedData, seed: int = 0) -> GroupedData:
+    """The same observations with every column of labels shuffled alike: groups of the same sizes that mean nothing."""
+    order = np.random.default_rng(seed).permutation(len(data))
+    return replace(data, columns={name: labels[order] for name, labels in data.columns.items()})
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Where trained controls are kept, and how they are trained: best as the model that they stand beside.
+
+    Args:
+        folder: of all controls, of any number of runs.
+        options: of `mlvae.fit`: ``epochs``, ``objective``, ``groups``, ... An iid VAE has the plain bound whatever the
+            objective.
+        train: what to train them on, where it is more than the data that probes are fitted on (turned images, say).
+        progress: show a bar.
+    """
+
+    folder: str | Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    train: GroupedData | None = None
+    progress: bool = True
+
+    def get(self, kind: str, model: MLVAE, train: GroupedData, seed: int = 0) -> tuple[MLVAE, Path]:
+        """A control, trained where the folder does not hold it yet and resumed where it was stopped.
+
+        Args:
+            kind: "vae", one level of all dimensions, each observation's own, and the plain bound; or "permuted", the
+                model and its objective on shuffled labels.
+            model: what it stands beside.
+            train: what that was trained on.
+            seed: of the control's weights, shuffle and training.
+
+        Returns:
+            The control, in evaluation mode, and its own folder.
+
+        Raises:
+            ModelError: no such kind, or the model has modules of the user's own.
+        """
+        if kind not in TRAINED:
+            raise ModelError(f"Expected a control to train, one of {', '.join(TRAINED)}; got {kind!r}.")
+        if own := [name for name, replaced in describe(model)["replaced"].items() if replaced]:
+            raise ModelError(
+                f"Expected mlvae's own networks to train a control of; this model's {' and '.join(own)} was passed in."
+                " Evaluate it with controls=True."
+            )
+        data = self.train or train
+        options = {**self.options, "seed": seed}
+        if kind == "vae":
+            options["objective"] = Objective.plain()
+        place = Path(self.folder) / f"{kind}-{_fingerprint(kind, model, data, options)}"
+        finished = place / "finished"
+        if not finished.exists():
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                fresh = _like(model, plain=kind == "vae")
+            if self.progress:
+                print(f"Training the control {kind!r}, once, in {place}", flush=True)
+            fit(
+                fresh, permuted(data, seed) if kind == "permuted" else data, place,
+                resume=(place / TRAINING_FILE).exists(), progress=self.progress, **options,
+            )  # fmt: skip
+            finished.touch()
+        return load(place, likelihood=copy.deepcopy(model.likelihood)), place
+
+
+def _like(model: MLVAE, *, plain: bool) -> MLVAE:
+    levels = [Level("style", sum(level.dim for level in model.levels))] if plain else list(model.levels)
+    likelihood = copy.deepcopy(model.likelihood)
+    return MLVAE(model.shape, levels, network=model.network, width=model.width, likelihood=likelihood)
+
+
+def _fingerprint(kind: str, model: MLVAE, train: GroupedData, options: Mapping[str, Any]) -> str:
+    """Of the data and of every setting that the control's numbers depend on."""
+    about = describe(model)
+    if kind == "vae":
+        about["levels"] = sum(level.dim for level in model.levels)
+    text = json.dumps([about, {name: repr(value) for name, value in sorted(options.items())}])
+    digest = hashlib.sha256(text.encode())
+    digest.update(train.x.contiguous().numpy().tobytes())
+    for level in model.group_levels if kind == "permuted" else ():
+        assert level.by is not None
+        digest.update(train.codes(level.by).numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,109 @@
+"""What the numbers say is wrong, in words, and what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+Metrics = Mapping[str, float]
+
+
+def diagnose(metrics: Metrics) -> list[str]:
+    """The troubles that the protocol's numbers show, worst first; none where all is well.
+
+    Args:
+        metrics: as `evaluate` gives them; a question whose numbers are missing is not asked.
+
+    Returns:
+        A sentence a trouble: what is seen, in numbers, and what to try.
+
+    Example:
+        >>> for text in diagnose({"kl.style": 0.002, "kl.content": 3.0}):
+        ...     print(text)
+        Style collapsed: 0.002 nats an observation. Bring `independence` in later or lower it, train longer, or lower style's KL weight.
+    """  # noqa: E501
+    found = []
+    for check in CHECKS:
+        try:
+            text = check(metrics)
+        except KeyError:
+            continue
+        if text:
+            found.append(text)
+    return found
+
+
+def _content(m: Metrics) -> str | None:
+    key = "probe.content.k1.linear" if "probe.content.k1.linear" in m else "unseen.shots.1.accuracy"
+    value, control = m[key], m[f"control.untrained.{key}"]
+    if value > control + 0.05:
+        return None
+    return (
+        f"Content collapsed: it names the group in {value:.0%}, an untrained network in {control:.0%}. Lower content's"
+        " KL weight, raise `identification`, and see that groups have several members in a batch."
+    )
+
+
+def _style(m: Metrics) -> str | None:
+    if m["kl.style"] > 0.5:
+        return None
+    return (
+        f"Style collapsed: {m['kl.style']:.3f} nats an observation. Bring `independence` in later or lower it, train"
+        " longer, or lower style's KL weight."
+    )
+
+
+def _leak(m: Metrics) -> str | None:
+    if "probe.style.sample.nats" in m:
+        value, nats = m["probe.style.sample.mlp"], m["probe.style.sample.nats"]
+        leaks, where = nats > 0.1, f"{value:.0%} of groups are named from style samples ({nats:.2f} nats)"
+    else:
+        value, chance = m["unseen.style.shots.5.accuracy"], 1 / m["unseen.way"]
+        leaks, where = value > 2 * chance, f"style names unseen groups in {value:.0%} of cases, chance {chance:.0%}"
+    if not leaks:
+        return None
+    return f"Style knows the group: {where}. Raise `independence`, or make style narrower."
+
+
+def _confounded(m: Metrics) -> str | None:
+    """A factor that content tells although it is no property of the group."""
+    for key, value in m.items():
+        if not key.startswith("probe.content.") or key.startswith("probe.content.k1"):
+            continue
+        factor = key.removeprefix("probe.content.").rpartition(".k1.")[0]
+        if key.endswith(".r2") and value > 0.1:
+            seen = f"R² {value:.2f}"
+        elif key.endswith(".mlp") and value > m[f"probe.{factor}.chance"] + 0.1:
+            seen = f"{value:.0%}, chance {m[f'probe.{factor}.chance']:.0%}"
+        else:
+            continue
+        return (
+            f"Groups are confounded with style: content tells {factor!r} ({seen}). Either it is a property of the"
+            " groups, or each group was observed under few of its values: collect or resample more, or make it a level."
+        )
+    return None
+
+
+def _posterior(m: Metrics) -> str | None:
+    ratio = m["calibration.ratio"]
+    if ratio > 1.5:
+        how, what = (
+            "over-confident",
+            "Members of a group are not independent given content: a temperature below 1 mends most.",
+        )
+    elif ratio < 0.67:
+        how, what = "under-confident", "Train longer, or raise content's KL weight."
+    else:
+        return None
+    return f"Content's posterior is {how}: squared errors are {ratio:.2f} of what it promises. {what}"
+
+
+def _swap(m: Metrics) -> str | None:
+    if m["swap.content_of_style_giver"] < 0.1:
+        return None
+    return (
+        f"Swaps show the style giver's group in {m['swap.content_of_style_giver']:.0%} of pictures. Style carries"
+        " content, or the decoder ignores content: see the style probes and content's KL."
+    )
+
+
+CHECKS: tuple[Callable[[Metrics], str | None], ...] = (_content, _style, _leak, _confounded, _posterior, _swap)

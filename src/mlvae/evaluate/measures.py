@@ -1,0 +1,282 @@
+"""One function a question, from a subject to its numbers under their stable names."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlvae.batch import GroupBatch
+from mlvae.bound import importance_weighted_bound
+from mlvae.evaluate.amortisation import amortisation_gap
+from mlvae.evaluate.calibration import calibration
+from mlvae.evaluate.curve import k_curve
+from mlvae.evaluate.few_shot import few_shot
+from mlvae.evaluate.generation import coverage_density
+from mlvae.evaluate.judge import Judge
+from mlvae.evaluate.probes import cross_probe, probe, regress
+from mlvae.evaluate.subject import Subject
+from mlvae.evaluate.swaps import cross_member_mse, swaps
+from mlvae.evaluate.verification import open_set, verify
+from mlvae.evidence import Evidence
+from mlvae.grouping import Grouping
+from mlvae.likelihoods import Bernoulli
+from mlvae.objective import elbo
+
+WAY = 20
+BATCH = 1000
+"""Observations encoded at a time for the bound."""
+WHOLE = 100
+PART = 20
+"""Data with a group of more than WHOLE members have every group cut into parts of at most PART for the bound."""
+WEIGHTED = 256
+"""Observations that the importance-weighted bound is averaged over, with SAMPLES joint samples each."""
+SAMPLES = 500
+GENERATED = 2000
+GROUPS = 32
+"""Groups whose posterior is fitted for the amortisation gap."""
+ACTIVE = 0.01
+"""A dimension is active where its posterior means vary by more (Burda et al. 2016)."""
+MANY_VALUES = 20
+"""A factor of whole numbers or labels with at most as many values is named; one with more is a number."""
+
+Metrics = dict[str, float]
+
+
+def probes(subject: Subject) -> Metrics:
+    """What codes of single observations tell about the group; only where new groups are all known."""
+    labels, seed = subject.labels, subject.seed
+    a, b = (codes[subject.content.name].mean for codes in (subject.before, subject.after))
+    metrics = {
+        f"probe.content.k1.{kind}": probe(a, labels[0], b, labels[1], kind, seed).accuracy for kind in ("linear", "mlp")
+    }
+    if subject.style:
+        a, b = _samples(subject, subject.style.name)
+        results = [probe(a, labels[0], b, labels[1], "mlp", seed), cross_probe(b, labels[1], "mlp", seed)]
+        metrics["probe.style.sample.mlp"] = max(r.accuracy for r in results if r)
+        metrics["probe.style.sample.nats"] = max(r.nats for r in results if r)
+        a, b = (codes[subject.style.name].mean for codes in (subject.before, subject.after))
+        metrics["probe.style.mean.mlp"] = probe(a, labels[0], b, labels[1], "mlp", seed).accuracy
+    return metrics
+
+
+def factors(subject: Subject, names: Sequence[str]) -> Metrics:
+    """What codes tell about further columns: accuracy and nats for labels, R² for numbers."""
+    metrics: Metrics = {}
+    for name in names:
+        values = subject.train.column(name), subject.new.column(name)
+        named = _is_named(values[0])
+        if named:
+            known = np.isin(values[1], values[0])
+            shares = np.unique(values[1][known], return_counts=True)[1]
+            metrics[f"probe.{name}.chance"] = float(shares.max() / shares.sum())
+        parts = {"content": (subject.before[subject.content.name].mean, subject.after[subject.content.name].mean)}
+        if subject.style:
+            parts["style.sample"] = _samples(subject, subject.style.name)
+            parts["style.mean"] = subject.before[subject.style.name].mean, subject.after[subject.style.name].mean
+        for part, (a, b) in parts.items():
+            key = f"probe.{part.partition('.')[0]}.{name}.{part.partition('.')[2] or 'k1'}"
+            if named:
+                result = probe(a, values[0], b[torch.from_numpy(known)], values[1][known], "mlp", subject.seed)
+                metrics[f"{key}.mlp"], metrics[f"{key}.nats"] = result.accuracy, result.nats
+            else:
+                metrics[f"{key}.r2"] = regress(a, values[0], b, values[1], "mlp", subject.seed)
+    return metrics
+
+
+def curve(subject: Subject) -> Metrics:
+    """Accuracy and posterior variance of k pooled observations of known groups."""
+    level = subject.content
+    before, after = subject.votes(level, subject.before), subject.votes(level, subject.after)
+    points = k_curve(before, subject.labels[0], after, subject.labels[1], level.readout, seed=subject.seed)
+    return {
+        f"k_curve.{point.k}.{name}": value
+        for point in points
+        for name, value in (("accuracy", point.accuracy), ("variance", point.variance))
+    }
+
+
+def unseen(subject: Subject) -> Metrics:
+    """Naming groups that training never saw, from content and from style."""
+    groups, way = subject.labels[1], few_shot_way(subject.labels[1], 1)
+    if way < 2:
+        return {}
+    votes = subject.votes(subject.content, subject.after)
+    metrics: Metrics = {}
+    for shots in (1, 5):
+        if few_shot_way(groups, shots) == way:
+            result = few_shot(votes, groups, way=WAY, shots=shots, seed=subject.seed)
+            for name in ("accuracy", "low", "high"):
+                metrics[f"unseen.shots.{shots}.{name}"] = getattr(result, name)
+    if subject.style and few_shot_way(groups, 5) == way:
+        sample = _samples(subject, subject.style.name)[1]
+        style = Evidence.votes(sample, torch.ones_like(sample))
+        result = few_shot(style, groups, way=WAY, shots=5, seed=subject.seed)
+        metrics["unseen.style.shots.5.accuracy"] = result.accuracy
+    return metrics
+
+
+def verification(subject: Subject) -> Metrics:
+    """Same group or not, known group or not, and whether the odds mean what they say."""
+    if subject.content.readout != "product_with_prior" or few_shot_way(subject.labels[1], 1) < 2:
+        return {}
+    votes = subject.votes(subject.content, subject.after)
+    pairs = verify(votes, subject.labels[1], seed=subject.seed)
+    gallery = open_set(votes, subject.labels[1], seed=subject.seed)
+    return {
+        "verification.auc": pairs.auc,
+        "verification.low": pairs.low,
+        "verification.high": pairs.high,
+        "verification.eer": pairs.eer,
+        "verification.reliability": pairs.reliability.error,
+        "open_set.auc": gallery.auc,
+        "open_set.accuracy": gallery.accuracy,
+        "open_set.known": float(gallery.known),
+    }
+
+
+def calibrated(subject: Subject) -> Metrics:
+    """Whether the content posterior is as narrow as it says, for k of a group's members."""
+    votes = subject.votes(subject.content, subject.after)
+    results = calibration(votes, subject.labels[1], subject.content.readout, seed=subject.seed)
+    metrics: Metrics = {}
+    for k, result in results.items():
+        metrics[f"calibration.k{k}.used"] = result.used
+        if result.ratio is not None and result.coverage90 is not None:
+            metrics[f"calibration.k{k}.ratio"] = result.ratio
+            metrics[f"calibration.k{k}.coverage90"] = result.coverage90
+    for name in ("ratio", "coverage90"):
+        if (key := f"calibration.k1.{name}") in metrics:
+            metrics[f"calibration.{name}"] = metrics[key]
+    return metrics
+
+
+@torch.no_grad()
+def bound(subject: Subject) -> Metrics:
+    """ELBO, KLs and reconstruction, a batch of whole groups at a time; active units."""
+    model, new = subject.model, subject.new
+    ids = {level.name: new.codes(level.by) for level in model.group_levels if level.by is not None}
+    first = next(iter(ids.values()), torch.arange(len(new)))
+    generator = torch.Generator(model.device).manual_seed(subject.seed)
+    log_likelihood, squared, kl = 0.0, 0.0, {level.name: 0.0 for level in model.levels}
+    was = model.training
+    model.eval()
+    try:
+        for rows, parts in _batches(first):
+            x = model.prepare(new.x[rows])
+            model.check(x)
+            groupings = {
+                name: Grouping.from_ids(parts if place == 0 else values[rows]).to(model.device)
+                for place, (name, values) in enumerate(ids.items())
+            }
+            terms = elbo(model, GroupBatch(x, groupings), generator=generator)
+            log_likelihood += terms.log_likelihood.double().sum().item()
+            for name, value in terms.kl.items():
+                kl[name] += value.double().sum().item()
+            own = {name: code.mean[rows].to(x) for name, code in subject.after.items()}
+            squared += (model.pictures(own) - x).double().square().sum().item()
+    finally:
+        model.train(was)
+    n = len(new)
+    return {
+        "elbo": (log_likelihood - sum(kl.values())) / n,
+        **{f"kl.{name}": value / n for name, value in kl.items()},
+        **{
+            f"active_units.{name}": float((code.mean.var(0) > ACTIVE).sum()) for name, code in subject.after.items()
+        },
+        "reconstruction.mse": squared / new.x.numel(),
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def weighted_bound(subject: Subject) -> Metrics:
+    """The importance-weighted bound of single observations, K = 500; Bernoulli targets are binarised."""
+    model = copy.deepcopy(subject.model).eval()
+    if isinstance(model.likelihood, Bernoulli):
+        model.likelihood.binarise = True
+    rows = np.random.default_rng(subject.seed).permutation(len(subject.new))[:WEIGHTED]
+    x = model.prepare(subject.new.x[torch.from_numpy(rows)])
+    generator = torch.Generator(model.device).manual_seed(subject.seed)
+    values = []
+    for part in x.split(32):
+        alone = {level.name: Grouping.from_ids(torch.arange(len(part))) for level in model.group_levels}
+        shared = (SAMPLES, 1) if alone else (1, SAMPLES)
+        values.append(
+            importance_weighted_bound(
+                model, GroupBatch(part, {name: grouping.to(model.device) for name, grouping in alone.items()}),
+                content_samples=shared[0], style_samples=shared[1], generator=generator, chunk=100,
+            )
+        )  # fmt: skip
+    return {"iwae": torch.cat(values).double().mean().item()}
+
+
+def swapped(subject: Subject, judge: Judge) -> Metrics:
+    """Whose group a picture shows that has its content from one observation and its style from another."""
+    result = swaps(subject.model, judge, subject.new.x, subject.labels[1], seed=subject.seed)
+    return {
+        "swap.content_of_donor": result.content_of_donor,
+        "swap.content_of_style_giver": result.content_of_style_giver,
+        "swap.judge": result.judge_accuracy,
+    }
+
+
+def cross_member(subject: Subject) -> Metrics:
+    """Squared error per feature of an observation from another member's content and its own style."""
+    if np.unique(subject.labels[1], return_counts=True)[1].max() < 2:
+        return {}
+    return {
+        "swap.cross_member_mse": cross_member_mse(subject.model, subject.new.x, subject.labels[1], seed=subject.seed)
+    }
+
+
+def generated(subject: Subject, judge: Judge) -> Metrics:
+    """Coverage and density of samples from the prior among the new observations, in the judge's features."""
+    rows = np.random.default_rng(subject.seed).permutation(len(subject.new))[:GENERATED]
+    real = judge.features(subject.new.x[torch.from_numpy(rows)])
+    made = judge.features(subject.model.generate(len(rows), seed=subject.seed).cpu())
+    return {f"generation.{name}": value for name, value in asdict(coverage_density(real, made)).items()}
+
+
+def amortisation(subject: Subject) -> Metrics:
+    """Nats gained by fitting each group's posterior instead of summing votes, and the time it takes."""
+    result = amortisation_gap(subject.model, subject.new.x, subject.labels[1], groups=GROUPS, seed=subject.seed)
+    return {
+        "amortisation.gap": result.gap,
+        "amortisation.gap_per_observation": result.gap_per_observation,
+        "amortisation.seconds": result.seconds,
+        "amortisation.amortised_seconds": result.amortised_seconds,
+        "amortisation.groups": float(result.groups),
+    }
+
+
+def few_shot_way(labels: np.ndarray, shots: int) -> int:
+    """Groups in an episode of that many shots."""
+    return min(WAY, int((np.unique(labels, return_counts=True)[1] > shots).sum()))
+
+
+def _samples(subject: Subject, level: str) -> tuple[Tensor, Tensor]:
+    """One draw from each observation's posterior, in train and in new."""
+    generator = torch.Generator().manual_seed(subject.seed)
+    return subject.before[level].rsample(generator), subject.after[level].rsample(generator)
+
+
+def _is_named(values: np.ndarray) -> bool:
+    return values.dtype.kind not in "iuf" or len(np.unique(values)) <= MANY_VALUES
+
+
+def _batches(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of about BATCH observations, and the part of a group that each is in; no part is divided."""
+    order = torch.argsort(ids, stable=True)
+    sizes = torch.bincount(ids)
+    largest = int(sizes.max())
+    place = torch.arange(len(ids)) - (torch.cumsum(sizes, 0) - sizes)[ids[order]]
+    part = ids[order] * (largest // PART + 1) + (place // PART if largest > WHOLE else 0)
+    _, length = torch.unique_consecutive(part, return_counts=True)
+    batch = torch.repeat_interleave((torch.cumsum(length, 0) - length) // BATCH, length)
+    counts = torch.unique_consecutive(batch, return_counts=True)[1].tolist()
+    split = torch.stack([order, part]).split(counts, 1)
+    return ((rows, parts) for rows, parts in split)
