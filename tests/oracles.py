@@ -121,7 +121,7 @@ def slow_misidentification(precision: np.ndarray, information: np.ndarray, index
 
 
 def slow_dependence(samples: np.ndarray, ids: Sequence[int]) -> float:
-    """Half the squared Hermite moments to degree three, one by one and pair by pair, by the root of the pairs' share."""
+    """Half the squared Hermite moments to degree three, pair by pair, over all pairs."""
     pairs = [(i, j) for i in range(len(ids)) for j in range(len(ids)) if i != j and ids[i] == ids[j]]
     total = 0.0
     for alpha in itertools.product(range(4), repeat=samples.shape[1]):
@@ -130,7 +130,7 @@ def slow_dependence(samples: np.ndarray, ids: Sequence[int]) -> float:
             values = np.prod(basis, 0)
             size = math.prod(math.factorial(a) for a in alpha)
             total += sum(values[i] * values[j] for i, j in pairs) / (2 * size)
-    return total / math.sqrt(max(len(pairs), 1)) / len(ids)
+    return total / len(ids) / (len(ids) - 1)
 
 
 def linear_gaussian(given: bool = True, spoil: float = 0.0) -> MLVAE:

@@ -66,7 +66,7 @@ class Objective:
     evidence: Literal["all", "held_out"] = "held_out"
     draw: Literal["group", "observation"] = "observation"
     kl_weight: Mapping[str, float | Ramp] = field(default_factory=lambda: {"content": 0.2})
-    independence: float | Ramp = Ramp(0.0, 60.0, since=0.1, until=0.4)
+    independence: float | Ramp = Ramp(0.0, 1000.0, since=0.1)
     identification: float | Ramp = 5.0
     subsampling: Literal["own", "scaled"] = "own"
 

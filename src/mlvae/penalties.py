@@ -14,16 +14,17 @@ from mlvae.grouping import Grouping
 
 
 def dependence(samples: Tensor, ids: Tensor) -> Tensor:
-    """What samples tell of their group: how far each group's are from the prior N(0, I), in nats to third order.
+    """What samples tell of their group: how far each group's are from the prior N(0, I), to third order.
 
     Expanded in Hermite polynomials, the divergence of a group's samples q from the prior is near
 
-        ½ Σ_α (E_q He_α)² / α!,   over the multi-indices α of degree 1 (means), 2 (covariances) and 3.
+        ½ Σ_α (E_q He_α)² / α!   nats, over the multi-indices α of degree 1 (means), 2 (covariances) and 3.
 
     The squares are estimated from pairs of different observations of one group, so the value is unbiased: 0 in
-    expectation where every group's samples have the prior's moments, at any size of groups and batch. It needs no
-    density, no adversary and no bandwidth. With few such pairs the mean over them is noisy, so it is multiplied by the
-    square root of their share of all pairs: its noise is then the same for ten groups and for thousands.
+    expectation where every group's samples have the prior's moments, at any size of groups and batch. The sum over such
+    pairs is divided by the number of *all* pairs: two groups count half of the divergence, a thousand a thousandth, as
+    their few pairs say little. That makes it HSIC (Gretton et al. 2005) between "same group" and a kernel that the
+    prior centres by itself: no density, no adversary, no bandwidth.
 
     Args:
         samples: (N, D), of a latent that should not know the group.
@@ -36,7 +37,7 @@ def dependence(samples: Tensor, ids: Tensor) -> Tensor:
         >>> ids = torch.arange(100) % 2
         >>> samples = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
         >>> apart = 2.0 * (ids - 0.5).unsqueeze(1)               # two groups, two standard deviations apart in each D
-        >>> dependence(samples, ids) < 0.3, dependence(samples + apart, ids) > 1.0
+        >>> dependence(samples, ids) < 0.1, dependence(samples + apart, ids) > 1.0
         (tensor(True), tensor(True))
     """
     dim = samples.shape[1]
@@ -47,7 +48,7 @@ def dependence(samples: Tensor, ids: Tensor) -> Tensor:
     second = product**2 - norms + dim
     third = product**3 - 3 * product * norms + 3 * product * (dim + 2)
     divergence = product / 2 + second / 4 + third / 12  # degree n over 2 n!
-    return (divergence * same).sum() / (len(ids) * same.sum().clamp_min(1).sqrt())
+    return (divergence * same).sum() / max(len(ids) * (len(ids) - 1), 1)
 
 
 def misidentification(votes: Evidence, grouping: Grouping, ids: Tensor) -> Tensor:
