@@ -52,9 +52,9 @@ def test_pools_are_of_one_group_and_disjoint(parts, monkeypatch):
 
     monkeypatch.setitem(k_curve.__globals__, "pooled", spy)
     k_curve(train, labels, test, named, ks=(2, 5))
-    for rows, k in zip(drawn, (2, 5), strict=True):
+    for rows, k, of in zip(drawn, (2, 2, 5, 5), (labels, named) * 2, strict=True):
         assert rows.shape[1] == k and len(np.unique(rows)) == rows.size
-        assert (named[rows] == named[rows[:, :1]]).all()
+        assert (of[rows] == of[rows[:, :1]]).all()
     assert not (np.diff(drawn[0]) > 0).all(), "members are taken in random order"
 
 

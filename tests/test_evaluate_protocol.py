@@ -133,9 +133,9 @@ class TestEvaluate:
         """The cheat of published numbers: k > 1 by the test label. The protocol shows it where it happens."""
         train, new = digits.split(by="observation", test=0.4, seed=0)
         torch.manual_seed(0)
-        model = MLVAE.for_data(train, content_dim=2, style_dim=2, network="mlp", width=32)
+        model = MLVAE.for_data(train, content_dim=3, style_dim=2, network="mlp", width=32)
         metrics = mlvae.evaluate(model, train, new)
-        alone, pooled = (metrics[f"control.untrained.k_curve.{k}.accuracy"] for k in (1, 20))
+        alone, pooled = (metrics[f"control.untrained.k_curve.{k}.accuracy"] for k in (1, 10))
         assert pooled > alone + 0.2
         assert metrics["control.untrained.k_curve.1.accuracy"] == metrics["control.untrained.probe.content.k1.linear"]
 
@@ -271,7 +271,7 @@ def test_the_room_and_the_function_share_a_name():
 
 @pytest.mark.usefixtures("short")
 class TestControls:
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def parts(self, digits):
         return digits.split(by="observation", test=0.3, seed=0)
 

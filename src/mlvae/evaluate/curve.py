@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlvae.errors import DataError, ModelError, nearest
-from mlvae.evaluate.probes import _linear
+from mlvae.evaluate.probes import probe
 from mlvae.evidence import READOUTS, Evidence, Readout
 from mlvae.grouping import Grouping
 
@@ -45,7 +45,7 @@ def k_curve(
     ks: Sequence[int] = (1, 2, 5, 10, 20),
     seed: int = 0,
 ) -> list[CurvePoint]:
-    """Names pools of k test observations by the linear probe fitted on single training observations.
+    """Names pools of k test observations by a linear probe fitted on pools of k training observations.
 
     The pools are made by the *test* labels: at k > 1 averaging alone names groups that the votes hardly tell apart, so
     that an untrained network comes near 100 %. Its own curve must stand beside this one. k = 1 needs no label, and is
@@ -58,7 +58,7 @@ def k_curve(
         test_labels: (M,), none that is not among the training labels.
         readout: the level's, a name in `mlvae.evidence.READOUTS`.
         ks: sizes of pools. A group's pools are disjoint, in a random order of its members; what is left over, and a k
-            that no group reaches, is left out.
+            that no two groups reach, is left out.
         seed: the same seed gives the same pools.
 
     Returns:
@@ -81,7 +81,7 @@ def k_curve(
     train, labels = exact(train_votes, train_labels)
     test, named = exact(test_votes, test_labels)
     check_ks(ks)
-    names, y = np.unique(labels, return_inverse=True)
+    names = np.unique(labels)
     if len(names) < 2:
         raise DataError(f"Expected at least two training labels to tell apart; got {len(names)}.")
     if not (known := np.isin(named, names)).all():
@@ -92,35 +92,35 @@ def k_curve(
     if train.dim != test.dim:
         raise DataError(f"Expected votes of {train.dim} dimensions in both parts; got {test.dim} in the test part.")
 
-    # Fitted once for all k, exactly as `probe` fits it.
-    x = read(train).mean
-    centre, scale = x.mean(0), x.std(0, correction=0)
-    scale = torch.where(scale > 0, scale, 1)
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        fitted = _linear((x - centre) / scale, torch.from_numpy(y), len(names))
-
-    index = np.searchsorted(names, named)
-    order = np.lexsort((np.random.default_rng(seed).random(len(index)), index))
-    sizes = np.bincount(index, minlength=len(names))
-    group, place = index[order], np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    random = np.random.default_rng(seed)
     points = []
     for k in ks:
-        rows = order[place < sizes[group] // k * k].reshape(-1, k)
-        if not len(rows):
+        parts = [(votes, _pools(of, k, random)) for votes, of in ((train, labels), (test, named))]
+        (fitted, y), (asked, right) = ((read(pooled(votes, rows)), of) for votes, (rows, of) in parts)
+        # A group too small for a pool in training cannot be named.
+        known = np.isin(right, y)
+        if len(np.unique(y)) < 2 or not known.any():
             continue
-        posterior, right = read(pooled(test, torch.from_numpy(rows))), index[rows[:, 0]]
-        with torch.no_grad():
-            best = fitted((posterior.mean - centre) / scale).argmax(1).numpy()
+        asked, right = asked[torch.from_numpy(np.flatnonzero(known))], right[known]
         points.append(
             CurvePoint(
                 k,
-                accuracy=float((best == right).mean()),
-                variance=posterior.variance.mean().item(),
-                pools=len(rows),
+                accuracy=probe(fitted.mean, y, asked.mean, right, "linear", seed).accuracy,
+                variance=asked.variance.mean().item(),
+                pools=len(right),
                 groups=len(np.unique(right)),
             )
         )
     return points
+
+
+def _pools(labels: np.ndarray[Any, Any], k: int, random: np.random.Generator) -> tuple[Tensor, np.ndarray[Any, Any]]:
+    """Rows of disjoint pools (P, k), each of one group, in a random order of its members; and the label of each."""
+    _, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    order = np.lexsort((random.random(len(index)), index))
+    place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rows = order[place < np.repeat(sizes // k * k, sizes)].reshape(-1, k)
+    return torch.from_numpy(rows), labels[rows[:, 0]]
 
 
 def named_readout(name: str) -> Readout:
