@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from mlvae import read
 from mlvae.cli import main
+from mlvae.runs import options_of
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -81,6 +83,34 @@ def test_info_names_versions_and_levels(run: Path, capsys: pytest.CaptureFixture
     assert "torch" in said and "content: 5 dimensions, shared by group" in said
 
 
+def test_evaluate_trains_its_controls_once_and_writes_every_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    group = np.repeat(np.arange(4), 30)
+    x = random.integers(0, 60, (120, 4, 4), dtype=np.uint8) + (40 * group[:, None, None]).astype(np.uint8)
+    np.savez(
+        tmp_path / "d.npz", x=x, group=group, split=np.tile([0, 0, 1], 40), tilt=random.normal(size=120),
+        hat=random.integers(0, 2, 120),
+    )  # fmt: skip
+    data, out, file = (str(tmp_path / name) for name in ("d.npz", "run", "m.json"))
+    main(["train", data, "--out", out, "--epochs", "2", "--width", "8", "--lr", "0.003"])
+    command = ["evaluate", out, data, "--by", "group", "--factors", "tilt,hat", "--out", file]
+    main(command)
+    metrics = json.loads(Path(file).read_text())
+    assert {"control.vae.elbo", "control.permuted.probe.content.k1.linear", "probe.style.tilt.sample.r2"} <= set(
+        metrics
+    )
+    assert "probe.content.hat.k1.mlp" in metrics
+    assert len(list((tmp_path / "controls").iterdir())) == 2
+    said = capsys.readouterr().out
+    assert "plain VAE" in said and "Training the control 'vae'" in said
+    assert options_of(tmp_path / "run")["lr"] == 0.003
+    main(command)
+    assert "Training the control" not in capsys.readouterr().out
+    assert "Did you mean 'hat'" in fails(capsys, "evaluate", out, data, "--factors", "hta")
+
+
 def test_objectives_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("paper", "vae"):
         main(["train", "digits", "--out", str(tmp_path / name), "--epochs", "1", "--width", "8", "--objective", name])
@@ -115,6 +145,7 @@ def test_help_does_not_import_torch() -> None:
     code = """
 import sys
 from mlvae.cli import main
+from mlvae.runs import options_of
 try:
     main(["train", "--help"])
 except SystemExit:
