@@ -145,7 +145,6 @@ def test_help_does_not_import_torch() -> None:
     code = """
 import sys
 from mlvae.cli import main
-from mlvae.runs import options_of
 try:
     main(["train", "--help"])
 except SystemExit:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -200,3 +202,17 @@ def test_penalty_weights_move_too() -> None:
     )
     expected = 100 * late.penalties["independence"] * len(batch) / late.terms.groups
     assert torch.allclose(late.total - early.total, expected, rtol=1e-3)
+
+
+def test_weights_that_are_not_named_stay() -> None:
+    changed = Objective().changed(independence=7.0, content=0.5)
+    assert changed.independence == Ramp(0.0, 7.0, since=0.3) and changed.weight("content", 0) == 0.5
+    assert changed.identification == Objective().identification and changed.weight("style", 0) == 1.0
+    assert Objective.plain().changed() == Objective.plain()
+
+
+@pytest.mark.parametrize(
+    "objective", [Objective(), Objective.plain(), Objective().changed(content=0.7, independence=3)]
+)
+def test_objectives_survive_json(objective: Objective) -> None:
+    assert Objective.from_settings(json.loads(json.dumps(asdict(objective)))) == objective

@@ -22,6 +22,10 @@ def train(
     content_dim: int = 16,
     style_dim: int = 16,
     objective: str = "default",
+    independence: float | None = None,
+    identification: float | None = None,
+    content_kl: float | None = None,
+    style_kl: float | None = None,
     network: str | None = None,
     width: int | None = None,
     likelihood: str | None = None,
@@ -51,6 +55,10 @@ def train(
         content_dim: dimensions that a group shares
         style_dim: dimensions of an observation's own
         objective: default, paper (Bouchacourt et al. 2018) or vae (no groups)
+        independence: weight at the end of training of style's dependence on the group (default: the objective's, 1000)
+        identification: weight of naming the group from content (default: the objective's, 5)
+        content_kl: weight of content's KL (default: the objective's, 0.2)
+        style_kl: weight of style's KL (default: 1)
         network: conv or mlp (default: by the data's shape)
         width: of the network
         likelihood: bernoulli or normal (default: bernoulli for data in [0, 1])
@@ -84,6 +92,9 @@ def train(
     valid = None
     if validation:
         part, valid = part.split(by="group", test=validation, seed=seed)
+    asked = chosen.objective().changed(
+        independence=independence, identification=identification, content=content_kl, style=style_kl
+    )
     options = {"network": network, "width": width, **({"likelihood": likelihood} if likelihood else {})}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -96,7 +107,7 @@ def train(
     if not resume and not (Path(out) / CONFIG_FILE).exists():
         _write_config(Path(out), arguments)
     fit(
-        model, part, out, valid=valid, objective=chosen.objective(), epochs=epochs, groups=groups,
+        model, part, out, valid=valid, objective=asked, epochs=epochs, groups=groups,
         members="all" if whole_groups else members, resample=resample, lr=lr, seed=seed, patience=patience,
         device=device, precision=precision, resume=resume,
     )  # fmt: skip

@@ -11,7 +11,7 @@ Reference: Bouchacourt, Tomioka, Nowozin 2018, eq. 5; Hewitt et al. 2018, arXiv:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -46,6 +46,10 @@ class Ramp:
         return self.start + (self.end - self.start) * share
 
 
+GROWING = Ramp(0.0, 1000.0, since=0.3)
+"""Independence's weight. Asked for from the start, it would keep the style of data with few groups from taking off."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """How the bound is estimated and what is asked beyond it. The defaults are those that separate best.
@@ -55,8 +59,7 @@ class Objective:
             Held out, the objective is no bound on log p(X_G); its KL is still that of the posterior of all evidence.
         draw: one code sample a ``group``, or one an ``observation``.
         kl_weight: for levels by name, a number or a `Ramp`; levels not named have 1.
-        independence: weight of the dependence between every per-observation level's samples and the groups. It comes in
-            late: asked for from the start, it keeps the style of data with few groups from ever taking off.
+        independence: weight of the dependence between every per-observation level's samples and the groups.
         identification: weight of the model's own failure to name an observation's group from its other members.
         subsampling: ``own``: the members in a batch are a group of their own; ``scaled``: likelihood and
             finer KLs count n/k times, the group's own KL once. Biased, and it all but
@@ -66,7 +69,7 @@ class Objective:
     evidence: Literal["all", "held_out"] = "held_out"
     draw: Literal["group", "observation"] = "observation"
     kl_weight: Mapping[str, float | Ramp] = field(default_factory=lambda: {"content": 0.2})
-    independence: float | Ramp = Ramp(0.0, 1000.0, since=0.1)
+    independence: float | Ramp = GROWING
     identification: float | Ramp = 5.0
     subsampling: Literal["own", "scaled"] = "own"
 
@@ -87,6 +90,24 @@ class Objective:
         }
         values["kl_weight"] = {level: weight(value) for level, value in settings["kl_weight"].items()}
         return cls(**values)
+
+    def changed(
+        self, *, independence: float | None = None, identification: float | None = None, **kl_weight: float | None
+    ) -> Objective:
+        """The same with other weights; None leaves one as it is. Independence still grows over training.
+
+        Example:
+            >>> Objective().changed(independence=50.0, style=2.0).weight("style", 0.0)
+            2.0
+        """
+        changes: dict[str, Any] = {
+            "kl_weight": {**self.kl_weight, **{name: value for name, value in kl_weight.items() if value is not None}}
+        }
+        if independence is not None:
+            changes["independence"] = replace(GROWING, end=independence)
+        if identification is not None:
+            changes["identification"] = identification
+        return replace(self, **changes)
 
     def weight(self, level: str, progress: float) -> float:
         """The KL weight of a level after a share ``progress`` of training."""
