@@ -118,3 +118,12 @@ def test_a_learned_scale_stays_above_the_floor() -> None:
 def test_scales_that_make_no_sense(scale: float | str, match: str) -> None:
     with pytest.raises(ModelError, match=match):
         Normal(scale)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("scale", "shape"), [("shared", ()), ("per_feature", (3,))])
+def test_a_learned_scale_starts_where_it_is_told(scale: str, shape: tuple[int, ...]) -> None:
+    likelihood = Normal(scale, shape or None, start=0.2)
+    assert likelihood.scale.shape == shape
+    assert torch.allclose(likelihood.scale, torch.tensor(0.2))
+    with pytest.raises(ModelError, match="`start`"):
+        Normal(scale, shape or None, start=0.0)

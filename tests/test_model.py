@@ -142,3 +142,10 @@ def test_errors_say_what_to_do(make, match: str) -> None:
     with pytest.raises(ModelError, match=match) as error:
         make()
     assert isinstance(error.value, MLVAEError)
+
+
+@pytest.mark.parametrize("x", [100 * torch.randn(50, 4), torch.randint(0, 256, (50, 4), dtype=torch.uint8)])
+def test_a_normal_likelihood_starts_at_the_spread_of_the_data(x: torch.Tensor) -> None:
+    data = GroupedData.from_arrays(x, torch.arange(50) // 5)
+    model = MLVAE.for_data(data, likelihood="normal")
+    assert model.likelihood.scale.item() == pytest.approx(model.prepare(x).std().item(), rel=1e-3)

@@ -86,6 +86,7 @@ class Normal(Likelihood):
         scale: a fixed standard deviation, or ``"shared"`` (one learned number) or ``"per_feature"`` (one learned
             number a feature; needs ``shape``).
         shape: the shape of one observation.
+        start: of a learned scale, best the data's own standard deviation: a model of nothing but their mean.
 
     Learned scales stay above 1e-3, so that a constant feature cannot earn unbounded density.
 
@@ -97,7 +98,10 @@ class Normal(Likelihood):
     SMALLEST = 1e-3
 
     def __init__(
-        self, scale: float | Literal["shared", "per_feature"] = "shared", shape: tuple[int, ...] | None = None
+        self,
+        scale: float | Literal["shared", "per_feature"] = "shared",
+        shape: tuple[int, ...] | None = None,
+        start: float = 0.7,
     ) -> None:
         super().__init__()
         self.scale_setting = scale
@@ -110,8 +114,10 @@ class Normal(Likelihood):
                 )
             if scale == "per_feature" and shape is None:
                 raise ModelError("Expected `shape` with scale='per_feature'. Pass the shape of one observation.")
+            if not start > self.SMALLEST:
+                raise ModelError(f"Expected `start` above {self.SMALLEST}; got {start}.")
             size: tuple[int, ...] = tuple(shape or ()) if scale == "per_feature" else ()
-            self.raw_scale = nn.Parameter(torch.zeros(size))
+            self.raw_scale = nn.Parameter(torch.full(size, math.log(math.expm1(start - self.SMALLEST))))
         elif not (math.isfinite(scale) and scale > 0):
             raise ModelError(f"Expected a positive standard deviation; got {scale}.")
 

@@ -22,13 +22,16 @@ from mlvae import inference
 from mlvae.batch import GroupBatch
 from mlvae.errors import DataError, ModelError, nearest
 from mlvae.evidence import READOUTS, Evidence
-from mlvae.likelihoods import LIKELIHOODS, Bernoulli, Likelihood
+from mlvae.likelihoods import LIKELIHOODS, Likelihood
 from mlvae.likelihoods import Normal as NormalLikelihood
 from mlvae.networks import NETWORKS, default_network
 from mlvae.normal import Normal
 
 if TYPE_CHECKING:
     from mlvae.data import GroupedData
+
+SEEN = 10_000
+"""Observations that a model made for data looks at."""
 
 LOG_PRECISION_BOUND = math.log(1e4)
 """One vote's precision lies between 1e-4 and 1e4, approached smoothly: never zero, never infinite."""
@@ -140,7 +143,10 @@ class MLVAE(nn.Module):
         if "likelihood" not in options:
             x = data.x
             unit = x.dtype == torch.uint8 or bool(x.min() >= 0 and x.max() <= 1)
-            options["likelihood"] = Bernoulli() if unit else NormalLikelihood("shared")
+            options["likelihood"] = "bernoulli" if unit else "normal"
+        if options["likelihood"] == "normal":
+            spread = data.x[:SEEN].float().std().item() / (255 if data.x.dtype == torch.uint8 else 1)
+            options["likelihood"] = NormalLikelihood("shared", start=max(spread, 2 * NormalLikelihood.SMALLEST))
         content = [Level("content", content_dim, by=data.by, readout=readout)] if content_dim else []
         given = ("content",) if style_given_content and content else ()
         return cls(data.shape, [*content, Level("style", style_dim, readout=readout, given=given)], **options)
