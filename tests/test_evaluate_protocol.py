@@ -162,6 +162,14 @@ class TestEvaluate:
         assert metrics["probe.content.hand.k1.mlp"] < metrics["probe.hand.chance"] + 0.15
         assert all(documented(key) for key in metrics)
 
+    def test_quick_asks_the_same_of_codes_and_nothing_of_pictures(self, trained):
+        _, model, train, new, metrics = trained
+        quick = mlvae.evaluate(model, train, new, quick=True)
+        assert quick == {key: metrics[key] for key in quick}
+        slow = {"iwae", "swap", "generation", "amortisation"}
+        assert {key.split(".")[0] for key in set(metrics) - set(quick)} <= slow
+        assert slow & {key.split(".")[0] for key in quick} == set()
+
     def test_unknown_factor(self, digits):
         with pytest.raises(DataError, match="colour"):
             mlvae.evaluate(MLVAE.for_data(digits, network="mlp", width=8), digits, digits, factors=["colour"])
