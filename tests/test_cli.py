@@ -98,7 +98,7 @@ def test_evaluate_trains_its_controls_once_and_writes_every_number(
     command = ["evaluate", out, data, "--by", "group", "--factors", "tilt,hat", "--out", file]
     main(command)
     metrics = json.loads(Path(file).read_text())
-    assert {"control.vae.elbo", "control.permuted.probe.content.k1.linear", "probe.style.tilt.sample.r2"} <= set(
+    assert {"control.vae.elbo", "control.permuted.probe.content.k1.linear", "probe.style.tilt.sample.mlp.r2"} <= set(
         metrics
     )
     assert "probe.content.hat.k1.mlp" in metrics
@@ -109,6 +109,8 @@ def test_evaluate_trains_its_controls_once_and_writes_every_number(
     main(command)
     assert "Training the control" not in capsys.readouterr().out
     assert "Did you mean 'hat'" in fails(capsys, "evaluate", out, data, "--factors", "hta")
+    (tmp_path / "run" / "config.yaml").write_text("a: [")
+    assert "config.yaml" in fails(capsys, *command)
 
 
 def test_objectives_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,7 +101,10 @@ class TestEvaluate:
         _, model, train, new, metrics = trained
         weights = {name: value.clone() for name, value in model.state_dict().items()}
         again = mlvae.evaluate(model, train, new, controls=False)
-        own = {key: value for key, value in metrics.items() if not key.startswith("control.") and "seconds" not in key}
+        pooled = {key for key in metrics if re.match(r"k_curve\.(?!1\.)", key)}
+        assert bool(pooled) == (trained[0] == "observation")
+        left_out = {key for key in metrics if key.startswith("control.") or "seconds" in key} | pooled
+        own = {key: value for key, value in metrics.items() if key not in left_out}
         assert {key: value for key, value in again.items() if "seconds" not in key} == own
         assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
@@ -156,9 +159,10 @@ class TestEvaluate:
         codes = [{"content": sure(part, "height"), "style": sure(part, "hand")} for part in parts]
         subject = Subject(model, *parts, (parts[0].groups, parts[1].groups))
         subject.__dict__["before"], subject.__dict__["after"] = codes
-        metrics = measures.factors(subject, ["height", "hand"])
-        assert metrics["probe.content.height.k1.r2"] > 0.95 and metrics["probe.style.height.sample.r2"] < 0.1
-        assert metrics["probe.style.hand.sample.mlp"] > 0.95
+        metrics = measures.factors(subject, [measures.factor(name, *parts) for name in ("height", "hand")])
+        assert metrics["probe.content.height.k1.mlp.r2"] > 0.95 and metrics["probe.style.height.sample.mlp.r2"] < 0.1
+        assert metrics["probe.content.height.k1.linear.r2"] > 0.95
+        assert metrics["probe.style.hand.sample.mlp"] > 0.95 and metrics["probe.style.hand.sample.linear"] > 0.95
         assert metrics["probe.content.hand.k1.mlp"] < metrics["probe.hand.chance"] + 0.15
         assert all(documented(key) for key in metrics)
 
@@ -169,6 +173,21 @@ class TestEvaluate:
         slow = {"iwae", "swap", "generation", "amortisation"}
         assert {key.split(".")[0] for key in set(metrics) - set(quick)} <= slow
         assert slow & {key.split(".")[0] for key in quick} == set()
+
+    @pytest.mark.parametrize(("spec", "named"), [("n", False), ("n:label", True), ("few", True), ("few:number", False)])
+    def test_a_factor_says_whether_it_holds_labels(self, spec, named):
+        columns = {"n": np.arange(60) % 30, "few": np.arange(60) % 3, "g": np.arange(60) % 2}
+        data = GroupedData.from_arrays(np.zeros((60, 2)), columns=columns, by="g")
+        assert measures.factor(spec, data, data) == (spec.partition(":")[0], named)
+        with pytest.raises(DataError, match="'n:label'"):
+            measures.factor("n:lable", data, data)
+
+    def test_the_papers_own_model_is_measured_too(self, digits):
+        train, new = digits.split(by="observation", test=0.3, seed=0)
+        model = MLVAE.for_data(train, content_dim=3, style_dim=2, readout="product", network="mlp", width=16)
+        metrics = mlvae.evaluate(model, train, new, quick=True)
+        assert {"probe.content.k1.linear", "k_curve.5.accuracy", "elbo"} <= set(metrics)
+        assert "verification.auc" not in metrics, "without a prior a Bayes factor has no meaning"
 
     def test_unknown_factor(self, digits):
         with pytest.raises(DataError, match="colour"):
@@ -363,7 +382,7 @@ class TestDiagnose:
             ({"calibration.ratio": 4.0}, "over-confident"),
             ({"calibration.ratio": 0.3}, "under-confident"),
             ({"swap.content_of_style_giver": 0.4}, "style giver"),
-            ({"probe.content.age.k1.r2": 0.6}, "'age'"),
+            ({"probe.content.age.k1.mlp.r2": 0.6}, "'age'"),
             ({"probe.content.hat.k1.mlp": 0.9, "probe.hat.chance": 0.5}, "'hat'"),
         ],
     )

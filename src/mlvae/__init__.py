@@ -14,7 +14,7 @@ _HOMES = {
     "GroupSampler": "data",
     "GroupedData": "data",
     "Grouping": "grouping",
-    "Level": "model",
+    "Level": "levels",
     "MLVAE": "model",
     "MLVAEError": "errors",
     "Normal": "normal",
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from mlvae.evidence import Evidence
     from mlvae.group_evidence import GroupEvidence
     from mlvae.grouping import Grouping
-    from mlvae.model import MLVAE, Level
+    from mlvae.levels import Level
+    from mlvae.model import MLVAE
     from mlvae.normal import Normal
     from mlvae.objective import Objective, Ramp, elbo, loss
     from mlvae.training import fit

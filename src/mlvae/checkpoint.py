@@ -17,8 +17,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from mlvae.errors import CheckpointError
+from mlvae.levels import Level
 from mlvae.likelihoods import LIKELIHOODS, Likelihood
-from mlvae.model import MLVAE, Level
+from mlvae.model import MLVAE
 
 SCHEMA = 1
 """Raised when a file of before can no longer be read as it is."""

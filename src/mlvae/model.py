@@ -22,6 +22,7 @@ from mlvae import inference
 from mlvae.batch import GroupBatch
 from mlvae.errors import DataError, ModelError, nearest
 from mlvae.evidence import READOUTS, Evidence
+from mlvae.levels import Level, checked
 from mlvae.likelihoods import LIKELIHOODS, Likelihood
 from mlvae.likelihoods import Normal as NormalLikelihood
 from mlvae.networks import NETWORKS, default_network
@@ -35,26 +36,6 @@ SEEN = 10_000
 
 LOG_PRECISION_BOUND = math.log(1e4)
 """One vote's precision lies between 1e-4 and 1e4, approached smoothly: never zero, never infinite."""
-
-
-@dataclass(frozen=True)
-class Level:
-    """A block of latent dimensions that observations of one group share.
-
-    Args:
-        name: what the level is called: "content", "style", "speaker", ...
-        dim: D, latent dimensions.
-        by: the column, or the columns in combination, whose equal values share the latent; None gives each
-            observation its own.
-        readout: how evidence becomes a posterior: "product_with_prior", "product" (the paper's) or "average".
-        given: names of earlier levels whose sample this level's head sees: q(z | x, those).
-    """
-
-    name: str
-    dim: int
-    by: str | tuple[str, ...] | None = None
-    readout: str = "product_with_prior"
-    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +85,7 @@ class MLVAE(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = tuple(int(s) for s in shape)
-        self.levels = _checked(levels)
+        self.levels = checked(levels)
         self.network = network or default_network(self.shape)
         if self.network not in NETWORKS:
             raise ModelError(f"Expected a network by name; got {network!r}. {nearest(self.network, NETWORKS)}")
@@ -259,27 +240,6 @@ class MLVAE(nn.Module):
     swap = inference.swap
     interpolate = inference.interpolate
     generate = inference.generate
-
-
-def _checked(levels: Sequence[Level]) -> tuple[Level, ...]:
-    seen: list[str] = []
-    for level in levels:
-        if level.name in seen:
-            raise ModelError(f"Expected levels of different names; got {level.name!r} twice. Rename one.")
-        if level.dim < 1:
-            raise ModelError(f"Expected level {level.name!r} to have dimensions; got dim={level.dim}. Drop the level.")
-        if level.readout not in READOUTS:
-            raise ModelError(f"Expected a readout by name; got {level.readout!r}. {nearest(level.readout, READOUTS)}")
-        for name in level.given:
-            if name not in seen:
-                raise ModelError(
-                    f"Expected `given` of level {level.name!r} to name earlier levels; got {name!r}."
-                    " Order the levels from coarse to fine."
-                )
-        seen.append(level.name)
-    if not seen:
-        raise ModelError("Expected at least one level; got none. Pass Level('style', 16) for a plain VAE.")
-    return tuple(levels)
 
 
 def _features(encoder: nn.Module, shape: tuple[int, ...]) -> int:

@@ -16,7 +16,8 @@ from torch import Tensor
 from mlvae.errors import DataError, ModelError
 from mlvae.evidence import READOUTS
 from mlvae.grouping import Grouping
-from mlvae.model import MLVAE, Level
+from mlvae.levels import Level
+from mlvae.model import MLVAE
 from mlvae.normal import Normal
 
 LEARNING_RATE = 0.2

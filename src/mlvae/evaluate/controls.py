@@ -20,7 +20,8 @@ import torch
 from mlvae.checkpoint import TRAINING_FILE, describe, load
 from mlvae.data import GroupedData
 from mlvae.errors import ModelError
-from mlvae.model import MLVAE, Level
+from mlvae.levels import Level
+from mlvae.model import MLVAE
 from mlvae.objective import Objective
 from mlvae.training import fit
 

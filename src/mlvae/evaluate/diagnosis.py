@@ -69,7 +69,7 @@ def _confounded(m: Metrics) -> str | None:
     for key, value in m.items():
         if not key.startswith("probe.content.") or key.startswith("probe.content.k1"):
             continue
-        factor = key.removeprefix("probe.content.").rpartition(".k1.")[0]
+        factor = key.removeprefix("probe.content.").partition(".k1.")[0]
         if key.endswith(".r2") and value > 0.1:
             seen = f"R² {value:.2f}"
         elif key.endswith(".mlp") and value > m[f"probe.{factor}.chance"] + 0.1:

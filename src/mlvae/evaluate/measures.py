@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from mlvae.batch import GroupBatch
 from mlvae.bound import importance_weighted_bound
+from mlvae.data import GroupedData
+from mlvae.errors import DataError
 from mlvae.evaluate.amortisation import amortisation_gap
 from mlvae.evaluate.calibration import calibration
 from mlvae.evaluate.curve import k_curve
@@ -42,7 +45,8 @@ GROUPS = 32
 ACTIVE = 0.01
 """A dimension is active where its posterior means vary by more (Burda et al. 2016)."""
 MANY_VALUES = 20
-"""A factor of whole numbers or labels with at most as many values is named; one with more is a number."""
+"""A column of numbers with more values than these holds numbers, one with fewer labels, unless its factor says so."""
+PROBES: tuple[Literal["linear"], Literal["mlp"]] = ("linear", "mlp")
 
 Metrics = dict[str, float]
 
@@ -51,9 +55,7 @@ def probes(subject: Subject) -> Metrics:
     """What codes of single observations tell about the group; only where new groups are all known."""
     labels, seed = subject.labels, subject.seed
     a, b = (codes[subject.content.name].mean for codes in (subject.before, subject.after))
-    metrics = {
-        f"probe.content.k1.{kind}": probe(a, labels[0], b, labels[1], kind, seed).accuracy for kind in ("linear", "mlp")
-    }
+    metrics = {f"probe.content.k1.{kind}": probe(a, labels[0], b, labels[1], kind, seed).accuracy for kind in PROBES}
     if subject.style:
         a, b = _samples(subject, subject.style.name)
         results = [probe(a, labels[0], b, labels[1], "mlp", seed), cross_probe(b, labels[1], "mlp", seed)]
@@ -64,27 +66,45 @@ def probes(subject: Subject) -> Metrics:
     return metrics
 
 
-def factors(subject: Subject, names: Sequence[str]) -> Metrics:
-    """What codes tell about further columns: accuracy and nats for labels, R² for numbers."""
+def factor(spec: str, train: GroupedData, new: GroupedData) -> tuple[str, bool]:
+    """A column, and whether its values are labels: as ``name:label`` or ``name:number`` says, else as they look.
+
+    Raises:
+        DataError: no such column, or another word after the colon.
+    """
+    name, _, kind = spec.partition(":")
+    if kind not in ("", "label", "number"):
+        raise DataError(f"Expected a factor as {name!r}, '{name}:label' or '{name}:number'; got {spec!r}.")
+    values = train.column(name)
+    new.column(name)
+    looks = values.dtype.kind not in "iuf" or len(np.unique(values)) <= MANY_VALUES
+    return name, kind == "label" or (not kind and looks)
+
+
+def factors(subject: Subject, kinds: Sequence[tuple[str, bool]]) -> Metrics:
+    """What codes tell about further columns, each with whether it holds labels: accuracy and nats, else R²."""
     metrics: Metrics = {}
-    for name in names:
+    for name, named in kinds:
         values = subject.train.column(name), subject.new.column(name)
-        named = _is_named(values[0])
+        known = np.isin(values[1], values[0])
+        rows, asked = torch.from_numpy(np.flatnonzero(known)), values[1][known]
         if named:
-            known = np.isin(values[1], values[0])
-            shares = np.unique(values[1][known], return_counts=True)[1]
-            metrics[f"probe.{name}.chance"] = float(shares.max() / shares.sum())
-        parts = {"content": (subject.before[subject.content.name].mean, subject.after[subject.content.name].mean)}
-        if subject.style:
-            parts["style.sample"] = _samples(subject, subject.style.name)
-            parts["style.mean"] = subject.before[subject.style.name].mean, subject.after[subject.style.name].mean
-        for part, (a, b) in parts.items():
-            key = f"probe.{part.partition('.')[0]}.{name}.{part.partition('.')[2] or 'k1'}"
-            if named:
-                result = probe(a, values[0], b[torch.from_numpy(known)], values[1][known], "mlp", subject.seed)
-                metrics[f"{key}.mlp"], metrics[f"{key}.nats"] = result.accuracy, result.nats
-            else:
-                metrics[f"{key}.r2"] = regress(a, values[0], b, values[1], "mlp", subject.seed)
+            metrics[f"probe.{name}.chance"] = float(np.unique(asked, return_counts=True)[1].max() / len(asked))
+        parts = {
+            ("content", "k1"): tuple(codes[subject.content.name].mean for codes in (subject.before, subject.after))
+        }
+        if style := subject.style:
+            parts["style", "sample"] = _samples(subject, style.name)
+            parts["style", "mean"] = subject.before[style.name].mean, subject.after[style.name].mean
+        for (level, code), (a, b) in parts.items():
+            key = f"probe.{level}.{name}.{code}"
+            for kind in PROBES:
+                if named:
+                    result = probe(a, values[0], b[rows], asked, kind, subject.seed)
+                    metrics[f"{key}.{kind}"] = result.accuracy
+                    metrics[f"{key}.nats"] = max(result.nats, metrics.get(f"{key}.nats", result.nats))
+                else:
+                    metrics[f"{key}.{kind}.r2"] = regress(a, values[0], b, values[1], kind, subject.seed)
     return metrics
 
 
@@ -262,10 +282,6 @@ def _samples(subject: Subject, level: str) -> tuple[Tensor, Tensor]:
     """One draw from each observation's posterior, in train and in new."""
     generator = torch.Generator().manual_seed(subject.seed)
     return subject.before[level].rsample(generator), subject.after[level].rsample(generator)
-
-
-def _is_named(values: np.ndarray) -> bool:
-    return values.dtype.kind not in "iuf" or len(np.unique(values)) <= MANY_VALUES
 
 
 def _batches(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -50,9 +50,10 @@ def evaluate(
         model: a trained model.
         train: what it was trained on; probes and the judge are fitted on it.
         new: what is reported.
-        factors: further columns to be read from the codes.
+        factors: further columns to be read from the codes, "eyes"; with "eyes:label" or "shift:number" where the column
+            itself does not show which it is.
         controls: True measures an untrained copy beside the model; a folder, or `Controls`, also an iid VAE and the
-            same model on shuffled labels, trained once and kept there; False nothing.
+            same model on shuffled labels, trained once and kept there; False nothing, and no k-curve above k = 1.
         quick: leave out what takes minutes: swaps, generation, cross-member error, the importance-weighted bound, the
             amortisation gap, trained controls.
         seed: of style samples, probes, episodes, judge and the bounds' noise.
@@ -73,8 +74,7 @@ def evaluate(
     if train.shape != new.shape:
         raise DataError(f"Expected `new` of shape {train.shape}, as `train`; got {new.shape}.")
     by = model.group_levels[0].by if model.group_levels else train.by
-    for name in factors:
-        train.column(name), new.column(name)
+    kinds = [measures.factor(name, train, new) for name in factors]
     # Without a grouping at all there is nothing to ask but the bound.
     labels = (_labels(train, by), _labels(new, by)) if by is not None else None
     known = np.isin(labels[1], labels[0]) if labels is not None else np.ones(len(new), bool)
@@ -119,14 +119,19 @@ def evaluate(
         part = _part(own, ~known)
         pixels = pixel_few_shot(part.new.x, part.labels[1], way=WAY, seed=seed)
         metrics["unseen.pixels.shots.1.accuracy"] = pixels.accuracy
-    metrics |= groups(own) | measures.factors(own, factors) | pictures(own)
+    metrics |= groups(own) | measures.factors(own, kinds) | pictures(own)
     if model.group_levels and labels is not None:
         metrics |= measures.calibrated(own)
         if not seen and not quick:
             metrics |= measures.amortisation(_part(own, ~known))
     if controls:
         fresh = subject(untrained(model, seed))
-        metrics |= _under("untrained", groups(fresh) | measures.factors(fresh, factors))
+        metrics |= _under("untrained", groups(fresh) | measures.factors(fresh, kinds))
+    else:
+        # Pooled by the test label, even an untrained network names groups: never without its number.
+        metrics = {
+            key: v for key, v in metrics.items() if not key.startswith("k_curve.") or key.startswith("k_curve.1.")
+        }
     if isinstance(controls, (str, Path, Controls)) and not quick:
         chosen = controls if isinstance(controls, Controls) else Controls(controls)
         about = [VERSION, seed, list(factors), _digest(train, by), _digest(new, by)]

@@ -55,7 +55,7 @@ def table(metrics: Mapping[str, float]) -> str:
             rows.append((label, _value(metrics, key), _floor(metrics, key), *beside))
     for key in sorted(metrics):
         # Factors have names of their own: they come last, as their keys.
-        if key.startswith("probe.") and key not in ROWS and key.endswith((".mlp", ".r2")):
+        if key.startswith("probe.") and key not in ROWS and key.endswith((".mlp", ".mlp.r2")):
             beside = (_number(metrics, f"control.{name}.{key}") for name in controls)
             rows.append((key.removeprefix("probe."), _value(metrics, key), _floor(metrics, key), *beside))
     first, *others = zip(*rows, strict=True)

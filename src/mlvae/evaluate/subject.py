@@ -10,7 +10,8 @@ import torch
 
 from mlvae.data import GroupedData
 from mlvae.evidence import Evidence
-from mlvae.model import MLVAE, Level
+from mlvae.levels import Level
+from mlvae.model import MLVAE
 from mlvae.normal import Normal
 
 
