@@ -88,7 +88,7 @@ def _posterior(m: Metrics) -> str | None:
     if ratio > 1.5:
         how, what = (
             "over-confident",
-            "Members of a group are not independent given content: a temperature below 1 mends most.",
+            "Members are not independent given content, or its KL weighs too little: raise that weight.",
         )
     elif ratio < 0.67:
         how, what = "under-confident", "Train longer, or raise content's KL weight."
