@@ -91,7 +91,7 @@ def _posterior(m: Metrics) -> str | None:
             "Members are not independent given content, or its KL weighs too little: raise that weight.",
         )
     elif ratio < 0.67:
-        how, what = "under-confident", "Train longer, or raise content's KL weight."
+        how, what = "under-confident", "Train longer, or lower content's KL weight."
     else:
         return None
     return f"Content's posterior is {how}: squared errors are {ratio:.2f} of what it promises. {what}"
