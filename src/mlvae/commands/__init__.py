@@ -1,0 +1,18 @@
+"""The commands, one function each: its arguments are the options, its docstring the help.
+
+Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlvae.commands.about import info
+from mlvae.commands.codes import draw, encode
+from mlvae.commands.measure import measure
+from mlvae.commands.train import demo, train
+
+# Not called `evaluate`: the parser would look that name up in the package, and import torch for --help.
+COMMANDS: dict[str, Any] = {
+    "demo": demo, "train": train, "encode": encode, "draw": draw, "evaluate": measure, "info": info,
+}  # fmt: skip

@@ -1,0 +1,74 @@
+"""What a trained model makes of data: codes, evidence, pictures."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from mlvae.commands.common import grouped, parts, say
+from mlvae.errors import DataError, nearest
+
+
+def encode(
+    run: str,
+    data: str,
+    out: str | None = None,
+    evidence: str | None = None,
+    by: str | None = None,
+    missing: Literal["error", "drop", "own"] = "error",
+) -> None:
+    """Write codes, and evidence of groups. Example: mlvae encode runs/faces faces.npz --out codes.parquet
+
+    Args:
+        run: the folder that training wrote
+        data: an .npz file, or a built-in set
+        out: Parquet, a row an observation: group, mean and variance of each level, understood alone
+        evidence: Parquet, a row a group of each shared level: count, precision and information, which add
+        by: the grouping column (default: "group", or the only one)
+        missing: rows without a group: error, drop, or own
+    """
+    from mlvae import tables
+    from mlvae.checkpoint import load
+
+    if out is None and evidence is None:
+        raise DataError("Expected a file to write; got none. Add --out codes.parquet, --evidence evidence.parquet.")
+    model = load(run)
+    members = grouped(data, by, missing)
+    if out is not None:
+        say(f"Wrote {tables.write_codes(model, members, out)}: {len(members):,} observations")
+    if evidence is not None:
+        say(f"Wrote {tables.write_evidence(model, members, evidence)}: {members.num_groups:,} groups")
+
+
+def draw(
+    kind: str,
+    run: str,
+    data: str,
+    out: str | None = None,
+    by: str | None = None,
+    split_column: str | None = None,
+    count: int = 8,
+    seed: int = 0,
+) -> None:
+    """Draw a grid of pictures. Example: mlvae draw swap runs/faces faces.npz --out swap.png
+
+    Args:
+        kind: swap, interpolate, generate or reconstruct
+        run: the folder that training wrote
+        data: an .npz file, or a built-in set
+        out: the PNG to write
+        by: the grouping column (default: "group", or the only one)
+        split_column: pictures come from rows where it is not 0 (default: "split", where there is one)
+        count: pictures a row
+        seed: of the choice
+    """
+    from mlvae.checkpoint import load
+    from mlvae.draw import DRAWINGS, save_grid
+
+    if kind not in DRAWINGS:
+        raise DataError(f"Expected a kind of picture; got {kind!r}. {nearest(kind, DRAWINGS)}")
+    if out is None:
+        raise DataError("Expected a file to write; got none. Add --out grid.png.")
+    if count < 2:
+        raise DataError(f"Expected at least 2 pictures a row; got {count}.")
+    part, held = parts(data, by, split_column, "error")
+    say(f"Wrote {save_grid(DRAWINGS[kind](load(run), held or part, count, seed), out)}")

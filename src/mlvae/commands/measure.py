@@ -1,0 +1,64 @@
+"""The evaluation protocol from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from mlvae.commands.common import config_of, parts, say
+from mlvae.errors import DataError
+
+
+def measure(
+    run: str,
+    data: str,
+    by: str | None = None,
+    split_column: str | None = None,
+    factors: str | None = None,
+    controls: Literal["all", "untrained", "none"] = "all",
+    controls_folder: str | None = None,
+    quick: bool = False,
+    out: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Measure what was learned. Example: mlvae evaluate runs/faces faces.npz --by person --out metrics.json
+
+    Args:
+        run: the folder that training wrote
+        data: an .npz file, or a built-in set
+        by: the grouping column (default: "group", or the only one)
+        split_column: 0 for the training part, else kept out (default: "split", where there is one)
+        factors: further columns to read from the codes, by commas: mouth:label,eyes:label,tilt
+        controls: all trains a plain VAE and the model on shuffled labels once, as long as the run; untrained is quick
+        controls_folder: where they are kept (default: "controls" beside the run)
+        quick: leave out what takes minutes, and trained controls
+        out: JSON to write
+        seed: of probes and episodes
+        device: that controls are trained on: auto, cpu, cuda or mps
+    """
+    import json
+
+    from mlvae.checkpoint import load, replace
+    from mlvae.evaluate import Controls, diagnose, evaluate, table
+
+    part, held = parts(data, by, split_column, "error")
+    if held is None:
+        raise DataError("Expected a column that keeps rows out of training; found none. Name it with --split-column.")
+    model = load(run)
+    beside: bool | Controls = controls != "none"
+    if controls == "all" and not quick:
+        from mlvae.runs import options_of
+
+        folder = Path(controls_folder) if controls_folder else Path(run).resolve().parent / "controls"
+        turned = part.quarter_turns() if config_of(run).get("quarter_turns") else None
+        beside = Controls(folder, {**options_of(run), "device": device}, turned)
+    metrics = evaluate(
+        model, part, held, factors=factors.split(",") if factors else (), controls=beside, quick=quick, seed=seed
+    )
+    print(table(metrics))
+    for text in diagnose(metrics):
+        print(f"! {text}")
+    if out is not None:
+        replace(Path(out), json.dumps(metrics, indent=2).encode())
+        say(f"Wrote {out}")

@@ -1,0 +1,135 @@
+"""Training from the command line, and the demonstration."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Literal
+
+from mlvae.commands.codes import draw, encode
+from mlvae.commands.common import CONFIG_FILE, parts, say, write_config
+from mlvae.commands.measure import measure
+from mlvae.errors import CheckpointError
+
+
+def train(
+    data: str,
+    out: str | None = None,
+    by: str | None = None,
+    split_column: str | None = None,
+    epochs: int | None = None,
+    content_dim: int = 16,
+    style_dim: int = 16,
+    objective: str = "default",
+    independence: float | None = None,
+    identification: float | None = None,
+    content_kl: float | None = None,
+    style_kl: float | None = None,
+    network: str | None = None,
+    width: int | None = None,
+    likelihood: str | None = None,
+    style_given_content: bool = False,
+    quarter_turns: bool = False,
+    missing: Literal["error", "drop", "own"] = "error",
+    groups: int = 50,
+    members: tuple[int, int] = (2, 8),
+    whole_groups: bool = False,
+    resample: bool = False,
+    lr: float = 2e-3,
+    validation: float = 0.0,
+    patience: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    resume: bool = False,
+) -> None:
+    """Train a model. Example: mlvae train faces.npz --by person --out runs/faces
+
+    Args:
+        data: an .npz file, or a built-in set: digits, avatars
+        out: the folder that the run is written to
+        by: the grouping column (default: "group", or the only one)
+        split_column: rows where it is not 0 are never trained on (default: "split", where there is one)
+        epochs: passes over the data (default: as many as make 4,000 steps)
+        content_dim: dimensions that a group shares
+        style_dim: dimensions of an observation's own
+        objective: default, paper (Bouchacourt et al. 2018) or vae (no groups)
+        independence: weight at the end of training of style's dependence on the group (default: the objective's, 1000)
+        identification: weight of naming the group from content (default: the objective's, 5)
+        content_kl: weight of content's KL (default: the objective's, 0.2)
+        style_kl: weight of style's KL (default: 1)
+        network: conv or mlp (default: by the data's shape)
+        width: of the network
+        likelihood: bernoulli or normal (default: bernoulli for data in [0, 1])
+        style_given_content: let the style head see the content, q(s | x, c)
+        quarter_turns: add every group turned by 90, 180 and 270 degrees, as new groups
+        missing: rows without a group: error, drop, or own (a group of its own)
+        groups: sub-groups in a batch
+        members: fewest and most observations of a sub-group
+        whole_groups: every sub-group is a whole group
+        resample: draw groups with equal probability
+        lr: highest learning rate
+        validation: share of the training groups kept to watch the loss on
+        patience: epochs without a better validation loss before stopping
+        seed: of everything random
+        device: auto, cpu, cuda or mps
+        precision: of the networks
+        resume: go on with the run in --out
+    """
+    arguments = dict(locals())
+    import torch
+
+    from mlvae.settings import setting
+    from mlvae.training import fit
+
+    if out is None:
+        raise CheckpointError("Expected a folder for the run; got none. Add --out runs/NAME.")
+    chosen = setting(objective)
+    part, held = parts(data, by, split_column, missing)
+    if quarter_turns:
+        part = part.quarter_turns()
+    valid = None
+    if validation:
+        part, valid = part.split(by="group", test=validation, seed=seed)
+    asked = chosen.objective().changed(
+        independence=independence, identification=identification, content=content_kl, style=style_kl
+    )
+    options = {"network": network, "width": width, **({"likelihood": likelihood} if likelihood else {})}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = chosen.model(
+            part, content_dim=content_dim, style_dim=style_dim, style_given_content=style_given_content, **options
+        )
+    say(f"{part!r}" + (f"; {len(held):,} rows kept out" if held is not None else ""))
+    parameters = sum(p.numel() for p in model.parameters())
+    say(f"{model.network} of {parameters:,} parameters, {objective} objective, writing to {out}")
+    if not resume and not (Path(out) / CONFIG_FILE).exists():
+        write_config(Path(out), arguments)
+    fit(
+        model, part, out, valid=valid, objective=asked, epochs=epochs, groups=groups,
+        members="all" if whole_groups else members, resample=resample, lr=lr, seed=seed, patience=patience,
+        device=device, precision=precision, resume=resume,
+    )  # fmt: skip
+    say(f"Wrote {out}. Next: mlvae draw swap {out} {data} --out swap.png")
+
+
+def demo(out: str = "demo", epochs: int = 30, seed: int = 0, device: str = "auto") -> None:
+    """Train on the built-in avatars and draw identities never seen. Example: mlvae demo --out demo
+
+    Args:
+        out: the folder to write
+        epochs: passes over the data
+        seed: of everything random
+        device: auto, cpu, cuda or mps
+    """
+    started = time.perf_counter()
+    folder = Path(out)
+    train("avatars", out=out, epochs=epochs, seed=seed, device=device)
+    encode(out, "avatars", out=str(folder / "codes.parquet"), evidence=str(folder / "evidence.parquet"))
+    for kind in ("swap", "interpolate", "generate", "reconstruct"):
+        draw(kind, out, "avatars", out=str(folder / f"{kind}.png"))
+    measure(out, "avatars", quick=True, out=str(folder / "metrics.json"))
+    say(
+        f"Done in {time.perf_counter() - started:.0f} s. Open {folder / 'swap.png'}: identities never seen in training,"
+    )
+    say("who gives content down the side, who gives style along the top.")
