@@ -119,7 +119,13 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     losses = [row["valid"] for row in history.epochs]
     assert history.stopped_early and len(losses) < 60
     assert len(losses) - 1 - losses.index(min(losses)) == 2
-    assert not torch.equal(weights(mlvae.load(tmp_path)), weights(trained))
+    assert torch.equal(weights(mlvae.load(tmp_path)), weights(trained))
+    held = model(train)
+    fit(held, train, valid=valid, patience=2, epochs=60, lr=0.05, groups=10, progress=False)
+    assert torch.equal(weights(held), weights(trained)), "the same without a folder"
+    latest = model(train)
+    fit(latest, train, epochs=len(losses), lr=0.05, groups=10, progress=False)
+    assert not torch.equal(weights(latest), weights(trained))
 
 
 def test_patience_without_validation_groups_is_an_error() -> None:

@@ -27,6 +27,7 @@ _HOMES = {
     "loss": "objective",
     "read": "data",
     "save": "checkpoint",
+    "temper": "temperature",
 }
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from mlvae.model import MLVAE
     from mlvae.normal import Normal
     from mlvae.objective import Objective, Ramp, elbo, loss
+    from mlvae.temperature import temper
     from mlvae.training import fit
 
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -47,26 +47,42 @@ def evidence(model: MLVAE, x: Array, groups: Groups = None) -> GroupEvidence:
         ModelError: the model has no shared level.
         DataError: ``x`` or ``groups`` of another shape.
     """
+    x = torch.as_tensor(x)
+    labels = _labels(model, x, groups)
+    return GroupEvidence(
+        {name: level_votes.sum(grouping) for name, (level_votes, grouping) in votes(model, x, groups).items()},
+        {level.name: level.readout for level in model.group_levels},
+        {name: None if value is None else np.unique(value) for name, value in labels.items()},
+    )
+
+
+@torch.no_grad()
+def votes(model: MLVAE, x: Array, groups: Groups = None) -> dict[str, tuple[Evidence, Grouping]]:
+    """Each observation's vote on every shared level, in float64 on the CPU, and the groups that they are votes on.
+
+    Args:
+        model: a model with at least one shared level.
+        x: (N, *shape).
+        groups: as for `evidence`.
+
+    Raises:
+        ModelError: the model has no shared level.
+        DataError: ``x`` or ``groups`` of another shape.
+    """
     if not model.group_levels:
         raise ModelError("Expected a model with a level that groups share; this one has none (a plain VAE).")
     x = torch.as_tensor(x)
     labels = _labels(model, x, groups)
-    groupings = {
-        name: Grouping.one(len(x)) if value is None else Grouping.from_ids(value) for name, value in labels.items()
-    }
     features = _features(model, x)
-    levels: dict[str, Evidence] = {}
+    cast: dict[str, tuple[Evidence, Grouping]] = {}
     means: dict[str, Tensor] = {}
     for level in model.group_levels:
-        grouping = groupings[level.name]
-        votes = model.votes(level.name, features, [means[name] for name in level.given])
-        levels[level.name] = votes.to(torch.float64, "cpu").sum(grouping)
-        means[level.name] = grouping.expand(READOUTS[level.readout](levels[level.name]).mean).to(features)
-    return GroupEvidence(
-        levels,
-        {level.name: level.readout for level in model.group_levels},
-        {name: None if value is None else np.unique(value) for name, value in labels.items()},
-    )
+        ids = labels[level.name]
+        grouping = Grouping.one(len(x)) if ids is None else Grouping.from_ids(ids)
+        kept = model.votes(level.name, features, [means[name] for name in level.given]).to(torch.float64, "cpu")
+        means[level.name] = grouping.expand(READOUTS[level.readout](kept.sum(grouping)).mean).to(features)
+        cast[level.name] = kept, grouping
+    return cast
 
 
 @torch.no_grad()

@@ -102,8 +102,16 @@ class MLVAE(nn.Module):
                 for level in self.levels
             }
         )
+        for level in self.levels:
+            self.register_buffer(f"temperature_{level.name}", torch.ones(level.dim))
         self.decoder = decoder or pair.decoder(self.shape, self.width, sum(dims.values()))
         self.likelihood = _likelihood(likelihood)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Weights from before there were temperatures have none: theirs are one."""
+        for level in self.levels:
+            state_dict.setdefault(f"{prefix}temperature_{level.name}", torch.ones(level.dim))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @classmethod
     def for_data(
@@ -186,11 +194,16 @@ class MLVAE(nn.Module):
             given: samples (N, D) of the levels that this one's head sees, in the order of `Level.given`.
 
         Returns:
-            N votes with precisions between 1e-4 and 1e4.
+            N votes with precisions between 1e-4 and 1e4, divided by the level's temperature.
         """
         mean, raw = self.heads[level](torch.cat([features, *given], -1)).chunk(2, -1)
         log_precision = LOG_PRECISION_BOUND * torch.tanh(raw / LOG_PRECISION_BOUND)
-        return Evidence.votes(mean, torch.exp(log_precision))
+        return Evidence.votes(mean, torch.exp(log_precision) / self.temperature(level))
+
+    def temperature(self, level: str) -> Tensor:
+        """What the precision of a level's votes is divided by, (D,): ones, until `temper` fits it."""
+        temperature: Tensor = getattr(self, f"temperature_{self.level(level).name}")
+        return temperature
 
     def encode(
         self,

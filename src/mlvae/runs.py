@@ -38,6 +38,7 @@ class Run:
         self.folder = folder
         self.model = model
         self.settings = json.loads(json.dumps(settings))
+        self.best: dict[str, Tensor] = {}
 
     def open(self, resume: bool) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The saved state to go on from; None at a fresh start.
@@ -72,6 +73,8 @@ class Run:
     def save(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, weights: bool) -> None:
         """Writes the training state, and the weights for use where ``weights``."""
         if self.folder is None:
+            if weights:
+                self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
             return
         tensors = {
             **{f"model.{name}": value for name, value in self.model.state_dict().items()},
@@ -107,6 +110,16 @@ class Run:
         if "random.cuda" in tensors and self.model.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], self.model.device)
         return dict(about["state"])
+
+    def take_best(self) -> None:
+        """Gives the model the weights that were last saved for use."""
+        kept = self.best if self.folder is None else checkpoint.read(self.folder / checkpoint.MODEL_FILE, "model")[0]
+        self.model.load_state_dict(kept)
+
+    def keep(self) -> None:
+        """Writes the model as it is, for use."""
+        if self.folder is not None:
+            checkpoint.save(self.model, self.folder)
 
     def how_to_resume(self) -> str:
         """What to tell a user who stopped the run."""

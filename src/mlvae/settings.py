@@ -20,11 +20,13 @@ class Setting:
         objective: makes the objective.
         readout: of every level.
         shared: whether there is a content level at all.
+        validation: share of the training part kept out, for the temperatures and to choose the best weights.
     """
 
     objective: Callable[[], Objective]
     readout: str = "product_with_prior"
     shared: bool = True
+    validation: float = 0.0
 
     def model(self, data: GroupedData, *, content_dim: int = 16, style_dim: int = 16, **options: Any) -> MLVAE:
         """The model of this setting; a plain VAE has all the dimensions in its one level."""
@@ -34,7 +36,7 @@ class Setting:
 
 
 SETTINGS: dict[str, Setting] = {
-    "default": Setting(Objective),
+    "default": Setting(Objective, validation=0.05),
     # Bouchacourt et al. 2018: product of normals, all evidence, one weight for every KL, no penalty.
     "paper": Setting(Objective.plain, readout="product"),
     "vae": Setting(Objective.plain, shared=False),

@@ -22,6 +22,7 @@ from mlvae.grouping import Grouping
 from mlvae.model import MLVAE
 from mlvae.objective import Objective, loss
 from mlvae.runs import Interrupt, Progress, Run
+from mlvae.temperature import FEWEST, temper
 
 STEPS = 4000
 """Without a number of epochs, as many as make at least this many steps."""
@@ -73,7 +74,9 @@ def fit(
         train: what to learn from; its columns give the groups of every shared level.
         out: a folder for ``model.safetensors`` (the best weights on ``valid``, else the latest),
             ``training.safetensors`` (all that resuming needs) and ``log.csv``; None keeps nothing.
-        valid: groups that are not in ``train``; the loss on them is logged, and ``patience`` watches it.
+        valid: observations that are not in ``train``, of other groups where there are many; the loss on them is
+            logged, ``patience`` watches it, the weights that were best on it are kept, and the temperatures are
+            fitted on it at the end.
         objective: None takes the default, which separates best.
         epochs: None takes as many as make 4,000 steps.
         groups: sub-groups in a batch.
@@ -101,6 +104,8 @@ def fit(
     sampler = data.sampler(groups, members, resample, seed)
     if epochs is None:
         epochs = max(1, math.ceil(STEPS / sampler.batches(0)))
+    if valid is not None:
+        _check_enough(model, valid)
     if patience is not None and valid is None:
         raise TrainingError("Expected validation groups with `patience`; got none. Pass valid=..., or no patience.")
     settings: dict[str, Any] = {
@@ -159,6 +164,11 @@ def fit(
                 bar.epoch(row)
                 run.save(optimizer, asdict(state), weights=improved)
     model.eval()
+    if valid is not None:
+        run.take_best()
+        if model.group_levels:
+            temper(model, valid.x, {level.name: valid.codes(level.by) for level in model.group_levels if level.by})
+            run.keep()
     return History(state.history, state.epoch < epochs)
 
 
@@ -286,6 +296,18 @@ def _validation_loss(
 
 def _out_of_patience(state: _State, patience: int | None) -> bool:
     return patience is not None and state.waited >= patience
+
+
+def _check_enough(model: MLVAE, valid: GroupedData) -> None:
+    """Raises DataError where temperatures could not be fitted at the end, before any time is spent."""
+    for level in model.group_levels:
+        assert level.by is not None
+        groups = int(valid.codes(level.by).max()) + 1
+        if len(valid) - groups < FEWEST:
+            raise DataError(
+                f"Expected `valid` to have at least {FEWEST} members beyond the first of each group, for the"
+                f" temperature of {level.name!r}; got {len(valid)} observations of {groups}. Keep more out, or pass no valid."
+            )
 
 
 def _check(model: MLVAE, data: GroupedData) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mlvae.commands.codes import draw, encode
 from mlvae.commands.common import CONFIG_FILE, parts, say, write_config
 from mlvae.commands.measure import measure
 from mlvae.errors import CheckpointError
+
+MANY_GROUPS = 20
+"""From as many groups on, some whole ones can be spared; with fewer, only observations of each."""
 
 
 def train(
@@ -36,7 +39,7 @@ def train(
     whole_groups: bool = False,
     resample: bool = False,
     lr: float = 2e-3,
-    validation: float = 0.0,
+    validation: float | None = None,
     patience: int | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -69,7 +72,8 @@ def train(
         whole_groups: every sub-group is a whole group
         resample: draw groups with equal probability
         lr: highest learning rate
-        validation: share of the training groups kept to watch the loss on
+        validation: share of the training part kept to fit temperatures and choose the best weights: whole groups,
+            or with fewer than 20 groups observations of each (default: 0.05; for paper and vae 0)
         patience: epochs without a better validation loss before stopping
         seed: of everything random
         device: auto, cpu, cuda or mps
@@ -86,11 +90,9 @@ def train(
         raise CheckpointError("Expected a folder for the run; got none. Add --out runs/NAME.")
     chosen = setting(objective)
     part, held = parts(data, by, split_column, missing)
+    part, valid = _validation(part, chosen.validation if validation is None else validation, seed)
     if quarter_turns:
         part = part.quarter_turns()
-    valid = None
-    if validation:
-        part, valid = part.split(by="group", test=validation, seed=seed)
     asked = chosen.objective().changed(
         independence=independence, identification=identification, content=content_kl, style=style_kl
     )
@@ -111,6 +113,18 @@ def train(
         device=device, precision=precision, resume=resume,
     )  # fmt: skip
     say(f"Wrote {out}. Next: mlvae draw swap {out} {data} --out swap.png")
+
+
+def _validation(data: Any, share: float, seed: int) -> tuple[Any, Any]:  # two GroupedData, or one and None
+    from mlvae.temperature import FEWEST
+
+    if not share:
+        return data, None
+    rest, kept = data.split(by="group" if data.num_groups >= MANY_GROUPS else "observation", test=share, seed=seed)
+    if len(kept) - kept.num_groups >= FEWEST:
+        return rest, kept
+    say(f"Too few observations to keep {share:.0%} of them out of training: temperatures stay at 1")
+    return data, None
 
 
 def demo(out: str = "demo", epochs: int = 30, seed: int = 0, device: str = "auto") -> None:

@@ -38,6 +38,8 @@ def untrained(model: MLVAE, seed: int = 0) -> MLVAE:
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
+    for level in fresh.levels:
+        fresh.temperature(level.name).fill_(1)
     return fresh
 
 
