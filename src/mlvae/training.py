@@ -306,7 +306,8 @@ def _check_enough(model: MLVAE, valid: GroupedData) -> None:
         if len(valid) - groups < FEWEST:
             raise DataError(
                 f"Expected `valid` to have at least {FEWEST} members beyond the first of each group, for the"
-                f" temperature of {level.name!r}; got {len(valid)} observations of {groups}. Keep more out, or pass no valid."
+                f" temperature of {level.name!r}; got {len(valid)} observations of {groups}. Keep more out, or pass"
+                " no valid."
             )
 
 
