@@ -11,7 +11,7 @@ from mlvae import Evidence
 from mlvae.errors import DataError
 from mlvae.evaluate import few_shot, pixel_few_shot, probe
 from mlvae.evaluate.few_shot import draw
-from mlvae.evaluate.probes import cross_probe
+from mlvae.evaluate.probes import cross_probe, cross_regress
 from oracles import log_z
 
 
@@ -107,6 +107,13 @@ class TestProbe:
         labels[0] = 7
         assert cross_probe(codes, labels, "linear").accuracy == pytest.approx(0.95, abs=0.02)
         assert cross_probe(codes[:2], np.array([0, 1])) is None
+
+    def test_a_number_that_only_the_new_part_leaks_is_found_by_the_crossed_regression(self, generator):
+        before, after = torch.randn(2, 1000, 2, generator=generator)
+        values, noise = torch.randn(1000, generator=generator), torch.randn(1000, generator=generator)
+        leaked = after[:, 0] + 0.5 * noise
+        assert regress(before, values, after, leaked, "linear") < 0.02
+        assert cross_regress(after, leaked, "linear") == pytest.approx(1 / 1.25, abs=0.03)
 
 
 class TestFewShot:

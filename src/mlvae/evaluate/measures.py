@@ -21,7 +21,7 @@ from mlvae.evaluate.curve import k_curve
 from mlvae.evaluate.few_shot import few_shot
 from mlvae.evaluate.generation import coverage_density
 from mlvae.evaluate.judge import Judge
-from mlvae.evaluate.probes import cross_probe, probe, regress
+from mlvae.evaluate.probes import cross_probe, cross_regress, probe, regress
 from mlvae.evaluate.subject import Subject
 from mlvae.evaluate.swaps import cross_member_mse, swaps
 from mlvae.evaluate.verification import open_set, verify
@@ -99,12 +99,19 @@ def factors(subject: Subject, kinds: Sequence[tuple[str, bool]]) -> Metrics:
         for (level, code), (a, b) in parts.items():
             key = f"probe.{level}.{name}.{code}"
             for kind in PROBES:
+                crossed = code == "sample"  # a penalty can overfit the training styles
                 if named:
-                    result = probe(a, values[0], b[rows], asked, kind, subject.seed)
-                    metrics[f"{key}.{kind}"] = result.accuracy
-                    metrics[f"{key}.nats"] = max(result.nats, metrics.get(f"{key}.nats", result.nats))
+                    results = [probe(a, values[0], b[rows], asked, kind, subject.seed)]
+                    if crossed and (other := cross_probe(b[rows], asked, kind, subject.seed)):
+                        results.append(other)
+                    metrics[f"{key}.{kind}"] = max(result.accuracy for result in results)
+                    nats = max(result.nats for result in results)
+                    metrics[f"{key}.nats"] = max(nats, metrics.get(f"{key}.nats", nats))
                 else:
-                    metrics[f"{key}.{kind}.r2"] = regress(a, values[0], b, values[1], kind, subject.seed)
+                    found = [regress(a, values[0], b, values[1], kind, subject.seed)]
+                    if crossed:
+                        found.append(cross_regress(b, values[1], kind, subject.seed))
+                    metrics[f"{key}.{kind}.r2"] = max(found)
     return metrics
 
 

@@ -152,6 +152,14 @@ def regress(
     return 1 - float(errors.square().mean() / y_test.var(correction=0))
 
 
+def cross_regress(codes: Array, values: Any, kind: Literal["linear", "mlp"] = "mlp", seed: int = 0) -> float:
+    """R² of a probe fitted on each random half of one part and read on the other; the mean of both."""
+    x, y = _part("test", codes, values)
+    order = np.random.default_rng(seed).permutation(len(y))
+    halves = order[::2], order[1::2]
+    return float(np.mean([regress(x[a], y[a], x[b], y[b], kind, seed) for a, b in (halves, halves[::-1])]))
+
+
 def _both(
     train_codes: Array, train_labels: Any, test_codes: Array, test_labels: Any, kind: str
 ) -> tuple[Tensor, Tensor, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
