@@ -11,7 +11,7 @@ from mlvae import Evidence
 from mlvae.errors import DataError
 from mlvae.evaluate import few_shot, pixel_few_shot, probe
 from mlvae.evaluate.few_shot import draw
-from mlvae.evaluate.probes import cross_probe, cross_regress
+from mlvae.evaluate.probes import cross_probe, cross_regress, regress
 from oracles import log_z
 
 
