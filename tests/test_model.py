@@ -98,6 +98,8 @@ def test_for_data_reads_shape_and_likelihood_from_the_data() -> None:
     assert model.level("style").given == ("content",)
     numbers = GroupedData.from_arrays(np.array([[-1.0], [2.0]]), [0, 0])
     assert isinstance(MLVAE.for_data(numbers).likelihood, NormalLikelihood)
+    grey = MLVAE.for_data(GroupedData.from_arrays(np.full((4, 16, 16), 100, np.uint8), [0, 0, 1, 1]))
+    assert isinstance(grey.likelihood, NormalLikelihood) and grey.likelihood.scale.item() == 0.25
     plain = MLVAE.for_data(numbers, content_dim=0)
     assert plain.group_levels == ()
 

@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 SEEN = 10_000
 """Observations that a model made for data looks at."""
 
+GREY = 0.2
+"""Pixels whose mean distance from the nearer of 0 and 1 is larger are grey: there Bernoulli hardly pays for detail."""
+
+GREY_SCALE = 0.25
+"""Their standard deviation. A learned one makes an image worth thousands of nats, beside which no penalty counts."""
+
 LOG_PRECISION_BOUND = math.log(1e4)
 """One vote's precision lies between 1e-4 and 1e4, approached smoothly: never zero, never infinite."""
 
@@ -126,13 +132,12 @@ class MLVAE(nn.Module):
     ) -> Self:
         """The two-level model for a data set: ``content`` shared by its groups, ``style`` an observation's own.
 
-        Without another word the likelihood is Bernoulli for data in [0, 1] (and for uint8, which is scaled to it)
-        and Normal with one learned scale for the rest. ``content_dim=0`` leaves only style: a plain VAE.
+        Without another word the likelihood is, for data in [0, 1] (and for uint8, which is scaled to it), Bernoulli
+        where most values lie near the ends and Normal with a scale of 0.25 where they are grey, and for the rest Normal
+        with one learned scale. ``content_dim=0`` leaves only style: a plain VAE.
         """
         if "likelihood" not in options:
-            x = data.x
-            unit = x.dtype == torch.uint8 or bool(x.min() >= 0 and x.max() <= 1)
-            options["likelihood"] = "bernoulli" if unit else "normal"
+            options["likelihood"] = _suited(data.x)
         if options["likelihood"] == "normal":
             spread = data.x[:SEEN].float().std().item() / (255 if data.x.dtype == torch.uint8 else 1)
             options["likelihood"] = NormalLikelihood("shared", start=max(spread, 2 * NormalLikelihood.SMALLEST))
@@ -253,6 +258,13 @@ class MLVAE(nn.Module):
     swap = inference.swap
     interpolate = inference.interpolate
     generate = inference.generate
+
+
+def _suited(x: Tensor) -> str | Likelihood:
+    seen = x[:SEEN].float() / 255 if x.dtype == torch.uint8 else x[:SEEN]
+    if x.dtype != torch.uint8 and not (x.min() >= 0 and x.max() <= 1):
+        return "normal"
+    return NormalLikelihood(GREY_SCALE) if torch.minimum(seen, 1 - seen).mean() > GREY else "bernoulli"
 
 
 def _features(encoder: nn.Module, shape: tuple[int, ...]) -> int:
