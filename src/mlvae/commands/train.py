@@ -63,7 +63,7 @@ def train(
         style_kl: weight of style's KL (default: 1)
         network: conv or mlp (default: by the data's shape)
         width: of the network
-        likelihood: bernoulli, or normal with a learned scale (default: bernoulli for data in [0, 1], but for grey images
+        likelihood: bernoulli, or normal with a learned scale (default: bernoulli for data in [0, 1], for grey images
             normal with scale 0.25)
         style_given_content: let the style head see the content, q(s | x, c)
         quarter_turns: add every group turned by 90, 180 and 270 degrees, as new groups
