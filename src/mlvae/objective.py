@@ -46,7 +46,7 @@ class Ramp:
         return self.start + (self.end - self.start) * share
 
 
-GROWING = Ramp(0.0, 1000.0, since=0.3)
+GROWING = Ramp(0.0, 1000.0, since=0.2)
 """Independence's weight. Asked for from the start, it would keep the style of data with few groups from taking off."""
 
 
