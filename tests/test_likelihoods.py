@@ -1,21 +1,24 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 from torch import Tensor
 
 from mlvae.errors import DataError, ModelError
-from mlvae.likelihoods import LIKELIHOODS, Bernoulli, Likelihood, Normal
+from mlvae.likelihoods import (
+    LIKELIHOODS, Bernoulli, Categorical, DiscretisedLogistic, Laplace, Likelihood, Mixed, NegativeBinomial, Normal, Poisson,
+)  # fmt: skip
 
 SHAPE = (2, 3)
+COLUMNS = ["normal", 3, "bernoulli", "poisson", "laplace", 4, "negative_binomial", "normal"]
 
 
-def _normal(scale: float | str) -> Normal:
-    likelihood = Normal(scale, shape=SHAPE)
+def _learned(likelihood: Likelihood) -> Likelihood:
     for parameter in likelihood.parameters():
         parameter.data.normal_()
     return likelihood
@@ -33,30 +36,121 @@ def _grey(n: int) -> Tensor:
     return torch.rand(n, *SHAPE)
 
 
-def _scipy_bernoulli(likelihood: Likelihood, x: np.ndarray, output: np.ndarray) -> np.ndarray:
+def _bytes(n: int) -> Tensor:
+    steps = torch.randint(0, 256, (n, *SHAPE))
+    steps[0, 0, :2] = torch.tensor([0, 255])  # the ends hold the tails
+    return steps / 255
+
+
+def _codes(n: int) -> Tensor:
+    return torch.randint(0, 4, (n, *SHAPE)).float()
+
+
+def _counts(n: int) -> Tensor:
+    return torch.poisson(torch.full((n, *SHAPE), 3.0))
+
+
+def _table(n: int) -> Tensor:
+    draws = {"normal": torch.randn, "laplace": torch.randn}
+    whole = {"bernoulli": 2, "poisson": 9, "negative_binomial": 9}
+    columns = [draws[kind](n) if kind in draws else torch.randint(0, whole.get(kind, kind), (n,)) for kind in COLUMNS]  # type: ignore[index, arg-type]
+    return torch.stack([column.float() for column in columns], 1)
+
+
+Array = np.ndarray
+
+
+def _scipy_bernoulli(likelihood: Likelihood, x: Array, output: Array) -> Array:
     return stats.bernoulli(1 / (1 + np.exp(-output))).logpmf(x.round())
 
 
-def _scipy_normal(likelihood: Likelihood, x: np.ndarray, output: np.ndarray) -> np.ndarray:
-    assert isinstance(likelihood, Normal)
+def _scipy_normal(likelihood: Normal, x: Array, output: Array) -> Array:
     return stats.norm(output, likelihood.scale.detach().double().numpy()).logpdf(x)
 
 
-Case = tuple[Callable[[], Likelihood], Callable[[int], Tensor], Callable[..., np.ndarray]]
+def _scipy_laplace(likelihood: Laplace, x: Array, output: Array) -> Array:
+    return stats.laplace(output, likelihood.scale.detach().double().numpy()).logpdf(x)
+
+
+def _scipy_categorical(likelihood: Likelihood, x: Array, output: Array) -> Array:
+    p = special.softmax(output, 1)
+    return np.log(np.take_along_axis(p, x.astype(int)[:, None], 1)[:, 0])
+
+
+def _scipy_logistic(likelihood: DiscretisedLogistic, x: Array, output: Array) -> Array:
+    location, scale = output[:, 0], np.exp(5 * np.tanh(output[:, 1] / 5) - 2)
+    logistic, half = stats.logistic(location, scale), 0.5 / 255
+    lower, upper = np.where(x < half, -np.inf, x - half), np.where(x > 1 - half, np.inf, x + half)
+    # The difference of the smaller tails: the other cancels.
+    left, right = logistic.cdf(upper) - logistic.cdf(lower), logistic.sf(lower) - logistic.sf(upper)
+    return np.log(np.where(x < location, left, right))
+
+
+def _rate(output: Array) -> Array:
+    bound = np.log(1e6)
+    return np.exp(bound * np.tanh(output / bound))
+
+
+def _scipy_poisson(likelihood: Likelihood, x: Array, output: Array) -> Array:
+    return stats.poisson(_rate(output)).logpmf(x)
+
+
+def _scipy_negative_binomial(likelihood: NegativeBinomial, x: Array, output: Array) -> Array:
+    r = _rate(likelihood.raw_dispersion.detach().double().numpy())
+    mean = _rate(output)
+    if likelihood.library is not None:
+        mean = x.reshape(len(x), -1).sum(1)[:, None, None] * special.softmax(output.reshape(len(x), -1), 1).reshape(x.shape)
+    return stats.nbinom(r, r / (r + mean)).logpmf(x)
+
+
+def _scipy_mixed(likelihood: Mixed, x: Array, output: Array) -> Array:
+    """Column by column, each with the share of the output that its kind has: kinds in order of appearance."""
+    kinds = list(dict.fromkeys(kind if isinstance(kind, str) else (place, kind) for place, kind in enumerate(COLUMNS)))
+    total, start = np.zeros(x.shape), 0
+    for kind in kinds:
+        where = [kind[0]] if isinstance(kind, tuple) else [i for i, name in enumerate(COLUMNS) if name == kind]
+        part = likelihood.parts[f"categorical_{kind[0]}" if isinstance(kind, tuple) else kind]
+        size = kind[1] if isinstance(kind, tuple) else len(where)
+        share = output[:, start : start + size]
+        share = share[:, :, None] if isinstance(kind, tuple) else share
+        start += size
+        density = {"normal": _scipy_normal, "laplace": _scipy_laplace, "bernoulli": _scipy_bernoulli,
+                   "poisson": _scipy_poisson, "negative_binomial": _scipy_negative_binomial}  # fmt: skip
+        total[:, where] = density.get(kind, _scipy_categorical)(part, x[:, where], share)  # type: ignore[call-overload]
+    assert start == output.shape[1]
+    return total
+
+
+Case = tuple[Callable[[], Likelihood], Callable[[int], Tensor], Callable[..., Array]]
 CASES: dict[str, Case] = {
     "bernoulli": (Bernoulli, _unit, _scipy_bernoulli),
     "bernoulli-binarise": (lambda: Bernoulli(binarise=True), _grey, _scipy_bernoulli),
-    "normal-fixed": (lambda: _normal(0.4), _real, _scipy_normal),
-    "normal-shared": (lambda: _normal("shared"), _real, _scipy_normal),
-    "normal-per-feature": (lambda: _normal("per_feature"), _real, _scipy_normal),
-}
+    "normal-fixed": (lambda: Normal(0.4), _real, _scipy_normal),
+    "normal-shared": (lambda: _learned(Normal("shared")), _real, _scipy_normal),
+    "normal-per-feature": (lambda: _learned(Normal("per_feature", SHAPE)), _real, _scipy_normal),
+    "laplace-shared": (lambda: _learned(Laplace("shared")), _real, _scipy_laplace),
+    "laplace-per-feature": (lambda: _learned(Laplace("per_feature", SHAPE)), _real, _scipy_laplace),
+    "categorical": (lambda: Categorical(4), _codes, _scipy_categorical),
+    "discretised-logistic": (DiscretisedLogistic, _bytes, _scipy_logistic),
+    "poisson": (Poisson, _counts, _scipy_poisson),
+    "negative-binomial": (lambda: _learned(NegativeBinomial(SHAPE)), _counts, _scipy_negative_binomial),
+    "negative-binomial-library": (
+        lambda: _learned(NegativeBinomial(SHAPE, library=20.0)), _counts, _scipy_negative_binomial,
+    ),
+    "mixed": (lambda: _learned(Mixed(COLUMNS)), _table, _scipy_mixed),
+}  # fmt: skip
+GAPPED = [name for name in CASES if name != "negative-binomial-library"]
 
 
 @pytest.fixture(params=CASES)
-def case(request: pytest.FixtureRequest) -> tuple[Likelihood, Callable[[int], Tensor], Callable[..., np.ndarray]]:
+def case(request: pytest.FixtureRequest) -> tuple[Likelihood, Callable[[int], Tensor], Callable[..., Array]]:
     torch.manual_seed(0)
     make, draw, density = CASES[request.param]
     return make(), draw, density
+
+
+def _output(likelihood: Likelihood, x: Tensor, **options: object) -> Tensor:
+    return torch.randn(len(x), *likelihood.output_shape(tuple(x.shape[1:])), **options)  # type: ignore[call-overload, no-any-return]
 
 
 def test_every_likelihood_has_a_case() -> None:
@@ -65,24 +159,79 @@ def test_every_likelihood_has_a_case() -> None:
 
 def test_log_prob_is_scipys_density(case) -> None:
     likelihood, draw, density = case
-    x, output = draw(5).double(), torch.randn(5, *SHAPE, dtype=torch.float64)
-    expected = density(likelihood, x.numpy(), output.numpy()).sum((1, 2))
+    x = draw(5).double()
+    output = _output(likelihood, x, dtype=torch.float64)
+    expected = density(likelihood, x.numpy(), output.numpy()).reshape(5, -1).sum(1)
     np.testing.assert_allclose(likelihood.log_prob(x, output).detach().numpy(), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", GAPPED)
+def test_a_gap_costs_nothing_and_is_seen_as_one(name: str) -> None:
+    make, draw, density = CASES[name]
+    likelihood = _with_gaps(make())
+    x = draw(5).double()
+    output = _output(likelihood, x, dtype=torch.float64).requires_grad_()
+    gone = torch.rand(x.shape) < 0.4
+    holed = x.masked_fill(gone, torch.nan)
+    likelihood.check(holed)
+    nats = likelihood.log_prob(holed, output)
+    expected = np.where(gone, 0.0, density(likelihood, x.numpy(), output.detach().numpy()))
+    np.testing.assert_allclose(nats.detach().numpy(), expected.reshape(5, -1).sum(1), rtol=1e-6)
+    nats.sum().backward()
+    assert torch.isfinite(output.grad).all()
+    seen = likelihood.embed(holed)
+    assert seen.shape[1:] == likelihood.input_shape(tuple(x.shape[1:])) and torch.isfinite(seen).all()
+    filled = likelihood.embed(torch.where(gone, torch.zeros_like(x), x))
+    assert not torch.equal(seen, filled)  # a gap is not a zero
+    again = type(likelihood)(**likelihood.settings())
+    assert again.missing
+
+
+def _with_gaps(likelihood: Likelihood) -> Likelihood:
+    torch.manual_seed(1)
+    return _learned(type(likelihood)(**{**likelihood.settings(), "missing": True}))
+
+
+def test_a_library_size_has_no_gaps() -> None:
+    with pytest.raises(ModelError, match="library=None"):
+        NegativeBinomial(SHAPE, library=5.0, missing=True)
+
+
+def test_what_the_encoder_sees_has_the_shape_that_was_said(case) -> None:
+    likelihood, draw, _ = case
+    x = draw(5)
+    assert likelihood.embed(x).shape == (5, *likelihood.input_shape(tuple(x.shape[1:])))
+
+
 def test_samples_have_the_mean(case, generator: torch.Generator) -> None:
-    likelihood, _, _ = case
-    output = torch.randn(1, *SHAPE)
-    draws = likelihood.sample(output.expand(20000, *SHAPE), generator).detach()
-    error = (draws.mean(0) - likelihood.mean(output)[0]).abs()
-    assert (error < 5 * draws.std(0) / 20000**0.5).all()
+    likelihood, draw, _ = case
+    output = 3 * _output(likelihood, draw(1)) if "ategor" in str(likelihood) else _output(likelihood, draw(1))
+    draws = likelihood.sample(output.expand(20000, *output.shape[1:]), generator).detach()
+    assert draws.shape[1:] == draw(1).shape[1:]
+    likelihood.check(draws)
+    mean = likelihood.mean(output)[0]
+    step = 1 / 255 if isinstance(likelihood, DiscretisedLogistic) else 0.0  # its mean is that before rounding
+    error = (draws.mean(0) - mean).abs() <= 5 * draws.std(0) / 20000**0.5 + step / 2
+    if isinstance(likelihood, Categorical):
+        error = draws.mode(0).values == mean
+    if isinstance(likelihood, Mixed):
+        codes = torch.tensor([isinstance(kind, int) for kind in COLUMNS])
+        error = torch.where(codes, draws.mode(0).values == mean, error)
+    assert error.all()
+
+
+def test_categories_are_drawn_as_often_as_they_are_likely(generator: torch.Generator) -> None:
+    logits = torch.tensor([[[0.0], [1.0], [-1.0]]])
+    drawn = Categorical(3).sample(logits.expand(20000, 3, 1), generator).long().flatten()
+    torch.testing.assert_close(torch.bincount(drawn) / 20000, logits.flatten().softmax(0), atol=0.02, rtol=0)
 
 
 def test_extreme_outputs_stay_finite_with_finite_gradients(case) -> None:
     likelihood, draw, _ = case
     for value in (-1e4, 1e4):
-        output = torch.full((2, *SHAPE), value, requires_grad=True)
-        nats = likelihood.log_prob(draw(2), output)
+        x = draw(2)
+        output = torch.full_like(_output(likelihood, x), value).requires_grad_()
+        nats = likelihood.log_prob(x, output)
         nats.sum().backward()
         assert torch.isfinite(nats).all()
         assert torch.isfinite(output.grad).all()
@@ -90,15 +239,57 @@ def test_extreme_outputs_stay_finite_with_finite_gradients(case) -> None:
 
 def test_settings_make_it_again(case) -> None:
     likelihood, draw, _ = case
-    again = type(likelihood)(**likelihood.settings())
+    again = type(likelihood)(**json.loads(json.dumps(likelihood.settings())))
     again.load_state_dict(likelihood.state_dict())
-    x, output = draw(3), torch.randn(3, *SHAPE)
+    x = draw(3)
+    output = _output(likelihood, x)
     assert torch.equal(again.log_prob(x, output), likelihood.log_prob(x, output))
+
+
+def test_it_is_made_for_data_that_it_then_accepts(case) -> None:
+    likelihood, draw, _ = case
+    x = draw(50)
+    made = type(likelihood).for_data(x)
+    made.check(x)
+    assert torch.isfinite(made.log_prob(x, _output(made, x))).all()
 
 
 def test_its_own_domain_passes_the_check(case) -> None:
     likelihood, draw, _ = case
     likelihood.check(draw(4))
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "value", "match"),
+    [
+        (Categorical(3), 3.0, "coded 0 to 2; got 3"),
+        (Categorical(3), 0.5, "got 0.5"),
+        (DiscretisedLogistic(), 0.5, "steps of 1/255"),
+        (DiscretisedLogistic(), 2.0, "uint8"),
+        (Poisson(), -1.0, "whole numbers from 0"),
+        (NegativeBinomial((1,)), 1.5, "raw counts"),
+        (Mixed(["poisson"]), 1.5, "raw counts"),
+    ],
+)
+def test_values_outside_the_domain_are_named(likelihood: Likelihood, value: float, match: str) -> None:
+    with pytest.raises(DataError, match=match):
+        likelihood.check(torch.tensor([[value]]))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: Categorical(1), "at least 2 categories"),
+        (lambda: DiscretisedLogistic(1), "at least 2 levels"),
+        (lambda: NegativeBinomial((2,), library=0.0), "above 0"),
+        (lambda: Mixed([]), "at least one column"),
+        (lambda: Mixed(["norml"]), "Did you mean 'normal'"),
+        (lambda: Mixed(["normal"]).output_shape((2,)), "1 columns"),
+    ],
+)
+def test_arguments_that_make_no_sense(make: Callable[[], object], match: str) -> None:
+    with pytest.raises(ModelError, match=match):
+        make()
 
 
 def test_bernoulli_refuses_values_outside_the_unit_interval() -> None:
@@ -113,7 +304,7 @@ def test_a_learned_scale_stays_above_the_floor() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scale", "match"), [("shard", "Did you mean 'shared'"), ("per_feature", "`shape`"), (0.0, "positive")]
+    ("scale", "match"), [("shard", "Did you mean 'shared'"), ("per_feature", "`shape`"), (0.0, "positive scale")]
 )
 def test_scales_that_make_no_sense(scale: float | str, match: str) -> None:
     with pytest.raises(ModelError, match=match):

@@ -1,4 +1,4 @@
-"""Residual convolutional networks for images of any size, (H, W) or (C, H, W).
+"""Residual convolutional networks for images of any size, (H, W) or (C, H, W), or several numbers for each, (P, C, H, W).
 
 Weights lie channels last, which is faster. Only the first layer of each has a bias before its normalisation: without
 one the input's scale would be lost, with more they would be redundant.
@@ -6,6 +6,7 @@ one the input's scale would be lost, with more they would be redundant.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -18,7 +19,8 @@ RESIDUAL_UP_TO = 4
 def conv_encoder(shape: tuple[int, ...], width: int) -> nn.Module:
     """(N, *shape) to features (N, 8 width): shrink the image to 4 x 4, then one full layer."""
     channels, sizes, widths = _plan(shape, width)
-    layers: list[nn.Module] = [] if len(shape) == 3 else [nn.Unflatten(1, (1, shape[0]))]
+    layers: list[nn.Module] = [nn.Flatten(1, 2)] if len(shape) == 4 else []
+    layers += [nn.Unflatten(1, (1, shape[0]))] if len(shape) == 2 else []
     for (before, after), (larger, size) in zip(pairwise([channels, *widths]), pairwise(sizes), strict=True):
         # 3 x 3 by steps of 2, or 7 x 7 by steps of 4 over the pixels of a large image.
         kernel, stride = (3, 2) if _step(larger) == 2 else (7, 4)
@@ -47,6 +49,8 @@ def conv_decoder(shape: tuple[int, ...], width: int, code_dim: int) -> nn.Module
     layers += [nn.ConvTranspose2d(widths[0], channels, 2 * step, step, step // 2), Crop(sizes[0])]
     if len(shape) == 2:
         layers.append(nn.Flatten(1, 2))
+    if len(shape) == 4:
+        layers.append(nn.Unflatten(1, shape[:2]))
     network: nn.Module = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
@@ -80,7 +84,7 @@ class Crop(nn.Module):
 
 def _plan(shape: tuple[int, ...], width: int) -> tuple[int, list[tuple[int, int]], list[int]]:
     """Channels of the image, its size after each stage (the whole image first), the width of each stage."""
-    channels = shape[0] if len(shape) == 3 else 1
+    channels = math.prod(shape[:-2])
     height, breadth = shape[-2:]
     sizes = [(height, breadth)]
     while len(sizes) < 2 or max(sizes[-1]) > 4:

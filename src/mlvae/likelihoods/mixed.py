@@ -1,0 +1,120 @@
+"""Tables whose columns are of different kinds: each column its own likelihood."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from mlvae.errors import ModelError, nearest
+from mlvae.likelihoods.base import Features, Likelihood, has_gaps
+from mlvae.likelihoods.bernoulli import Bernoulli
+from mlvae.likelihoods.categories import Categorical
+from mlvae.likelihoods.counts import NegativeBinomial, Poisson
+from mlvae.likelihoods.location import Laplace, Normal
+
+KINDS = ("normal", "laplace", "bernoulli", "poisson", "negative_binomial", "categorical")
+
+
+class Mixed(Likelihood):
+    """Each feature of a vector has a likelihood of its own.
+
+    Args:
+        columns: for each of the F features "normal", "laplace" (each with a learned scale), "bernoulli", "poisson",
+            "negative_binomial", or the number of categories of a categorical one.
+        missing: NaN means "not observed".
+
+    Example:
+        >>> mixed = Mixed(["normal", 3, "bernoulli"])
+        >>> mixed.output_shape((3,)), mixed.input_shape((3,))        # a location, three logits, one logit
+        ((5,), (5,))
+    """
+
+    def __init__(self, columns: Sequence[str | int], missing: bool = False) -> None:
+        super().__init__()
+        self.missing = missing
+        self.columns = list(columns)
+        places: dict[str, list[int]] = {}
+        for place, kind in enumerate(self.columns):
+            if isinstance(kind, str) and kind not in KINDS[:-1]:
+                raise ModelError(
+                    f"Expected a likelihood of one column, or a number of categories; got {kind!r}."
+                    f" {nearest(kind, KINDS[:-1])}"
+                )
+            # Columns of one kind share a module; categories differ in number, so each has its own.
+            places.setdefault(kind if isinstance(kind, str) else f"categorical_{place}", []).append(place)
+        if not places:
+            raise ModelError("Expected at least one column; got none.")
+        self.places = list(places.values())
+        self.parts = nn.ModuleDict({name: self._part(name, where) for name, where in places.items()})
+        self.sizes = [math.prod(self._of(part).output_shape((len(where),))) for part, where in self._pairs()]
+
+    @classmethod
+    def for_data(cls, x: Tensor) -> Self:
+        return cls(["normal"] * x.shape[1], missing=has_gaps(x))
+
+    def _part(self, name: str, where: list[int]) -> Features:
+        shape = (len(where),)
+        if name.startswith("categorical"):
+            return Categorical(int(self.columns[where[0]]), missing=self.missing)
+        if name == "negative_binomial":
+            return NegativeBinomial(shape, missing=self.missing)
+        if name in ("normal", "laplace"):
+            return {"normal": Normal, "laplace": Laplace}[name]("per_feature", shape, missing=self.missing)
+        return {"bernoulli": Bernoulli, "poisson": Poisson}[name](missing=self.missing)
+
+    def _pairs(self) -> list[tuple[nn.Module, list[int]]]:
+        return list(zip(self.parts.values(), self.places, strict=True))
+
+    @staticmethod
+    def _of(part: nn.Module) -> Features:
+        assert isinstance(part, Features)
+        return part
+
+    def _shares(self, output: Tensor) -> list[tuple[Features, list[int], Tensor]]:
+        """Each part, the columns it stands for, and its share of the decoder's output."""
+        result = []
+        for (module, where), share in zip(self._pairs(), output.split(self.sizes, 1), strict=True):
+            part = self._of(module)
+            result.append((part, where, share.unflatten(1, part.output_shape((len(where),)))))
+        return result
+
+    def check(self, x: Tensor) -> None:
+        for part, where in self._pairs():
+            self._of(part).check(x[:, where])
+
+    def input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._fits(shape)
+        return (sum(math.prod(self._of(part).input_shape((len(where),))) for part, where in self._pairs()),)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return torch.cat([self._of(part).embed(x[:, where]).flatten(1) for part, where in self._pairs()], 1)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._fits(shape)
+        return (sum(self.sizes),)
+
+    def _fits(self, shape: tuple[int, ...]) -> None:
+        if shape != (len(self.columns),):
+            raise ModelError(f"Expected observations of {len(self.columns)} columns; got the shape {shape}.")
+
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
+        parts = [part.log_prob(x[:, where], share) for part, where, share in self._shares(output)]
+        return torch.stack(parts).sum(0)
+
+    def mean(self, output: Tensor) -> Tensor:
+        return self._gathered([part.mean(share) for part, _, share in self._shares(output)])
+
+    def sample(self, output: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self._gathered([part.sample(share, generator) for part, _, share in self._shares(output)])
+
+    def _gathered(self, values: list[Tensor]) -> Tensor:
+        """Parts in the order of the columns."""
+        order = [place for where in self.places for place in where]
+        return torch.cat(values, 1)[:, torch.tensor(order).argsort()]
+
+    def settings(self) -> dict[str, Any]:
+        return {"columns": self.columns, **({"missing": True} if self.missing else {})}
