@@ -24,6 +24,8 @@ class GroupBatch:
         ids: for the same levels, (N,) int64, the group in the data set. Two sub-groups of a batch may come from one.
         totals: for the same levels, (N,) the size in the data set of each observation's group; needed only by the
             subsampling option of the objective.
+        covariates: (N, C) numbers known beside each observation, as `MLVAE.covariates` makes them; None where the
+            model takes none.
 
     Example:
         >>> batch = GroupBatch.of(torch.rand(4, 8, 8), {"content": ["ann", "bob", "ann", "bob"]})
@@ -35,15 +37,17 @@ class GroupBatch:
     groupings: Mapping[str, Grouping] = field(default_factory=dict)
     ids: Mapping[str, Tensor] = field(default_factory=dict)
     totals: Mapping[str, Tensor] = field(default_factory=dict)
+    covariates: Tensor | None = None
 
     @classmethod
-    def of(cls, x: Tensor, groups: Mapping[str, Any]) -> GroupBatch:
+    def of(cls, x: Tensor, groups: Mapping[str, Any], covariates: Tensor | None = None) -> GroupBatch:
         """A batch from one array of group labels (N,) for each level that shares a latent."""
         groupings = {
             name: Grouping.from_ids(ids if isinstance(ids, Tensor) else np.asarray(ids)).to(x.device)
             for name, ids in groups.items()
         }
-        return cls(x, groupings, {name: grouping.index for name, grouping in groupings.items()})
+        ids = {name: grouping.index for name, grouping in groupings.items()}
+        return cls(x, groupings, ids, covariates=covariates)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -60,4 +64,5 @@ class GroupBatch:
             {name: grouping.to(device) for name, grouping in self.groupings.items()},
             {name: ids.to(device) for name, ids in self.ids.items()},
             {name: totals.to(device) for name, totals in self.totals.items()},
+            None if self.covariates is None else self.covariates.to(device),
         )

@@ -70,7 +70,7 @@ def importance_weighted_bound(
                 f"Expected the shared level {level.name!r} to be given shared levels only; got {own}, which are each"
                 " observation's own, so that the group's bound does not factorise. Drop them from `given`."
             )
-    features = model.encoder(batch.x)
+    features = model.features(batch.x, batch.covariates)
     components = _components(model, batch)
     # Without a shared level there is nothing to draw K times.
     total = content_samples if batch.groupings else 1
@@ -115,7 +115,8 @@ def _log_weights(
         codes[level.name], ratio = _drawn(votes, level.readout, generator)
         own = own + ratio
     x = batch.x.repeat_interleave(m, 0).repeat(k, *[1] * (batch.x.ndim - 1))
-    own = own + model.likelihood.log_prob(x, model.decode(codes))
+    known = None if batch.covariates is None else batch.covariates.repeat_interleave(m, 0).repeat(k, 1)
+    own = own + model.likelihood.log_prob(x, model.decode(codes, known))
     members = own.reshape(k, n, m).logsumexp(2) - math.log(m)
     return log_weight + components.sum(members.T).T
 

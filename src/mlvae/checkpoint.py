@@ -20,6 +20,7 @@ from mlvae.errors import CheckpointError
 from mlvae.levels import Level
 from mlvae.likelihoods import LIKELIHOODS, Likelihood
 from mlvae.model import MLVAE
+from mlvae.schema import Schema
 
 SCHEMA = 1
 """Raised when a file of before can no longer be read as it is."""
@@ -87,6 +88,7 @@ def describe(model: MLVAE) -> dict[str, Any]:
         "likelihood": kind,
         "likelihood_settings": model.likelihood.settings(),
         "replaced": model.replaced,
+        **({"schema": schema} if (schema := model.schema.description()) else {}),
     }
 
 
@@ -104,7 +106,8 @@ def rebuild(about: Mapping[str, Any], path: Path, modules: Mapping[str, Any]) ->
     if "likelihood" not in given:
         given["likelihood"] = LIKELIHOODS[about["likelihood"]](**about["likelihood_settings"])
     levels = [_level(saved) for saved in about["levels"]]
-    return MLVAE(about["shape"], levels, network=about["network"], width=about["width"], **given)
+    schema = Schema.from_description(about.get("schema", {}))
+    return MLVAE(about["shape"], levels, network=about["network"], width=about["width"], schema=schema, **given)
 
 
 def _level(saved: Mapping[str, Any]) -> Level:

@@ -18,6 +18,7 @@ from mlvae.evidence import READOUTS, Evidence
 from mlvae.group_evidence import GroupEvidence
 from mlvae.grouping import Grouping
 from mlvae.normal import Normal
+from mlvae.schema import Covariates
 
 if TYPE_CHECKING:
     from mlvae.model import MLVAE
@@ -30,7 +31,7 @@ Groups = Array | Sequence[Any] | Mapping[str, Any] | None
 
 
 @torch.no_grad()
-def evidence(model: MLVAE, x: Array, groups: Groups = None) -> GroupEvidence:
+def evidence(model: MLVAE, x: Array, groups: Groups = None, covariates: Covariates = None) -> GroupEvidence:
     """The evidence that observations hold about their groups, seen in training or not.
 
     Args:
@@ -38,6 +39,7 @@ def evidence(model: MLVAE, x: Array, groups: Groups = None) -> GroupEvidence:
         x: (N, *shape), as raw data or tensors.
         groups: None takes all rows as one group; (N,) labels, or such labels for each shared level by name, return the
             evidence of each group, in the labels' sorted order.
+        covariates: what is known of each observation, by name, where the model was trained with covariates.
 
     Returns:
         Evidence on every shared level. It adds: ``evidence(a) + evidence(b)`` is the evidence of both. The
@@ -47,23 +49,26 @@ def evidence(model: MLVAE, x: Array, groups: Groups = None) -> GroupEvidence:
         ModelError: the model has no shared level.
         DataError: ``x`` or ``groups`` of another shape.
     """
-    x = torch.as_tensor(x)
+    x = _rows(x)
     labels = _labels(model, x, groups)
     return GroupEvidence(
-        {name: level_votes.sum(grouping) for name, (level_votes, grouping) in votes(model, x, groups).items()},
+        {name: level_votes.sum(grouping) for name, (level_votes, grouping) in votes(model, x, groups, covariates).items()},
         {level.name: level.readout for level in model.group_levels},
         {name: None if value is None else np.unique(value) for name, value in labels.items()},
     )
 
 
 @torch.no_grad()
-def votes(model: MLVAE, x: Array, groups: Groups = None) -> dict[str, tuple[Evidence, Grouping]]:
+def votes(
+    model: MLVAE, x: Array, groups: Groups = None, covariates: Covariates = None
+) -> dict[str, tuple[Evidence, Grouping]]:
     """Each observation's vote on every shared level, in float64 on the CPU, and the groups that they are votes on.
 
     Args:
         model: a model with at least one shared level.
         x: (N, *shape).
         groups: as for `evidence`.
+        covariates: likewise.
 
     Raises:
         ModelError: the model has no shared level.
@@ -71,9 +76,9 @@ def votes(model: MLVAE, x: Array, groups: Groups = None) -> dict[str, tuple[Evid
     """
     if not model.group_levels:
         raise ModelError("Expected a model with a level that groups share; this one has none (a plain VAE).")
-    x = torch.as_tensor(x)
+    x = _rows(x)
     labels = _labels(model, x, groups)
-    features = _features(model, x)
+    features = _features(model, x, covariates)
     cast: dict[str, tuple[Evidence, Grouping]] = {}
     means: dict[str, Tensor] = {}
     for level in model.group_levels:
@@ -86,7 +91,7 @@ def votes(model: MLVAE, x: Array, groups: Groups = None) -> dict[str, tuple[Evid
 
 
 @torch.no_grad()
-def codes(model: MLVAE, x: Array, groups: Groups = None) -> dict[str, Normal]:
+def codes(model: MLVAE, x: Array, groups: Groups = None, covariates: Covariates = None) -> dict[str, Normal]:
     """The posterior of every level's code for each observation.
 
     Args:
@@ -94,14 +99,15 @@ def codes(model: MLVAE, x: Array, groups: Groups = None) -> dict[str, Normal]:
         x: (N, *shape).
         groups: None understands each observation alone (strategy 1); labels, as for `evidence`, by its group's summed
             evidence (strategy 2).
+        covariates: what is known of each observation, by name, where the model was trained with covariates.
 
     Returns:
         For each level by name, a Normal of N rows. A level given coarser ones is given their posterior means.
     """
-    x = torch.as_tensor(x)
+    x = _rows(x)
     labels = {} if groups is None else _labels(model, x, groups)
     groupings = {name: Grouping.from_ids(value).to(model.device) for name, value in labels.items() if value is not None}
-    features = _features(model, x)
+    features = _features(model, x, covariates)
     posteriors: dict[str, Normal] = {}
     for level in model.levels:
         grouping = groupings.get(level.name)
@@ -113,23 +119,58 @@ def codes(model: MLVAE, x: Array, groups: Groups = None) -> dict[str, Normal]:
 
 
 @torch.no_grad()
-def pictures(model: MLVAE, codes: Mapping[str, Tensor]) -> Tensor:
-    """What the model expects to see for codes (N, D) of every level: the likelihood's mean, (N, *shape)."""
+def pictures(model: MLVAE, codes: Mapping[str, Tensor], covariates: Covariates = None) -> Tensor:
+    """What the model expects to see for codes (N, D) of every level: the likelihood's mean, (N, *shape).
+
+    On the scale that the model sees, as all that is made here: `MLVAE.restore` brings a table back to its own units.
+    """
     with _Evaluating(model):
         n = len(next(iter(codes.values())))
-        parts = [
-            model.likelihood.mean(model.decode({name: code[start : start + CHUNK] for name, code in codes.items()}))
-            for start in range(0, n, CHUNK)
-        ]
+        known = model.covariates(covariates, n)
+        parts = []
+        for start in range(0, n, CHUNK):
+            rows = slice(start, start + CHUNK)
+            output = model.decode(
+                {name: code[rows] for name, code in codes.items()}, None if known is None else known[rows]
+            )
+            parts.append(model.likelihood.mean(output))
     return torch.cat(parts)
 
 
-def reconstruct(model: MLVAE, x: Array, groups: Groups = None) -> Tensor:
-    """Each observation through its own codes, or through its group's where ``groups`` are given: (N, *shape)."""
-    return pictures(model, {name: code.mean for name, code in codes(model, x, groups).items()})
+def reconstruct(
+    model: MLVAE,
+    x: Array,
+    groups: Groups = None,
+    covariates: Covariates = None,
+    instead: Mapping[str, Any] | None = None,
+) -> Tensor:
+    """Each observation through its own codes, or through its group's where ``groups`` are given: (N, *shape).
+
+    Args:
+        model: any number of levels.
+        x: (N, *shape).
+        groups: as for `codes`.
+        covariates: what is known of each observation, by name, where the model was trained with covariates.
+        instead: covariates to decode with in place of those: what the observation would be in another site, ``{"site": "B"}``.
+    """
+    means = {name: code.mean for name, code in codes(model, x, groups, covariates).items()}
+    if instead is not None:
+        unknown = [name for name in instead if name not in {feature.name for feature in model.schema.covariates}]
+        if unknown or isinstance(covariates, Tensor):
+            raise ModelError(
+                f"Expected `instead` to name covariates of this model, and `covariates` by name; got {unknown}."
+            )
+        covariates = {**(covariates or {}), **instead}
+    return pictures(model, means, covariates)
 
 
-def swap(model: MLVAE, a: Array, b: Array, levels: Sequence[str] | None = None) -> Tensor:
+def swap(
+    model: MLVAE,
+    a: Array,
+    b: Array,
+    levels: Sequence[str] | None = None,
+    covariates: tuple[Covariates, Covariates] = (None, None),
+) -> Tensor:
     """The observations of ``b`` with the content of ``a``: row i shows what a_i is, in the manner of b_i.
 
     Args:
@@ -137,15 +178,16 @@ def swap(model: MLVAE, a: Array, b: Array, levels: Sequence[str] | None = None) 
         a: (N, *shape), which give the codes of ``levels``.
         b: (N, *shape), which give the others; a finer level that is given a coarser one sees its own.
         levels: names; None takes every shared level.
+        covariates: of ``a`` and of ``b``, where the model was trained with some; what is made has those of ``b``.
 
     Returns:
         (N, *shape).
     """
     taken = _chosen(model, levels)
-    giver, keeper = codes(model, a), codes(model, b)
+    giver, keeper = codes(model, a, None, covariates[0]), codes(model, b, None, covariates[1])
     if len(torch.as_tensor(a)) != len(torch.as_tensor(b)):
         raise DataError(f"Expected as many observations in `a` as in `b`; got {len(a)} and {len(b)}. Pair them.")
-    return pictures(model, {name: (giver if name in taken else keeper)[name].mean for name in keeper})
+    return pictures(model, {name: (giver if name in taken else keeper)[name].mean for name in keeper}, covariates[1])
 
 
 def interpolate(model: MLVAE, a: Array, b: Array, steps: int = 8, levels: Sequence[str] | None = None) -> Tensor:
@@ -176,13 +218,16 @@ def interpolate(model: MLVAE, a: Array, b: Array, steps: int = 8, levels: Sequen
     return rows
 
 
-def generate(model: MLVAE, n: int = 1, *, seed: int | None = None, **fixed: Array) -> Tensor:
+def generate(
+    model: MLVAE, n: int = 1, *, seed: int | None = None, covariates: Covariates = None, **fixed: Array
+) -> Tensor:
     """New observations: codes from the prior, but for the levels that are given.
 
     Args:
         model: any number of levels.
         n: how many.
         seed: of the codes; None draws from torch's own generator.
+        covariates: one value for all, or n, of each by name, where the model was trained with covariates.
         fixed: for levels by name, a code (D,), (1, D) or (n, D): ``content=person.mean``.
 
     Returns:
@@ -204,18 +249,24 @@ def generate(model: MLVAE, n: int = 1, *, seed: int | None = None, **fixed: Arra
             drawn[level.name] = code.expand(n, level.dim)
         else:
             drawn[level.name] = torch.randn(n, level.dim, generator=generator).to(like)
-    return pictures(model, drawn)
+    return pictures(model, drawn, covariates)
+
+
+def _rows(x: Array) -> Tensor:
+    """Tensors and rows on disk as they are; anything else as a tensor."""
+    return x if hasattr(x, "numel") else torch.as_tensor(x)
 
 
 @torch.no_grad()
-def _features(model: MLVAE, x: Tensor) -> Tensor:
+def _features(model: MLVAE, x: Tensor, covariates: Covariates) -> Tensor:
     """The encoder's output for all rows, a chunk at a time, each checked."""
+    known = model.covariates(covariates, len(x))
     with _Evaluating(model):
         parts = []
         for start in range(0, max(len(x), 1), CHUNK):
             chunk = model.prepare(x[start : start + CHUNK])
             model.check(chunk)
-            parts.append(model.encoder(chunk))
+            parts.append(model.features(chunk, None if known is None else known[start : start + CHUNK]))
     return torch.cat(parts)
 
 

@@ -23,22 +23,20 @@ from mlvae.batch import GroupBatch
 from mlvae.errors import DataError, ModelError, nearest
 from mlvae.evidence import READOUTS, Evidence
 from mlvae.levels import Level, checked
-from mlvae.likelihoods import LIKELIHOODS, Likelihood
+from mlvae.likelihoods import LIKELIHOODS, Likelihood, Mixed
 from mlvae.likelihoods import Normal as NormalLikelihood
-from mlvae.networks import NETWORKS, default_network
+from mlvae.networks import NETWORKS, beside, default_network, joined
 from mlvae.normal import Normal
+from mlvae.schema import Covariates, Schema
 
 if TYPE_CHECKING:
     from mlvae.data import GroupedData
 
 SEEN = 10_000
-"""Observations that a model made for data looks at."""
+"""Observations that a likelihood made for data looks at."""
 
-GREY = 0.2
-"""Pixels whose mean distance from the nearer of 0 and 1 is larger are grey: there Bernoulli hardly pays for detail."""
-
-GREY_SCALE = 0.25
-"""Their standard deviation. A learned one makes an image worth thousands of nats, beside which no penalty counts."""
+FITTED = 200_000
+"""Observations, evenly spaced, that scales and known categories of a table are fitted on."""
 
 LOG_PRECISION_BOUND = math.log(1e4)
 """One vote's precision lies between 1e-4 and 1e4, approached smoothly: never zero, never infinite."""
@@ -63,8 +61,10 @@ class MLVAE(nn.Module):
         network: "mlp", "conv", or None to choose from the shape.
         width: of the network; None takes the network's own.
         likelihood: "bernoulli", "normal", or a `Likelihood`.
-        encoder: any module from (N, *shape) to (N, F), in place of the network's.
-        decoder: any module from (N, ΣD) to (N, *shape), in place of the network's.
+        encoder: any module from (N, *shape), or what the likelihood shows it of an observation, to (N, F), in place of
+            the network's.
+        decoder: any module from (N, ΣD + C) to the likelihood's (N, *output_shape), in place of the network's.
+        schema: how rows become observations, and which covariates (C numbers) encoder and decoder are given; fitted.
 
     Raises:
         ModelError: levels, network or likelihood do not fit together.
@@ -88,9 +88,12 @@ class MLVAE(nn.Module):
         likelihood: str | Likelihood = "bernoulli",
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
+        schema: Schema | None = None,
     ) -> None:
         super().__init__()
         self.shape = tuple(int(s) for s in shape)
+        self.schema = schema or Schema()
+        self.likelihood = _likelihood(likelihood)
         self.levels = checked(levels)
         self.network = network or default_network(self.shape)
         if self.network not in NETWORKS:
@@ -99,8 +102,10 @@ class MLVAE(nn.Module):
         self.width = width or pair.width
         self.replaced = {"encoder": encoder is not None, "decoder": decoder is not None}
 
-        self.encoder = encoder or pair.encoder(self.shape, self.width)
-        features = _features(self.encoder, self.shape)
+        known = self.schema.covariate_dim
+        seen = beside(self.likelihood.input_shape(self.shape), known)
+        self.encoder = encoder or pair.encoder(seen, self.width)
+        features = _features(self.encoder, seen)
         dims = {level.name: level.dim for level in self.levels}
         self.heads = nn.ModuleDict(
             {
@@ -110,8 +115,8 @@ class MLVAE(nn.Module):
         )
         for level in self.levels:
             self.register_buffer(f"temperature_{level.name}", torch.ones(level.dim))
-        self.decoder = decoder or pair.decoder(self.shape, self.width, sum(dims.values()))
-        self.likelihood = _likelihood(likelihood)
+        made = self.likelihood.output_shape(self.shape)
+        self.decoder = decoder or pair.decoder(made, self.width, sum(dims.values()) + known)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Weights from before there were temperatures have none: theirs are one."""
@@ -133,17 +138,18 @@ class MLVAE(nn.Module):
         """The two-level model for a data set: ``content`` shared by its groups, ``style`` an observation's own.
 
         Without another word the likelihood is, for data in [0, 1] (and for uint8, which is scaled to it), Bernoulli
-        where most values lie near the ends and Normal with a scale of 0.25 where they are grey, and for the rest Normal
-        with one learned scale. ``content_dim=0`` leaves only style: a plain VAE.
+        where most values lie near the ends and Normal with a scale of 0.25 where they are grey, for a table's columns
+        each column's own (see `likelihood_for`), and for the rest Normal with one learned scale. ``content_dim=0``
+        leaves only style: a plain VAE.
         """
-        if "likelihood" not in options:
-            options["likelihood"] = _suited(data.x)
-        if options["likelihood"] == "normal":
-            spread = data.x[:SEEN].float().std().item() / (255 if data.x.dtype == torch.uint8 else 1)
-            options["likelihood"] = NormalLikelihood("shared", start=max(spread, 2 * NormalLikelihood.SMALLEST))
+        schema = data.schema.fitted(data.sample(FITTED), data.columns)
+        chosen = options.pop("likelihood", None)
+        if not isinstance(chosen, Likelihood):
+            chosen = likelihood_for(data.sample(SEEN), schema, chosen)
         content = [Level("content", content_dim, by=data.by, readout=readout)] if content_dim else []
         given = ("content",) if style_given_content and content else ()
-        return cls(data.shape, [*content, Level("style", style_dim, readout=readout, given=given)], **options)
+        levels = [*content, Level("style", style_dim, readout=readout, given=given)]
+        return cls(data.shape, levels, likelihood=chosen, schema=schema, **options)
 
     def level(self, name: str) -> Level:
         """The level of that name.
@@ -180,14 +186,32 @@ class MLVAE(nn.Module):
             )
         dtype = next(self.parameters()).dtype
         x = x.to(self.device)
-        return x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
+        x = x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
+        return self.schema.apply(x)
+
+    def restore(self, x: Tensor) -> Tensor:
+        """What `prepare` did, taken back: numbers of a table in their own units, pictures in [0, 1] as they are.
+
+        Args:
+            x: (N, *shape), as `generate`, `reconstruct` and the like return it.
+        """
+        return self.schema.restore(x)
 
     def check(self, x: Tensor) -> None:
-        """Raises DataError where prepared observations are not finite or outside the likelihood's domain."""
-        finite = torch.isfinite(x).flatten(1).all(1)
+        """Raises DataError where prepared observations are not finite or outside the likelihood's domain.
+
+        NaN is fine where the likelihood knows gaps.
+        """
+        finite = torch.isfinite(x)
+        if self.likelihood.missing:
+            finite |= torch.isnan(x)
         if not finite.all():
-            row = int((~finite).nonzero()[0])
-            raise DataError(f"Expected finite numbers; row {row} of `x` has NaN or infinity. Clean or drop it.")
+            row, *place = (~finite).nonzero()[0].tolist()
+            where = f", column {self.schema.features[place[0]].name!r}," if self.schema.features else ""
+            raise DataError(
+                f"Expected finite numbers; row {row} of `x`{where} has NaN or infinity. Clean or drop it, or train with a"
+                " likelihood that knows gaps (missing=True), as it is made for data that have some."
+            )
         self.likelihood.check(x)
 
     def votes(self, level: str, features: Tensor, given: Sequence[Tensor] = ()) -> Evidence:
@@ -227,7 +251,7 @@ class MLVAE(nn.Module):
                 ``held_out``, all but itself (itself where it is alone), drawn per observation.
             generator: of the noise.
         """
-        features = self.encoder(batch.x)
+        features = self.features(batch.x, batch.covariates)
         latents: dict[str, Latent] = {}
         for level in self.levels:
             grouping = batch.grouping(level.name)
@@ -245,10 +269,47 @@ class MLVAE(nn.Module):
             latents[level.name] = Latent(votes, total, posterior, sample)
         return latents
 
-    def decode(self, codes: Mapping[str, Tensor]) -> Tensor:
-        """The likelihood's output for codes (N, D) of every level: (N, *shape)."""
-        output: Tensor = self.decoder(torch.cat([codes[level.name] for level in self.levels], -1))
+    def decode(self, codes: Mapping[str, Tensor], covariates: Tensor | None = None) -> Tensor:
+        """The likelihood's output for codes (N, D) of every level and known covariates (N, C): (N, *output_shape)."""
+        parts = [codes[level.name] for level in self.levels]
+        if self.schema.covariates:
+            parts.append(self._known(covariates))
+        output: Tensor = self.decoder(torch.cat(parts, -1))
         return output
+
+    def features(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """The encoder's output (N, F) for prepared observations and known covariates (N, C)."""
+        seen = self.likelihood.embed(x)
+        if self.schema.covariates:
+            seen = joined(seen, self._known(covariates))
+        features: Tensor = self.encoder(seen)
+        return features
+
+    def covariates(self, columns: Covariates, n: int) -> Tensor | None:
+        """What encoder and decoder are told beside the observations, (N, C); None where the model takes no covariates.
+
+        Args:
+            columns: for each covariate by name (N,) values, or one value for all; further columns are passed over.
+                Or the numbers (N, C) themselves.
+            n: N.
+
+        Raises:
+            DataError: a covariate that the model was trained with is missing, or of another length.
+        """
+        if not self.schema.covariates:
+            return None
+        if not isinstance(columns, Tensor):
+            columns = self.schema.covariate_rows(columns or {}, n)
+        return columns.to(next(self.parameters()))
+
+    def _known(self, covariates: Tensor | None) -> Tensor:
+        if covariates is None:
+            names = ", ".join(repr(feature.name) for feature in self.schema.covariates)
+            raise DataError(
+                f"Expected the covariates that the model was trained with ({names}); got none."
+                " Pass covariates=data.columns."
+            )
+        return covariates
 
     # What a trained model is for: each is one function of inference.py, where it can be read.
     evidence = inference.evidence
@@ -258,13 +319,6 @@ class MLVAE(nn.Module):
     swap = inference.swap
     interpolate = inference.interpolate
     generate = inference.generate
-
-
-def _suited(x: Tensor) -> str | Likelihood:
-    seen = x[:SEEN].float() / 255 if x.dtype == torch.uint8 else x[:SEEN]
-    if x.dtype != torch.uint8 and not (x.min() >= 0 and x.max() <= 1):
-        return "normal"
-    return NormalLikelihood(GREY_SCALE) if torch.minimum(seen, 1 - seen).mean() > GREY else "bernoulli"
 
 
 def _features(encoder: nn.Module, shape: tuple[int, ...]) -> int:
@@ -284,6 +338,42 @@ def _features(encoder: nn.Module, shape: tuple[int, ...]) -> int:
 def _likelihood(likelihood: str | Likelihood) -> Likelihood:
     if isinstance(likelihood, Likelihood):
         return likelihood
+    try:
+        return _named(likelihood)()
+    except TypeError as error:
+        raise ModelError(
+            f"Expected a likelihood that needs no arguments; {likelihood!r} does. Pass the object, or use"
+            " MLVAE.for_data, which takes them from the data."
+        ) from error
+
+
+def _named(likelihood: str) -> type[Likelihood]:
     if likelihood not in LIKELIHOODS:
         raise ModelError(f"Expected a likelihood by name; got {likelihood!r}. {nearest(likelihood, LIKELIHOODS)}")
-    return LIKELIHOODS[likelihood]()
+    return LIKELIHOODS[likelihood]
+
+
+def likelihood_for(sample: Tensor, schema: Schema, name: str | None = None) -> Likelihood:
+    """A likelihood made for data: its sizes and starting values are theirs.
+
+    Args:
+        sample: (N, *shape) of the training part, as it was read.
+        schema: fitted; a table's columns say what they are.
+        name: of a likelihood; None chooses. A table of numbers gets Normal with a scale each, one of counts the negative
+            binomial with library size, any other `Mixed`. Categories are never without gaps: new data may have
+            words that training did not meet.
+    """
+    x = schema.apply(sample / 255 if sample.dtype == torch.uint8 else sample)
+    kinds = {feature.kind for feature in schema.features}
+    if name is not None and not (name == "mixed" and kinds):
+        return _named(name).for_data(x)
+    if kinds == {"count"} and name is None:
+        return LIKELIHOODS["negative_binomial"].for_data(x)
+    if kinds:
+        gaps = "category" in kinds or bool(torch.isnan(x).any())
+        if kinds == {"number"} and name is None:
+            return NormalLikelihood("per_feature", tuple(x.shape[1:]), missing=gaps)
+        return Mixed(schema.likelihood_columns(), missing=gaps)
+    values = x[~torch.isnan(x)]
+    unit = sample.dtype == torch.uint8 or bool(values.min() >= 0 and values.max() <= 1)
+    return LIKELIHOODS["bernoulli" if unit else "normal"].for_data(x)

@@ -222,7 +222,7 @@ def _at(weight: float | Ramp, progress: float) -> float:
 
 
 def _terms(model: MLVAE, batch: GroupBatch, latents: Mapping[str, Latent]) -> Terms:
-    output = model.decode({name: latent.sample for name, latent in latents.items()})
+    output = model.decode({name: latent.sample for name, latent in latents.items()}, batch.covariates)
     return Terms(
         model.likelihood.log_prob(batch.x, output),
         {name: latent.posterior.kl() for name, latent in latents.items()},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,9 @@ import torch
 from torch import Tensor
 
 from mlvae.errors import DataError, nearest
+
+Covariates = Mapping[str, Any] | Tensor | None
+"""Known covariates by name, or as the numbers that `Schema.covariate_rows` makes of them."""
 
 KINDS = ("number", "count", "binary", "category")
 
@@ -116,6 +120,30 @@ class Schema:
         )
         return replace(self, features=features, covariates=covariates)
 
+    @cached_property
+    def _scaling(self) -> tuple[Tensor, Tensor]:
+        means, scales = ([getattr(feature, name) for feature in self.features] for name in ("mean", "scale"))
+        return torch.tensor(means, dtype=torch.float64), torch.tensor(scales, dtype=torch.float64)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Floats (N, F) as the likelihood takes them: numbers standardised, categories that training did not see as gaps."""
+        if not self.features:
+            return x
+        mean, scale = self._scaling
+        x = (x - mean.to(x)) / scale.to(x)
+        for place, feature in enumerate(self.features):
+            if feature.unseen:
+                strange = torch.isin(x[:, place], torch.tensor(feature.unseen, device=x.device, dtype=x.dtype))
+                x[:, place] = x[:, place].masked_fill(strange, torch.nan)
+        return x
+
+    def restore(self, x: Tensor) -> Tensor:
+        """The reverse of `apply`, but for gaps."""
+        if not self.features:
+            return x
+        mean, scale = self._scaling
+        return x * scale.to(x) + mean.to(x)
+
     @property
     def covariate_dim(self) -> int:
         """C, how many numbers encoder and decoder are given for each observation."""
@@ -186,6 +214,28 @@ class Schema:
 def vocabulary(values: Sequence[Any] | np.ndarray[Any, Any]) -> tuple[str, ...]:
     """The categories that occur, sorted, without what is missing."""
     return tuple(sorted({label(value) for value in np.asarray(values).tolist() if value is not None and value == value}))
+
+
+def as_feature(name: str, values: np.ndarray[Any, Any]) -> Feature:
+    """A column as a feature: numbers as they are, 0 and 1 (or booleans) as binary, words by their vocabulary.
+
+    Raises:
+        DataError: dates or times.
+
+    Example:
+        >>> as_feature("age", np.array([31.5, 20.0])).kind, as_feature("smokes", np.array([True, False])).kind
+        ('number', 'binary')
+    """
+    kind = values.dtype.kind
+    if kind in "mM":
+        raise DataError(
+            f"Expected numbers or words in column {name!r}; got {values.dtype}. Turn times into numbers first (hours since"
+            " a start, hour of the day), or leave the column out of the features and split by it."
+        )
+    if kind in "biuf":
+        known = values[~np.isnan(values)] if kind == "f" else values
+        return Feature(name, "binary" if np.isin(known, (0, 1)).all() else "number")
+    return Feature(name, "category", vocabulary(values))
 
 
 def _column(columns: Mapping[str, Any], name: str) -> Any:

@@ -28,7 +28,7 @@ def write_codes(model: MLVAE, data: GroupedData, path: str | Path) -> Path:
     def part(start: int) -> Any:
         rows = slice(start, start + ROWS)
         table = {name: pa.array(values[rows]) for name, values in data.columns.items()}
-        for name, code in model.codes(data.x[rows]).items():
+        for name, code in model.codes(data.x[rows], covariates={k: v[rows] for k, v in data.columns.items()}).items():
             table[f"{name}_mean"] = _lists(code.mean)
             table[f"{name}_variance"] = _lists(code.variance)
         return pa.table(table)
@@ -58,7 +58,7 @@ def write_evidence(model: MLVAE, data: GroupedData, path: str | Path) -> Path:
 
     if len(model.group_levels) > 1:
         raise ModelError("Expected a model with one shared level to write evidence by the data's one grouping column.")
-    evidence = model.evidence(data.x, data.groups)
+    evidence = model.evidence(data.x, data.groups, data.columns)
     tables = []
     for name, level in evidence.levels.items():
         labels = evidence.groups[name]

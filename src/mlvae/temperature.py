@@ -61,18 +61,21 @@ def temperature(votes: Evidence, grouping: Grouping) -> Tensor:
 
 
 @torch.no_grad()
-def temper(model: MLVAE, x: inference.Array, groups: inference.Groups) -> None:
+def temper(
+    model: MLVAE, x: inference.Array, groups: inference.Groups, covariates: inference.Covariates = None
+) -> None:
     """Fits the temperatures of every shared level, in place; a former temperature is forgotten.
 
     Args:
         model: after training.
         x: (N, *shape), observations that training did not see: of groups that it did not see, where there are enough.
         groups: labels, as `MLVAE.evidence` takes them.
+        covariates: likewise.
 
     Raises:
         DataError: too few members.
     """
     for level in model.group_levels:
         model.temperature(level.name).fill_(1)
-    for name, (votes, grouping) in inference.votes(model, x, groups).items():
+    for name, (votes, grouping) in inference.votes(model, x, groups, covariates).items():
         model.temperature(name).copy_(temperature(votes, grouping))

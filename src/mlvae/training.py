@@ -167,7 +167,8 @@ def fit(
     if valid is not None:
         run.take_best()
         if model.group_levels:
-            temper(model, valid.x, {level.name: valid.codes(level.by) for level in model.group_levels if level.by})
+            groups_of = {level.name: valid.codes(level.by) for level in model.group_levels if level.by}
+            temper(model, valid.x, groups_of, valid.columns)
             run.keep()
     return History(state.history, state.epoch < epochs)
 
@@ -191,6 +192,8 @@ class _Resident:
     def __init__(self, model: MLVAE, data: GroupedData) -> None:
         _check(model, data)
         self.x = data.x
+        self.device = data.x.device
+        self.covariates = model.covariates(data.columns, len(data))
         self.ids: dict[str, Tensor] = {}
         self.totals: dict[str, Tensor] = {}
         for level in model.group_levels:
@@ -199,7 +202,8 @@ class _Resident:
             self.totals[level.name] = torch.bincount(self.ids[level.name])[self.ids[level.name]]
 
     def to(self, device: torch.device) -> _Resident:
-        self.x = self.x.to(device)
+        self.x, self.device = self.x.to(device), device
+        self.covariates = None if self.covariates is None else self.covariates.to(device)
         self.ids = {name: ids.to(device) for name, ids in self.ids.items()}
         self.totals = {name: totals.to(device) for name, totals in self.totals.items()}
         return self
@@ -216,14 +220,15 @@ class _Resident:
     def batch(self, model: MLVAE, rows: Tensor, index: Tensor) -> GroupBatch:
         """Rows as a batch; the first shared level's groups are the sampler's sub-groups, a further level's its own."""
         groups = int(index[-1]) + 1  # the sampler's rows are in the order of their sub-groups, on the CPU
-        rows, index = rows.to(self.x.device), index.to(self.x.device)
+        x = model.prepare(self.x[rows.to(self.x.device)])
+        rows, index = rows.to(self.device), index.to(self.device)
         ids = {name: value[rows] for name, value in self.ids.items()}
         groupings = {
             name: Grouping(index, groups) if place == 0 else Grouping.from_ids(value)
             for place, (name, value) in enumerate(ids.items())
         }
         totals = {name: value[rows] for name, value in self.totals.items()}
-        return GroupBatch(model.prepare(self.x[rows]), groupings, ids, totals)
+        return GroupBatch(x, groupings, ids, totals, None if self.covariates is None else self.covariates[rows])
 
 
 class _Step(nn.Module):

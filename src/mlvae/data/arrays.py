@@ -9,13 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest
 
 POLICIES = ("error", "drop", "own")
 
 
-def as_observations(x: Any) -> Tensor:
-    """(N, *shape) uint8 as it came, or float32.
+def as_observations(x: Any, gaps: bool = False) -> Tensor:
+    """(N, *shape) uint8 as it came, or float32; rows on disk as they are.
+
+    Args:
+        x: a tensor, an array, lists, or `Stored` rows.
+        gaps: NaN is a value that was not observed.
 
     Raises:
         DataError: `x` is not real, finite numbers, or has no observations.
@@ -24,6 +29,8 @@ def as_observations(x: Any) -> Tensor:
         >>> as_observations([[1, 2], [3, 4]]).dtype
         torch.float32
     """
+    if isinstance(x, Stored):
+        return x  # type: ignore[return-value]  # it answers to what is asked of observations
     if isinstance(x, Tensor):
         tensor = x.detach()
     else:
@@ -46,12 +53,15 @@ def as_observations(x: Any) -> Tensor:
         )
     if not tensor.numel():
         raise DataError(f"Expected observations in `x`; got none: its shape is {tuple(tensor.shape)}.")
-    if tensor.dtype == torch.float32 and not bool((finite := torch.isfinite(tensor).flatten(1).all(1)).all()):
-        bad = torch.nonzero(~finite).flatten()
-        raise DataError(
-            f"Expected finite numbers in `x`; got NaN or infinity in {len(bad)} of {len(tensor)} rows, "
-            f"the first in row {int(bad[0])}. Fill or drop them."
-        )
+    if tensor.dtype == torch.float32:
+        finite = ~torch.isinf(tensor) if gaps else torch.isfinite(tensor)
+        if not finite.all():
+            bad = torch.nonzero(~finite.flatten(1).all(1)).flatten()
+            raise DataError(
+                f"Expected finite numbers in `x`; got {'' if gaps else 'NaN or '}infinity in {len(bad)} of"
+                f" {len(tensor)} rows, the first in row {int(bad[0])}. Fill or drop them"
+                f"{'' if gaps else ', or pass gaps=True where NaN means that a value was not observed'}."
+            )
     return tensor
 
 

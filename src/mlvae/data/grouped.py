@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,24 +12,23 @@ import torch
 from torch import Tensor
 
 from mlvae.data.arrays import as_labels, as_observations, check_shape, dense, refuse_missing, settle
-from mlvae.data.splits import unseen_groups, unseen_members
+from mlvae.data.splits import SPLITS, group_folds, latest, marked, share
+from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest
-
-_SPLITS = {
-    "group": (unseen_groups, "at least two groups"),
-    "observation": (unseen_members, "a group of at least two"),
-}
-
+from mlvae.schema import Schema, as_feature
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GroupedData:
     """Observations with named columns, one of which says which group each belongs to.
 
     Args:
-        x: (N, *shape) observations, a tensor or an array. uint8 stays; every other type becomes float32.
+        x: (N, *shape) observations: a tensor, an array, or `Stored` rows of a file. uint8 stays; every other type becomes float32.
         columns: for every name (N,) labels.
         by: the grouping column. None: no grouping yet.
         name: what to call the data in messages and reports.
+        schema: what the numbers of an observation are, and which columns are known covariates.
+        gaps: NaN in `x` is a value that was not observed.
+        skipped: files that could not be read and were passed over.
 
     Raises:
         DataError: `x` is not numeric or not finite, lengths disagree, or `by` is no column or has
@@ -47,9 +46,12 @@ class GroupedData:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     by: str | None = None
     name: str = "data"
+    schema: Schema = field(default_factory=Schema)
+    gaps: bool = False
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        x = as_observations(self.x)
+        x = as_observations(self.x, self.gaps)
         columns = {str(name): as_labels(values) for name, values in self.columns.items()}
         for name, labels in columns.items():
             check_shape(f"column {name!r}", labels, len(x))
@@ -68,6 +70,8 @@ class GroupedData:
         by: str = "group",
         name: str = "arrays",
         missing: str = "error",
+        gaps: bool = False,
+        schema: Schema | None = None,
     ) -> GroupedData:
         """Data from arrays, tensors or lists in memory.
 
@@ -78,6 +82,8 @@ class GroupedData:
             by: what to call the grouping column.
             name: what to call the data.
             missing: what to do with rows without a group: "error", "drop" or "own" (each its own group).
+            gaps: NaN in `x` is a value that was not observed.
+            schema: what the numbers of an observation are, where they come from a table.
 
         Raises:
             DataError: as for the class; or there are fewer than two observations.
@@ -87,7 +93,7 @@ class GroupedData:
             array([7, 7])
         """
         table = dict(columns or {})
-        x = as_observations(x)
+        x = as_observations(x, gaps)
         if groups is not None:
             if by in table:
                 raise DataError(
@@ -95,7 +101,7 @@ class GroupedData:
                 )
             table[by] = as_labels(groups)
             check_shape("`groups`", table[by], len(x))
-        data = cls(x, table, None, name)
+        data = cls(x, table, None, name, schema or Schema(), gaps)
         if len(data) < 2:
             raise DataError("Expected at least two observations; got 1. One alone shares nothing with anything.")
         return data if by == "group" and by not in table else data.grouped_by(by, missing=missing)
@@ -208,17 +214,53 @@ class GroupedData:
         if not len(kept):
             raise DataError(f"Expected at least one of the {len(self)} rows of {self.name!r}; got none.")
         columns = {name: labels[kept] for name, labels in self.columns.items()}
-        return replace(self, x=self.x[torch.from_numpy(kept)], columns=columns)
+        index = torch.from_numpy(kept)
+        x = self.x.subset(index) if isinstance(self.x, Stored) else self.x[index]
+        return replace(self, x=x, columns=columns)
+
+    def sample(self, most: int) -> Tensor:
+        """Up to `most` observations in memory, evenly spaced: (M, *shape)."""
+        if len(self) <= most:
+            return self.x[:]
+        return self.x[torch.linspace(0, len(self) - 1, most, dtype=torch.float64).long()]
+
+    def chunks(self, size: int = 8192) -> Iterator[Tensor]:
+        """All observations, some at a time: (up to `size`, *shape)."""
+        return (self.x[start : start + size] for start in range(0, len(self), size))
+
+    def with_covariates(self, *names: str) -> GroupedData:
+        """The same data, with columns that encoder and decoder are told, so that they need not be learned.
+
+        Args:
+            names: columns of numbers or of categories.
+
+        Raises:
+            DataError: no such column, or times.
+
+        Example:
+            >>> data = GroupedData.from_arrays(np.zeros((4, 2)), [0, 0, 1, 1], columns={"site": ["A", "B", "A", "B"]})
+            >>> data.with_covariates("site").schema.covariates[0].categories
+            ('A', 'B')
+        """
+        covariates = tuple(as_feature(name, self.column(name)) for name in names)
+        return replace(self, schema=replace(self.schema, covariates=covariates))
 
     def split(
-        self, by: str = "group", *, column: str | None = None, test: float = 0.2, seed: int = 0
+        self,
+        by: str = "group",
+        *,
+        column: str | None = None,
+        time: str | None = None,
+        test: float = 0.2,
+        seed: int = 0,
     ) -> tuple[GroupedData, GroupedData]:
         """Training data and new data.
 
         Args:
             by: "group": the two share no group. "observation": a share of each group's members is new, at
-                least one; groups of one stay in training.
+                least one; groups of one stay in training. "time": what came last, by the column `time`, is new.
             column: split by this column instead: rows of value 0 are for training, all others are new.
+            time: the column of numbers or times for by="time"; rows of one time stay together.
             test: the share that is new, between 0 and 1.
             seed: the same seed gives the same split.
 
@@ -235,24 +277,36 @@ class GroupedData:
             (8, 2, set())
         """
         if column is not None:
-            labels = self.column(column)
-            if labels.dtype.kind not in "biuf":
-                raise DataError(f"Expected numbers in column {column!r}, 0 for training; got {labels.dtype}.")
-            new = labels != 0
-            what = f"column {column!r} to be 0 in some rows and not in others"
+            new, what = marked(self.column(column), column)
+        elif by == "time":
+            if time is None:
+                raise DataError("Expected the column of times for by='time'; got none. Pass time='...'.")
+            new, what = latest(self.column(time), time, share(test)), f"at least two different times in {time!r}"
+        elif by in SPLITS:
+            mask, what = SPLITS[by]
+            new = mask(self.codes(self._grouping()).numpy(), share(test), np.random.default_rng(seed))
         else:
-            if by not in _SPLITS:
-                raise DataError(
-                    f"Expected `by` 'group' or 'observation'; got {by!r}. For a column: split(column={by!r})."
-                )
-            if not 0 < test < 1:
-                raise DataError(f"Expected `test`, a share, between 0 and 1; got {test}.")
-            ids = self.codes(self._grouping()).numpy()
-            mask, what = _SPLITS[by]
-            new = mask(ids, test, np.random.default_rng(seed))
+            raise DataError(
+                f"Expected `by` 'group', 'observation' or 'time'; got {by!r}. For a column: split(column={by!r})."
+            )
         if new.all() or not new.any():
             raise DataError(f"Expected {what}, to have both training and new data; got none of one side in {self!r}.")
         return self.subset(~new), self.subset(new)
+
+    def folds(self, k: int = 5, *, seed: int = 0) -> Iterator[tuple[GroupedData, GroupedData]]:
+        """Group k-fold: k times (train, new), whose new parts are k disjoint sets of whole groups, about equally many.
+
+        Raises:
+            DataError: fewer groups than folds, or fewer than two folds.
+
+        Example:
+            >>> data = GroupedData.from_arrays(np.zeros((10, 2)), np.arange(10) // 2)
+            >>> [len(new) for _, new in data.folds(5)]
+            [2, 2, 2, 2, 2]
+        """
+        ids = self.codes(self._grouping()).numpy()
+        fold = group_folds(ids, k, np.random.default_rng(seed))
+        return ((self.subset(fold != number), self.subset(fold == number)) for number in range(k))
 
     def quarter_turns(self) -> GroupedData:
         """Four times the data: every group turned by 0, 90, 180 and 270 degrees, each turn a new group.
@@ -274,6 +328,8 @@ class GroupedData:
             raise DataError(
                 f"Expected square images of shape (H, H) or (C, H, H); got {shape}. Crop or pad them first."
             )
+        if isinstance(self.x, Stored):
+            raise DataError(f"Expected observations in memory to turn; {self.name!r} stays on disk. Read fewer.")
         columns = {name: np.tile(labels, 4) for name, labels in self.columns.items()}
         turn = np.repeat(["@0", "@90", "@180", "@270"], len(self))
         columns[by] = np.char.add(columns[by].astype(str), turn)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from mlvae.errors import DataError
 
 
 def unseen_groups(ids: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
@@ -30,3 +34,60 @@ def unseen_members(ids: np.ndarray, share: float, random: np.random.Generator) -
     rank = np.empty(len(ids), np.int64)
     rank[order] = np.arange(len(ids)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return np.asarray(rank < counts[ids])
+
+
+SPLITS = {
+    "group": (unseen_groups, "at least two groups"),
+    "observation": (unseen_members, "a group of at least two"),
+}
+"""By name: which rows are new, and what data must have for it."""
+
+
+def share(test: float) -> float:
+    """Raises:
+    DataError: `test` is no share.
+    """
+    if not 0 < test < 1:
+        raise DataError(f"Expected `test`, a share, between 0 and 1; got {test}.")
+    return test
+
+
+def marked(labels: np.ndarray[Any, Any], column: str) -> tuple[np.ndarray[Any, Any], str]:
+    """Rows whose label is not 0, (N,) bool, and what the column must have.
+
+    Raises:
+        DataError: the column does not hold numbers.
+    """
+    if labels.dtype.kind not in "biuf":
+        raise DataError(f"Expected numbers in column {column!r}, 0 for training; got {labels.dtype}.")
+    return labels != 0, f"column {column!r} to be 0 in some rows and not in others"
+
+
+def latest(times: np.ndarray[Any, Any], column: str, share: float) -> np.ndarray[Any, Any]:
+    """The rows that came last, about a share of all: (N,) bool. Rows of one time are on one side.
+
+    Raises:
+        DataError: neither numbers nor times, or some are missing.
+
+    Example:
+        >>> latest(np.array([3, 1, 2, 2]), "when", 0.25)
+        array([ True, False, False, False])
+    """
+    if times.dtype.kind not in "iufMm" or bool((np.isnat if times.dtype.kind in "mM" else np.isnan)(times).any()):
+        raise DataError(f"Expected a number or a time in every row of {column!r}; got {times.dtype}, or gaps.")
+    ordered = np.sort(times)
+    count = int(np.clip(round(share * len(times)), 1, len(times) - 1))
+    cut = ordered[-count]
+    return np.asarray(times >= cut if cut > ordered[0] else times > cut)
+
+
+def group_folds(ids: np.ndarray[Any, Any], k: int, random: np.random.Generator) -> np.ndarray[Any, Any]:
+    """The fold of each row, (N,) of 0..k-1: whole groups, as many in each to within one.
+
+    Raises:
+        DataError: fewer groups than folds, or fewer than two folds.
+    """
+    total = int(ids.max()) + 1
+    if not 2 <= k <= total:
+        raise DataError(f"Expected from 2 folds to as many as there are groups, {total}; got {k}.")
+    return np.asarray((random.permutation(total) % k)[ids])

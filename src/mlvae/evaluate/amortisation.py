@@ -93,7 +93,7 @@ def amortisation_gap(
         model.check(prepared)
         begin = time.perf_counter()
         with torch.no_grad():
-            features = model.encoder(prepared)
+            features = model.features(prepared)
             start = READOUTS[shared.readout](model.votes(shared.name, features).sum(grouping))
             start.mean.sum().item()  # an accelerator has only been asked until a number is read
         encoded = time.perf_counter()

@@ -112,7 +112,8 @@ class Controls:
 def _like(model: MLVAE, *, plain: bool) -> MLVAE:
     levels = [Level("style", sum(level.dim for level in model.levels))] if plain else list(model.levels)
     likelihood = copy.deepcopy(model.likelihood)
-    return MLVAE(model.shape, levels, network=model.network, width=model.width, likelihood=likelihood)
+    options = {"network": model.network, "width": model.width, "schema": model.schema}
+    return MLVAE(model.shape, levels, likelihood=likelihood, **options)
 
 
 def _fingerprint(kind: str, model: MLVAE, train: GroupedData, options: Mapping[str, Any]) -> str:
@@ -122,7 +123,8 @@ def _fingerprint(kind: str, model: MLVAE, train: GroupedData, options: Mapping[s
         about["levels"] = sum(level.dim for level in model.levels)
     text = json.dumps([about, {name: repr(value) for name, value in sorted(options.items())}])
     digest = hashlib.sha256(text.encode())
-    digest.update(train.x.contiguous().numpy().tobytes())
+    for part in train.chunks():
+        digest.update(part.contiguous().numpy().tobytes())
     for level in model.group_levels if kind == "permuted" else ():
         assert level.by is not None
         digest.update(train.codes(level.by).numpy().tobytes())

@@ -164,7 +164,9 @@ def _part(subject: Subject, rows: np.ndarray) -> Subject:
 
 
 def _digest(data: GroupedData, by: str | tuple[str, ...] | None) -> str:
-    digest = hashlib.sha256(data.x.contiguous().numpy().tobytes())
+    digest = hashlib.sha256()
+    for part in data.chunks():
+        digest.update(part.contiguous().numpy().tobytes())
     if by is not None:
         digest.update(data.codes(by).numpy().tobytes())
     return digest.hexdigest()

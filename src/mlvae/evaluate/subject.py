@@ -67,4 +67,5 @@ class Subject:
 
 
 def _codes(model: MLVAE, data: GroupedData) -> dict[str, Normal]:
-    return {name: Normal(code.mean.cpu(), code.precision.cpu()) for name, code in model.codes(data.x).items()}
+    codes = model.codes(data.x, covariates=data.columns)
+    return {name: Normal(code.mean.cpu(), code.precision.cpu()) for name, code in codes.items()}

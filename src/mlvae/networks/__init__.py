@@ -6,15 +6,17 @@ an encoder maps (N, *shape) to features (N, F), a decoder maps codes (N, D) to t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mlvae.networks.conv import conv_decoder, conv_encoder
 from mlvae.networks.mlp import mlp_decoder, mlp_encoder
 
-__all__ = ["NETWORKS", "Network", "default_network"]
+__all__ = ["NETWORKS", "Network", "beside", "default_network", "joined"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,26 @@ NETWORKS: dict[str, Network] = {
     "mlp": Network(mlp_encoder, mlp_decoder, width=256),
     "conv": Network(conv_encoder, conv_decoder, width=32),
 }
+
+
+def beside(shape: tuple[int, ...], known: int) -> tuple[int, ...]:
+    """The shape of what the encoder sees where ``known`` numbers stand beside it: a longer vector, or more channels.
+
+    Example:
+        >>> beside((5,), 2), beside((8, 8), 2), beside((3, 8, 8), 2), beside((8, 8), 0)
+        ((7,), (3, 8, 8), (5, 8, 8), (8, 8))
+    """
+    if not known:
+        return shape
+    return (math.prod(shape) + known,) if len(shape) == 1 else (math.prod(shape[:-2]) + known, *shape[-2:])
+
+
+def joined(x: Tensor, known: Tensor) -> Tensor:
+    """What the encoder sees (N, *shape) and known numbers (N, C) as one: (N, *beside(shape, C))."""
+    if x.ndim == 2:
+        return torch.cat([x, known], 1)
+    planes = known[:, :, None, None].expand(-1, -1, *x.shape[-2:])
+    return torch.cat([x.reshape(len(x), -1, *x.shape[-2:]), planes], 1)
 
 
 def default_network(shape: tuple[int, ...]) -> str:
