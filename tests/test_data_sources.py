@@ -86,9 +86,9 @@ def test_what_is_not_there_is_named(tmp_path: Path, ending: str) -> None:
 
 
 def test_other_endings_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "faces.csv").write_text("x,group\n")
-    with pytest.raises(DataError, match=r"ending in .npz; got 'faces.csv'.*from_arrays"):
-        read(tmp_path / "faces.csv")
+    (tmp_path / "faces.mat").write_text("x,group\n")
+    with pytest.raises(DataError, match=r"ending in .npz, .*or .tsv; got 'faces.mat'.*from_arrays"):
+        read(tmp_path / "faces.mat")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04 nearly"])

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from mlvae.errors import DataError, ModelError
 from mlvae.likelihoods import (
-    LIKELIHOODS, Bernoulli, Categorical, DiscretisedLogistic, Laplace, Likelihood, Mixed, NegativeBinomial, Normal, Poisson,
+    LIKELIHOODS,
+    Bernoulli,
+    Categorical,
+    DiscretisedLogistic,
+    Laplace,
+    Likelihood,
+    Mixed,
+    NegativeBinomial,
+    Normal,
+    Poisson,
 )  # fmt: skip
 
 SHAPE = (2, 3)
@@ -99,7 +108,9 @@ def _scipy_negative_binomial(likelihood: NegativeBinomial, x: Array, output: Arr
     r = _rate(likelihood.raw_dispersion.detach().double().numpy())
     mean = _rate(output)
     if likelihood.library is not None:
-        mean = x.reshape(len(x), -1).sum(1)[:, None, None] * special.softmax(output.reshape(len(x), -1), 1).reshape(x.shape)
+        mean = x.reshape(len(x), -1).sum(1)[:, None, None] * special.softmax(output.reshape(len(x), -1), 1).reshape(
+            x.shape
+        )
     return stats.nbinom(r, r / (r + mean)).logpmf(x)
 
 

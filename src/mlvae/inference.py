@@ -52,7 +52,10 @@ def evidence(model: MLVAE, x: Array, groups: Groups = None, covariates: Covariat
     x = _rows(x)
     labels = _labels(model, x, groups)
     return GroupEvidence(
-        {name: level_votes.sum(grouping) for name, (level_votes, grouping) in votes(model, x, groups, covariates).items()},
+        {
+            name: level_votes.sum(grouping)
+            for name, (level_votes, grouping) in votes(model, x, groups, covariates).items()
+        },
         {level.name: level.readout for level in model.group_levels},
         {name: None if value is None else np.unique(value) for name, value in labels.items()},
     )
@@ -151,7 +154,8 @@ def reconstruct(
         x: (N, *shape).
         groups: as for `codes`.
         covariates: what is known of each observation, by name, where the model was trained with covariates.
-        instead: covariates to decode with in place of those: what the observation would be in another site, ``{"site": "B"}``.
+        instead: covariates to decode with in place of those: what the observation would be in another site, ``{"site":
+            "B"}``.
     """
     means = {name: code.mean for name, code in codes(model, x, groups, covariates).items()}
     if instead is not None:
@@ -254,7 +258,7 @@ def generate(
 
 def _rows(x: Array) -> Tensor:
     """Tensors and rows on disk as they are; anything else as a tensor."""
-    return x if hasattr(x, "numel") else torch.as_tensor(x)
+    return torch.as_tensor(x) if isinstance(x, np.ndarray) or not hasattr(x, "numel") else x
 
 
 @torch.no_grad()

@@ -23,8 +23,7 @@ from mlvae.batch import GroupBatch
 from mlvae.errors import DataError, ModelError, nearest
 from mlvae.evidence import READOUTS, Evidence
 from mlvae.levels import Level, checked
-from mlvae.likelihoods import LIKELIHOODS, Likelihood, Mixed
-from mlvae.likelihoods import Normal as NormalLikelihood
+from mlvae.likelihoods import Likelihood, by_name, likelihood_for
 from mlvae.networks import NETWORKS, beside, default_network, joined
 from mlvae.normal import Normal
 from mlvae.schema import Covariates, Schema
@@ -93,7 +92,7 @@ class MLVAE(nn.Module):
         super().__init__()
         self.shape = tuple(int(s) for s in shape)
         self.schema = schema or Schema()
-        self.likelihood = _likelihood(likelihood)
+        self.likelihood = likelihood if isinstance(likelihood, Likelihood) else by_name(likelihood)
         self.levels = checked(levels)
         self.network = network or default_network(self.shape)
         if self.network not in NETWORKS:
@@ -209,7 +208,8 @@ class MLVAE(nn.Module):
             row, *place = (~finite).nonzero()[0].tolist()
             where = f", column {self.schema.features[place[0]].name!r}," if self.schema.features else ""
             raise DataError(
-                f"Expected finite numbers; row {row} of `x`{where} has NaN or infinity. Clean or drop it, or train with a"
+                f"Expected finite numbers; row {row} of `x`{where} has NaN or infinity. Clean or drop it, or train"
+                f" with a"
                 " likelihood that knows gaps (missing=True), as it is made for data that have some."
             )
         self.likelihood.check(x)
@@ -333,47 +333,3 @@ def _features(encoder: nn.Module, shape: tuple[int, ...]) -> int:
             " End it with nn.Flatten()."
         )
     return int(features.shape[1])
-
-
-def _likelihood(likelihood: str | Likelihood) -> Likelihood:
-    if isinstance(likelihood, Likelihood):
-        return likelihood
-    try:
-        return _named(likelihood)()
-    except TypeError as error:
-        raise ModelError(
-            f"Expected a likelihood that needs no arguments; {likelihood!r} does. Pass the object, or use"
-            " MLVAE.for_data, which takes them from the data."
-        ) from error
-
-
-def _named(likelihood: str) -> type[Likelihood]:
-    if likelihood not in LIKELIHOODS:
-        raise ModelError(f"Expected a likelihood by name; got {likelihood!r}. {nearest(likelihood, LIKELIHOODS)}")
-    return LIKELIHOODS[likelihood]
-
-
-def likelihood_for(sample: Tensor, schema: Schema, name: str | None = None) -> Likelihood:
-    """A likelihood made for data: its sizes and starting values are theirs.
-
-    Args:
-        sample: (N, *shape) of the training part, as it was read.
-        schema: fitted; a table's columns say what they are.
-        name: of a likelihood; None chooses. A table of numbers gets Normal with a scale each, one of counts the negative
-            binomial with library size, any other `Mixed`. Categories are never without gaps: new data may have
-            words that training did not meet.
-    """
-    x = schema.apply(sample / 255 if sample.dtype == torch.uint8 else sample)
-    kinds = {feature.kind for feature in schema.features}
-    if name is not None and not (name == "mixed" and kinds):
-        return _named(name).for_data(x)
-    if kinds == {"count"} and name is None:
-        return LIKELIHOODS["negative_binomial"].for_data(x)
-    if kinds:
-        gaps = "category" in kinds or bool(torch.isnan(x).any())
-        if kinds == {"number"} and name is None:
-            return NormalLikelihood("per_feature", tuple(x.shape[1:]), missing=gaps)
-        return Mixed(schema.likelihood_columns(), missing=gaps)
-    values = x[~torch.isnan(x)]
-    unit = sample.dtype == torch.uint8 or bool(values.min() >= 0 and values.max() <= 1)
-    return LIKELIHOODS["bernoulli" if unit else "normal"].for_data(x)

@@ -1,8 +1,8 @@
 """How rows become observations, and what of it was fitted on the training part: it travels with the model.
 
-A table's columns are features of a kind; numbers are standardised, categories coded by a vocabulary. Known covariates are
-features of the same kinds, given to encoder and decoder. Images have a size and a mode. `Schema.fitted` takes what it needs
-from training data; `MLVAE.prepare` applies it, `MLVAE.restore` takes it back.
+A table's columns are features of a kind; numbers are standardised, categories coded by a vocabulary. Known covariates
+are features of the same kinds, given to encoder and decoder. Images have a size and a mode. `Schema.fitted` takes what
+it needs from training data; `MLVAE.prepare` applies it, `MLVAE.restore` takes it back.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Schema:
         return torch.tensor(means, dtype=torch.float64), torch.tensor(scales, dtype=torch.float64)
 
     def apply(self, x: Tensor) -> Tensor:
-        """Floats (N, F) as the likelihood takes them: numbers standardised, categories that training did not see as gaps."""
+        """Floats (N, F) as the likelihood takes them: numbers standardised, categories unseen in training as gaps."""
         if not self.features:
             return x
         mean, scale = self._scaling
@@ -178,7 +178,7 @@ class Schema:
         return torch.cat(parts, 1)
 
     def table(self, x: Tensor) -> dict[str, np.ndarray[Any, Any]]:
-        """Observations (N, F) in the data's own units as columns by name: categories by their words, gaps as None or NaN."""
+        """Observations (N, F) in the data's units as columns by name: categories by their words, gaps None or NaN."""
         columns: dict[str, np.ndarray[Any, Any]] = {}
         for feature, values in zip(self.features, x.detach().cpu().double().unbind(1), strict=True):
             if feature.kind == "category":
@@ -202,18 +202,23 @@ class Schema:
         """The reverse of `description`."""
         values = dict(saved)
         for name in ("features", "covariates"):
-            values[name] = tuple(
-                Feature(**{k: tuple(v) if isinstance(v, list) else v for k, v in feature.items()})
-                for feature in values.get(name, ())
-            )
+            values[name] = tuple(_feature(saved) for saved in values.get(name, ()))
         if size := values.get("image_size"):
             values["image_size"] = tuple(size)
         return cls(**values)
 
 
+def _feature(saved: Mapping[str, Any]) -> Feature:
+    """A feature from JSON, which knows lists where a feature has tuples."""
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+    return Feature(**values)
+
+
 def vocabulary(values: Sequence[Any] | np.ndarray[Any, Any]) -> tuple[str, ...]:
     """The categories that occur, sorted, without what is missing."""
-    return tuple(sorted({label(value) for value in np.asarray(values).tolist() if value is not None and value == value}))
+    return tuple(
+        sorted({label(value) for value in np.asarray(values).tolist() if value is not None and value == value})
+    )
 
 
 def as_feature(name: str, values: np.ndarray[Any, Any]) -> Feature:
@@ -229,7 +234,8 @@ def as_feature(name: str, values: np.ndarray[Any, Any]) -> Feature:
     kind = values.dtype.kind
     if kind in "mM":
         raise DataError(
-            f"Expected numbers or words in column {name!r}; got {values.dtype}. Turn times into numbers first (hours since"
+            f"Expected numbers or words in column {name!r}; got {values.dtype}. Turn times into numbers first (hours"
+            f" since"
             " a start, hour of the day), or leave the column out of the features and split by it."
         )
     if kind in "biuf":

@@ -21,6 +21,7 @@ from mlvae.grouping import Grouping
 
 if TYPE_CHECKING:
     from mlvae.model import MLVAE
+from mlvae.schema import Covariates
 
 COLDEST = 0.25
 """The least: where a dimension holds nothing, votes do not scatter at all and would come out infinitely sure."""
@@ -61,9 +62,7 @@ def temperature(votes: Evidence, grouping: Grouping) -> Tensor:
 
 
 @torch.no_grad()
-def temper(
-    model: MLVAE, x: inference.Array, groups: inference.Groups, covariates: inference.Covariates = None
-) -> None:
+def temper(model: MLVAE, x: inference.Array, groups: inference.Groups, covariates: Covariates = None) -> None:
     """Fits the temperatures of every shared level, in place; a former temperature is forgotten.
 
     Args:

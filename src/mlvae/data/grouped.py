@@ -17,12 +17,14 @@ from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest
 from mlvae.schema import Schema, as_feature
 
+
 @dataclass(frozen=True, eq=False, repr=False)
 class GroupedData:
     """Observations with named columns, one of which says which group each belongs to.
 
     Args:
-        x: (N, *shape) observations: a tensor, an array, or `Stored` rows of a file. uint8 stays; every other type becomes float32.
+        x: (N, *shape) observations: a tensor, an array, or `Stored` rows of a file. uint8 stays; every other type
+            becomes float32.
         columns: for every name (N,) labels.
         by: the grouping column. None: no grouping yet.
         name: what to call the data in messages and reports.

@@ -24,8 +24,8 @@ FAULT = 64 * 2**10
 class Stored:
     """The array of an ``.npy`` file, or some of its rows, as a tensor that is read a few rows at a time.
 
-    It answers to what is asked of observations: ``len``, ``shape``, ``dtype``, and rows by number, slice or mask, which come
-    as a tensor: uint8 as it is, every other type float32.
+    It answers to what is asked of observations: ``len``, ``shape``, ``dtype``, and rows by number, slice or mask,
+    which come as a tensor: uint8 as it is, every other type float32.
 
     Args:
         path: of the file.
@@ -55,7 +55,8 @@ class Stored:
                 offset = file.tell()
         except (OSError, ValueError) as error:
             raise DataError(f"Expected a whole .npy file; {self.path} cannot be read ({error}).") from error
-        if len(self._map) < offset + int(np.prod(shape)) * kind.itemsize:
+        self.end = offset + int(np.prod(shape)) * kind.itemsize
+        if len(self._map) < self.end:
             raise DataError(f"Expected {shape} of {kind} in {self.path.name}; it is cut off. Was the copy cut off?")
         self._stamp = _stamp(self.path)
         array = np.frombuffer(self._map, kind, int(np.prod(shape)), offset).reshape(shape)

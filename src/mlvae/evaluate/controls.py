@@ -112,8 +112,9 @@ class Controls:
 def _like(model: MLVAE, *, plain: bool) -> MLVAE:
     levels = [Level("style", sum(level.dim for level in model.levels))] if plain else list(model.levels)
     likelihood = copy.deepcopy(model.likelihood)
-    options = {"network": model.network, "width": model.width, "schema": model.schema}
-    return MLVAE(model.shape, levels, likelihood=likelihood, **options)
+    return MLVAE(
+        model.shape, levels, network=model.network, width=model.width, likelihood=likelihood, schema=model.schema
+    )
 
 
 def _fingerprint(kind: str, model: MLVAE, train: GroupedData, options: Mapping[str, Any]) -> str:

@@ -1,16 +1,21 @@
 """Observation models p(x | z): one small class each, all under one contract test.
 
-A likelihood says what the encoder sees of an observation, what shape the decoder's output has, and the density in nats. To
-add one: subclass `Likelihood` (or `Features`, where features are independent given z), name it in `LIKELIHOODS`, add
-its line to the contract test.
+A likelihood says what the encoder sees of an observation, what shape the decoder's output has, and the density in
+nats. To add one: subclass `Likelihood` (or `Features`, where features are independent given z), name it in
+`LIKELIHOODS`, add its line to the contract test.
 """
 
+import torch
+from torch import Tensor
+
+from mlvae.errors import ModelError, nearest
 from mlvae.likelihoods.base import Features, Likelihood
 from mlvae.likelihoods.bernoulli import Bernoulli
 from mlvae.likelihoods.categories import Categorical, DiscretisedLogistic
 from mlvae.likelihoods.counts import NegativeBinomial, Poisson
 from mlvae.likelihoods.location import Laplace, Normal
 from mlvae.likelihoods.mixed import Mixed
+from mlvae.schema import Schema
 
 __all__ = [
     "LIKELIHOODS",
@@ -24,6 +29,8 @@ __all__ = [
     "NegativeBinomial",
     "Normal",
     "Poisson",
+    "by_name",
+    "likelihood_for",
 ]
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
@@ -36,3 +43,51 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "normal": Normal,
     "poisson": Poisson,
 }
+
+
+def by_name(name: str) -> Likelihood:
+    """The likelihood of that name, where it needs no arguments.
+
+    Raises:
+        ModelError: there is none, or it needs arguments.
+    """
+    kind = _kind(name)
+    try:
+        return kind()
+    except TypeError as error:
+        raise ModelError(
+            f"Expected a likelihood that needs no arguments; {name!r} does. Pass the object, or use MLVAE.for_data,"
+            " which takes them from the data."
+        ) from error
+
+
+def _kind(name: str) -> type[Likelihood]:
+    if name not in LIKELIHOODS:
+        raise ModelError(f"Expected a likelihood by name; got {name!r}. {nearest(name, LIKELIHOODS)}")
+    return LIKELIHOODS[name]
+
+
+def likelihood_for(sample: Tensor, schema: Schema, name: str | None = None) -> Likelihood:
+    """A likelihood made for data: its sizes and starting values are theirs.
+
+    Args:
+        sample: (N, *shape) of the training part, as it was read.
+        schema: fitted; a table's columns say what they are.
+        name: of a likelihood; None chooses. A table of numbers gets Normal with a scale each, one of counts the
+            negative binomial with library size, any other `Mixed`. Categories are never without gaps: new data may have
+            words that training did not meet.
+    """
+    x = schema.apply(sample / 255 if sample.dtype == torch.uint8 else sample)
+    kinds = {feature.kind for feature in schema.features}
+    if name is not None and not (name == "mixed" and kinds):
+        return _kind(name).for_data(x)
+    if kinds == {"count"} and name is None:
+        return LIKELIHOODS["negative_binomial"].for_data(x)
+    if kinds:
+        gaps = "category" in kinds or bool(torch.isnan(x).any())
+        if kinds == {"number"} and name is None:
+            return Normal("per_feature", tuple(x.shape[1:]), missing=gaps)
+        return Mixed(schema.likelihood_columns(), missing=gaps)
+    values = x[~torch.isnan(x)]
+    unit = sample.dtype == torch.uint8 or bool(values.min() >= 0 and values.max() <= 1)
+    return LIKELIHOODS["bernoulli" if unit else "normal"].for_data(x)

@@ -66,7 +66,8 @@ class DiscretisedLogistic(Features):
     """Grey values in steps: the mass that a logistic density puts on each step, the tails on the first and the last.
 
     The decoder gives a location and a log scale for each feature. Values lie in [0, 1], in equal steps: what `prepare`
-    makes of uint8. Unlike the Bernoulli likelihood of grey values it is a probability, so its nats compare with those of other models.
+    makes of uint8. Unlike the Bernoulli likelihood of grey values it is a probability, so its nats compare with those
+    of other models.
 
     Args:
         levels: how many values there are.
@@ -92,7 +93,8 @@ class DiscretisedLogistic(Features):
         if wrong.any():
             raise DataError(
                 f"Expected values in [0, 1] in steps of 1/{self.levels - 1} for the discretised logistic likelihood;"
-                f" got {float(steps[wrong][0]) / (self.levels - 1):.6g}. Pass uint8 images, or use the Normal likelihood."
+                f" got {float(steps[wrong][0]) / (self.levels - 1):.6g}. Pass uint8 images, or use the Normal"
+                f" likelihood."
             )
 
     def _location_scale(self, output: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,8 +49,8 @@ class NegativeBinomial(_Counts):
     """Each feature a count of mean m and variance m + m²/r, with r learned for each feature.
 
     With a library size the decoder says how an observation's total is shared out: m = total · softmax(output), so how
-    deeply a cell was sequenced need not be learned as content or style. The total is the observation's own in `log_prob`
-    (the density is then conditional on it), and ``library`` in `mean` and `sample`.
+    deeply a cell was sequenced need not be learned as content or style. The total is the observation's own in
+    `log_prob` (the density is then conditional on it), and ``library`` in `mean` and `sample`.
 
     Args:
         shape: of one observation.
@@ -100,7 +100,9 @@ class NegativeBinomial(_Counts):
         mean = self.mean(output)
         r = torch.exp(bounded(self.raw_dispersion, LOG_MILLION)).to(output).expand_as(mean)
         # A Poisson count whose rate is a gamma draw; torch's public gamma takes no generator.
-        return torch.poisson(torch._standard_gamma(r, generator=generator) * mean / r, generator=generator)
+        rate: Tensor = torch._standard_gamma(r, generator=generator) * mean / r
+        counts: Tensor = torch.poisson(rate, generator=generator)
+        return counts
 
     def settings(self) -> dict[str, Any]:
         return {"shape": list(self.shape), "library": self.library, **super().settings()}

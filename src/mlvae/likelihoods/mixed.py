@@ -63,8 +63,9 @@ class Mixed(Likelihood):
         if name == "negative_binomial":
             return NegativeBinomial(shape, missing=self.missing)
         if name in ("normal", "laplace"):
-            return {"normal": Normal, "laplace": Laplace}[name]("per_feature", shape, missing=self.missing)
-        return {"bernoulli": Bernoulli, "poisson": Poisson}[name](missing=self.missing)
+            scattered = Normal if name == "normal" else Laplace
+            return scattered("per_feature", shape, missing=self.missing)
+        return Bernoulli(missing=self.missing) if name == "bernoulli" else Poisson(missing=self.missing)
 
     def _pairs(self) -> list[tuple[nn.Module, list[int]]]:
         return list(zip(self.parts.values(), self.places, strict=True))

@@ -1,4 +1,4 @@
-"""Residual convolutional networks for images of any size, (H, W) or (C, H, W), or several numbers for each, (P, C, H, W).
+"""Residual convolutional networks for images of any size, (H, W), (C, H, W), or P numbers a pixel: (P, C, H, W).
 
 Weights lie channels last, which is faster. Only the first layer of each has a bias before its normalisation: without
 one the input's scale would be lost, with more they would be redundant.

@@ -1,0 +1,224 @@
+"""Tables as streams of Arrow batches, wherever they come from, and what may be wrong with their files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlvae.data.sources.raw import Asked
+from mlvae.errors import DataError
+
+ROWS = 65_536
+"""Rows of a batch at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table that can be gone over more than once, some columns at a time.
+
+    Args:
+        name: for messages.
+        types: what each column holds, one of `select.TYPES`.
+        rows: how many there are.
+        batches: from column names to batches of rows.
+        files: that it is in; none where it is in memory.
+        skipped: files that were passed over.
+    """
+
+    name: str
+    types: dict[str, str]
+    rows: int
+    batches: Callable[[Sequence[str]], Iterator[Any]]
+    files: tuple[Path, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+def in_memory(table: Any, name: str, files: Sequence[Path] = (), skipped: Sequence[str] = ()) -> Table:
+    """An Arrow table."""
+    _refuse_twins(table.schema, name)
+    if not table.num_rows:
+        raise DataError(f"Expected rows in {name}; it has none.")
+    return Table(
+        name,
+        {field.name: kind_of(field.type) for field in table.schema},
+        table.num_rows,
+        lambda columns: iter(table.select(list(columns)).to_batches(max_chunksize=ROWS)),
+        tuple(files),
+        tuple(skipped),
+    )
+
+
+def parquet_table(files: list[Path], asked: Asked) -> Table:
+    """Parquet files with the same columns, read a part at a time."""
+    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
+
+    good: list[Path] = []
+    names: list[str] = []
+    skipped: list[str] = []
+    for file in files:
+        try:
+            if not file.stat().st_size:
+                raise DataError(f"Expected a Parquet file; {file} is empty (0 bytes). Write it again.")
+            with wrap(file, "Parquet"):
+                found = pq.read_schema(file)
+            _refuse_twins(found, file.name)
+            if good and set(found.names) != set(names):
+                odd = sorted(set(found.names) ^ set(names))[:5]
+                raise DataError(f"Expected the columns of {good[0].name} in {file}; they differ in {odd}.")
+            good, names = [*good, file], found.names
+        except DataError as bad:
+            asked.skip(bad, str(file), skipped)
+    if not good:
+        raise DataError(f"Expected a Parquet file that can be read; all {len(files)} cannot.")
+    with wrap(good[0], "Parquet"):
+        data = ds.dataset([str(file) for file in good], format="parquet")
+        rows = data.count_rows()
+    name = good[0].stem if len(good) == 1 else good[0].parent.name
+    if not rows:
+        raise DataError(f"Expected rows in {name}; it has none.")
+
+    def batches(columns: Sequence[str]) -> Iterator[Any]:
+        # Little read ahead: its default holds hundreds of megabytes.
+        with wrap(good[0], "Parquet"):
+            yield from data.to_batches(columns=list(columns), batch_size=ROWS, batch_readahead=2, fragment_readahead=1)
+
+    types = {field.name: kind_of(field.type) for field in data.schema}
+    return Table(name, types, rows, batches, tuple(good), tuple(skipped))
+
+
+def csv_table(files: list[Path], asked: Asked) -> Table:
+    """CSV files with the same columns, in memory: a column's type is only known once all of it is read."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    parts: list[Any] = []
+    good: list[Path] = []
+    skipped: list[str] = []
+    for file in files:
+        try:
+            with wrap(file, "CSV"):
+                part = csv.read_csv(
+                    file,
+                    parse_options=csv.ParseOptions(delimiter=_delimiter(file)),
+                    convert_options=csv.ConvertOptions(strings_can_be_null=True),
+                )
+            _refuse_twins(part.schema, file.name)
+            if parts and set(part.column_names) != set(parts[0].column_names):
+                odd = sorted(set(part.column_names) ^ set(parts[0].column_names))[:5]
+                raise DataError(f"Expected the columns of {good[0].name} in {file}; they differ in {odd}.")
+            parts.append(part)
+            good.append(file)
+        except DataError as bad:
+            asked.skip(bad, str(file), skipped)
+    if not good:
+        raise DataError(f"Expected a CSV file that can be read; all {len(files)} cannot.")
+    try:
+        table = pa.concat_tables(parts, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(
+            f"Expected one type in a column of all files of {good[0].parent.name}; {error}. Correct the file that"
+            f" differs."
+        ) from error
+    return in_memory(table, good[0].stem if len(good) == 1 else good[0].parent.name, good, skipped)
+
+
+def _delimiter(file: Path) -> str:
+    if file.suffix.lower() == ".tsv":
+        return "\t"
+    with file.open("rb") as stream:
+        header = stream.readline(65536)
+    return ";" if header.count(b";") > header.count(b",") else ","
+
+
+def frame_table(source: Any, name: str) -> Table:
+    """A data frame of pandas, polars or any library that speaks Arrow."""
+    import pyarrow as pa
+
+    try:
+        if type(source).__module__.partition(".")[0] == "pandas":
+            return in_memory(pa.Table.from_pandas(source, preserve_index=False), name)
+        return in_memory(source if isinstance(source, pa.Table) else pa.table(source), name)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"Expected columns of one type each, with names that differ, in the data frame; {error}."
+            " Convert or rename the column."
+        ) from error
+
+
+def huggingface_table(source: Any) -> Table:
+    """A `datasets.Dataset` as Arrow, its own selection of rows applied."""
+    return in_memory(
+        source.with_format("arrow")[:], str((getattr(source, "info", None) and source.info.dataset_name) or "dataset")
+    )
+
+
+def saved_table(folder: Path) -> Table:
+    """What `Dataset.save_to_disk` wrote: Arrow streams, read without that library."""
+    import json
+
+    import pyarrow as pa
+
+    with wrap(folder, "data set"):
+        names = [entry["filename"] for entry in json.loads((folder / "state.json").read_text())["_data_files"]]
+        files = [folder / name for name in names]
+        table = pa.concat_tables([pa.ipc.open_stream(pa.memory_map(str(file))).read_all() for file in files])
+    return in_memory(table, folder.name, files)
+
+
+def kind_of(type_: Any) -> str:
+    """What a column of that Arrow type holds: one of `select.TYPES`."""
+    import pyarrow as pa
+
+    types = pa.types
+    if isinstance(type_, pa.BaseExtensionType):
+        return kind_of(type_.storage_type)
+    if types.is_dictionary(type_):
+        return kind_of(type_.value_type)
+    if types.is_struct(type_) and {field.name for field in type_} >= {"bytes"}:
+        return "image"
+    if types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_):
+        return "vector" if kind_of(type_.value_type) in ("number", "vector") else "other"
+    checks = {
+        "binary": [types.is_boolean],
+        "number": [types.is_integer, types.is_floating, types.is_decimal],
+        "category": [types.is_string, types.is_large_string],
+        "time": [types.is_temporal],
+    }
+    return next((kind for kind, tests in checks.items() if any(test(type_) for test in tests)), "other")
+
+
+def _refuse_twins(schema: Any, name: str) -> None:
+    twins = (
+        sorted({column for column in schema.names if schema.names.count(column) > 1})
+        if (len(set(schema.names)) < len(schema.names))
+        else []
+    )
+    if twins:
+        raise DataError(
+            f"Expected columns of different names in {name}; {', '.join(map(repr, twins))} occurs twice. Rename one."
+        )
+
+
+@contextmanager
+def wrap(file: Path, what: str) -> Iterator[None]:
+    """What Arrow says of a file, with its name and what to do."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        text = " ".join(str(error).split())
+        advice = "Was the copy cut off?"
+        if "UTF8" in text or "UTF-8" in text:
+            advice = f"It is not UTF-8: save it again, for example `iconv -f latin1 -t utf-8 {file.name}`."
+        elif "parse error" in text:
+            advice = "Correct that row: every row needs as many fields as the header."
+        raise DataError(f"Expected a whole {what} file; {file} cannot be read ({text}). {advice}") from error

@@ -1,0 +1,281 @@
+"""Tables: Parquet, CSV, Arrow, data frames, Hugging Face sets. A row is an observation, some columns its features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlvae.data.sources import cache
+from mlvae.data.sources.files import Table, csv_table, parquet_table
+from mlvae.data.sources.raw import Asked, Raw
+from mlvae.data.sources.select import chosen
+from mlvae.errors import DataError
+from mlvae.schema import Feature, Schema, label
+
+BLOCK = 64 * 2**20
+"""Bytes of observations that are made at a time."""
+
+KEPT_OUT = ("split", "fold")
+"""Columns that say who is trained on, which patterns never take for features."""
+
+NUMBERS = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+
+MIXED_FROM = 0.5
+"""From this share of numbers on, words in a column of numbers are taken for mistakes."""
+
+
+def parquet(files: list[Path], asked: Asked) -> Raw:
+    """One table in one or more Parquet files."""
+    return from_table(parquet_table(files, asked), asked)
+
+
+def csv(files: list[Path], asked: Asked) -> Raw:
+    """One table in one or more CSV or TSV files."""
+    return from_table(csv_table(files, asked), asked)
+
+
+def labels_of(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """All columns of a file as labels."""
+    table = (csv_table if path.suffix == ".csv" else parquet_table)([path], Asked())
+    return _labels(table, _others(table, set()))
+
+
+def from_table(table: Table, asked: Asked) -> Raw:
+    """A table as observations and columns.
+
+    Its features become float32, in the order of the table: numbers, counts and 0/1 as they are, categories by their
+    code, what is missing NaN. A column of vectors, or of pictures, is the observation itself.
+    """
+    from mlvae.data.sources import images
+
+    kept_out = [name for name in (asked.by, *KEPT_OUT, *asked.covariates) if name is not None]
+    whole = _whole(table, asked)
+    if whole is not None and table.types[whole] == "image":
+        picture, kept = images.from_bytes(table, whole, asked)
+        labels = _labels(table, _others(table, {whole}))
+        return replace(picture, columns={name: values[kept] for name, values in labels.items()})
+    if whole is not None:
+        x = _vectors(table, whole, asked)
+        labels = _labels(table, _others(table, {whole}))
+        return Raw(x, labels, table.name, gaps=x.dtype == np.float32 and bool(np.isnan(x).any()), skipped=table.skipped)
+
+    if asked.like is not None and asked.like.features:
+        features = _as_trained(table, asked.like)
+    else:
+        kinds = chosen(asked.features, table.types, kept_out)
+        if asked.by in kinds:
+            raise DataError(
+                f"Expected features other than the grouping column; {asked.by!r} is both, and content would only copy"
+                f" it. Leave it out: --features '...,-{asked.by}'."
+            )
+        features = _features(table, kinds, asked.features is None)
+    columns = _labels(table, _others(table, {feature.name for feature in features}))
+    return Raw(_numbers(table, features, asked), columns, table.name, Schema(tuple(features)), True, table.skipped)
+
+
+def _whole(table: Table, asked: Asked) -> str | None:
+    """The column that holds whole observations, pictures or vectors, if that is what is asked for."""
+    candidates = [name for name, kind in table.types.items() if kind in ("image", "vector")]
+    if isinstance(asked.features, str) and asked.features in candidates:
+        return asked.features
+    if asked.features is None and len(candidates) == 1 and not (asked.like and asked.like.features):
+        return candidates[0]
+    if asked.features is None and len(candidates) > 1:
+        names = ", ".join(map(repr, candidates))
+        raise DataError(
+            f"Expected one column of pictures or vectors; got {names}. Choose one: features=... (--features)."
+        )
+    return None
+
+
+def _others(table: Table, features: set[str]) -> list[str]:
+    """Columns that become labels: all words, numbers or times that are no features."""
+    return [n for n, kind in table.types.items() if kind not in ("vector", "image", "other") and n not in features]
+
+
+def _labels(table: Table, names: list[str]) -> dict[str, np.ndarray[Any, Any]]:
+    import pyarrow as pa
+
+    if not names:
+        return {}
+    parts: dict[str, list[Any]] = {name: [] for name in names}
+    for batch in table.batches(names):
+        for name in names:
+            parts[name].append(batch.column(name))
+    result = {}
+    for name, arrays in parts.items():
+        column = pa.chunked_array([plain(array) for array in arrays])
+        result[name] = column.to_numpy()
+    return result
+
+
+def plain(array: Any) -> Any:
+    """An Arrow array without a dictionary."""
+    import pyarrow as pa
+
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def _features(table: Table, kinds: Mapping[str, str], by_default: bool) -> list[Feature]:
+    """One look over the table: vocabularies of words, which numbers are only 0 and 1, words among numbers."""
+    words: dict[str, set[str]] = {name: set() for name, kind in kinds.items() if kind == "category"}
+    binary = {name for name, kind in kinds.items() if kind == "number"}
+    suspects = [name for name, kind in table.types.items() if kind == "category" and (by_default or name in words)]
+    _refuse_mixed(table, suspects, by_default)
+    for batch in table.batches([*words, *binary]) if words or binary else ():
+        for name in words:
+            words[name] |= {
+                label(value) for value in plain(batch.column(name)).unique().to_pylist() if value is not None
+            }
+        for name in list(binary):
+            values = floats(batch.column(name), name, table)
+            if not np.isin(values[~np.isnan(values)], (0, 1)).all():
+                binary.discard(name)
+    features = []
+    for name, kind in kinds.items():
+        if kind == "category":
+            features.append(Feature(name, kind, tuple(sorted(words[name]))))
+        else:
+            features.append(Feature(name, "binary" if name in binary else kind))
+    return features
+
+
+def _refuse_mixed(table: Table, names: list[str], by_default: bool) -> None:
+    """Raises DataError for a column of numbers with some words in it; says where the first is."""
+    import pyarrow.compute as pc
+
+    limit = 0.9 if by_default else MIXED_FROM
+    start: dict[str, tuple[int, int, int, str]] = dict.fromkeys(names, (0, 0, -1, ""))
+    row = 0
+    for batch in table.batches(names) if names else ():
+        for name in names:
+            column = plain(batch.column(name)).cast("string")
+            fits = pc.match_substring_regex(column, NUMBERS)
+            good, there = pc.sum(fits).as_py() or 0, len(fits) - fits.null_count
+            numbers, total, first, value = start[name]
+            if first < 0 and good < there:
+                place = pc.index(fits, False).as_py()
+                first, value = row + place, column[place].as_py()
+            start[name] = (numbers + good, total + there, first, value)
+        row += len(batch)
+    for name, (numbers, total, first, value) in start.items():
+        if total and first >= 0 and numbers / total >= limit:
+            raise DataError(
+                f"Expected one type in column {name!r} of {table.name}; {numbers} of {total} values are numbers, and"
+                f" row {first} holds {value!r}. Correct it (leave it empty if it is unknown), name the column"
+                f" '{name}:category' if words are meant, or leave it out of the features ('-{name}')."
+            )
+
+
+def _as_trained(table: Table, like: Schema) -> list[Feature]:
+    """The features that a model was trained with, by name, whatever their order here."""
+    missing = [feature.name for feature in like.features if feature.name not in table.types]
+    if missing:
+        raise DataError(
+            f"Expected the columns that the model was trained with in {table.name}; {', '.join(map(repr, missing[:5]))}"
+            f"{f' and {len(missing) - 5} more are' if len(missing) > 5 else ' is' if len(missing) == 1 else ' are'}"
+            f" missing."
+            " Add them (empty where a value is unknown)."
+        )
+    return list(like.features)
+
+
+def _numbers(table: Table, features: list[Feature], asked: Asked) -> Any:
+    """(N, F) float32, in memory or kept on disk."""
+    width = len(features)
+    if asked.keep(table.rows * width * 4):
+        x = np.empty((table.rows, width), np.float32)
+        start = 0
+        for block in _blocks(table, features):
+            x[start : start + len(block)] = block
+            start += len(block)
+        return x
+    if not table.files:
+        raise DataError(
+            "Expected a table in files to keep its numbers on disk; got one in memory. Pass in_memory=True."
+        )
+    about = {"features": [(f.name, f.kind, f.categories) for f in features]}
+    path = cache.place(asked.cache, table.files[0].parent, table.name, about, table.files)
+    if not path.exists():
+        cache.write(path, (width,), np.float32, _blocks(table, features), None)
+    return cache.load(path, in_memory=False)[0]
+
+
+def _blocks(table: Table, features: list[Feature]) -> Iterator[np.ndarray[Any, Any]]:
+    for batch in table.batches([feature.name for feature in features]):
+        block = np.empty((len(batch), len(features)), np.float32)
+        for place, feature in enumerate(features):
+            column = batch.column(feature.name)
+            if feature.kind == "category":
+                block[:, place] = feature.codes(np.array(plain(column).to_pylist(), dtype=object))
+            else:
+                block[:, place] = floats(column, feature.name, table)
+        if np.isinf(block).any():
+            row, place = np.argwhere(np.isinf(block))[0]
+            raise DataError(
+                f"Expected finite numbers in column {features[place].name!r} of {table.name}; got infinity or a number"
+                f" too large (first in a block's row {row}). Correct it, or leave it empty."
+            )
+        yield block
+
+
+def floats(column: Any, name: str, table: Table) -> np.ndarray[Any, Any]:
+    """An Arrow column as float64, NaN where it is null."""
+    import pyarrow as pa
+
+    try:
+        values = plain(column)
+        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            values = values.cast("float64")
+        return np.asarray(values.cast("float64", safe=False).to_numpy(zero_copy_only=False), np.float64)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"Expected numbers in column {name!r} of {table.name}; {error}. Correct it, or name it '{name}:category'."
+        ) from error
+
+
+def _vectors(table: Table, name: str, asked: Asked) -> Any:
+    """A column of lists of one length, or of lists of lists, as (N, *shape)."""
+    import pyarrow as pa
+
+    parts = []
+    for batch in table.batches([name]):
+        column, shape = batch.column(name), [len(batch)]
+        while (
+            pa.types.is_list(column.type)
+            or pa.types.is_large_list(column.type)
+            or pa.types.is_fixed_size_list(column.type)
+        ):
+            if column.null_count:
+                raise DataError(f"Expected a vector in every row of column {name!r} of {table.name}; some are null.")
+            flat = column.flatten()
+            if len(column) and len(flat) % len(column):
+                raise DataError(_lengths(table, name))
+            shape.append(len(flat) // max(len(column), 1))
+            if not pa.types.is_fixed_size_list(column.type) and not _even(column, shape[-1]):
+                raise DataError(_lengths(table, name))
+            column = flat
+        values = column.to_numpy(zero_copy_only=False)
+        parts.append(np.asarray(values, np.uint8 if values.dtype == np.uint8 else np.float32).reshape(shape))
+    try:
+        return np.concatenate(parts)
+    except ValueError as error:
+        raise DataError(_lengths(table, name)) from error
+
+
+def _even(column: Any, length: int) -> bool:
+    import pyarrow.compute as pc
+
+    return bool(pc.all(pc.equal(pc.list_value_length(column), length)).as_py())
+
+
+def _lengths(table: Table, name: str) -> str:
+    return (
+        f"Expected vectors of one length in column {name!r} of {table.name}; they differ. Pad them, with a null for"
+        f" what is"
+        " not there: GroupedData.from_sequences does that for sequences."
+    )
