@@ -154,6 +154,8 @@ def fit(
                 seconds = time.perf_counter() - started
                 row = {"epoch": state.epoch + 1, **meter.means(), "seconds": seconds,
                        "images_per_second": meter.seen / seconds}  # fmt: skip
+                if train.skipped:
+                    row["skipped_files"] = len(train.skipped)
                 state.epoch, state.batch, state.sums, state.seen = state.epoch + 1, 0, {}, 0
                 improved = True
                 if checked is not None:

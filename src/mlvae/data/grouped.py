@@ -127,6 +127,9 @@ class GroupedData:
         if data.num_groups == len(data):
             text = f"Every group of {by!r} has one observation: content cannot be told from style."
             warnings.warn(text, UserWarning, stacklevel=2)
+        elif data.num_groups == 1:
+            text = f"All {len(data):,} observations are one group of {by!r}: there is nothing to tell groups apart by."
+            warnings.warn(text, UserWarning, stacklevel=2)
         return data
 
     def __len__(self) -> int:

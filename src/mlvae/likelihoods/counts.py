@@ -82,7 +82,8 @@ class NegativeBinomial(_Counts):
             return torch.exp(bounded(output, LOG_MILLION))
         # A floor far below one count: log m of an impossible feature stays finite.
         share = torch.softmax(output.flatten(1), 1).clamp_min(1e-12)
-        return (total * share).unflatten(1, self.shape)
+        mean: Tensor = (total * share).unflatten(1, self.shape)
+        return mean
 
     def per_feature(self, x: Tensor, output: Tensor) -> Tensor:
         mean = self._mean(output, x.flatten(1).sum(1, keepdim=True).clamp_min(1))

@@ -107,6 +107,11 @@ def csv_table(files: list[Path], asked: Asked) -> Table:
                     convert_options=csv.ConvertOptions(strings_can_be_null=True),
                 )
             _refuse_twins(part.schema, file.name)
+            if garbled := [field.name for field in part.schema if pa.types.is_binary(field.type)]:
+                raise DataError(
+                    f"Expected UTF-8 in {file}; column {garbled[0]!r} is not UTF-8. Save it again, for example"
+                    f" `iconv -f latin1 -t utf-8 {file.name}`."
+                )
             if parts and set(part.column_names) != set(parts[0].column_names):
                 odd = sorted(set(part.column_names) ^ set(parts[0].column_names))[:5]
                 raise DataError(f"Expected the columns of {good[0].name} in {file}; they differ in {odd}.")

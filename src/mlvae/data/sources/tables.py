@@ -25,7 +25,7 @@ KEPT_OUT = ("split", "fold")
 NUMBERS = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 MIXED_FROM = 0.5
-"""From this share of numbers on, words in a column of numbers are taken for mistakes."""
+"""From this share of numbers on, words in a column that is asked for are taken for mistakes; in one that is not, 0.9."""
 
 
 def parquet(files: list[Path], asked: Asked) -> Raw:
@@ -66,13 +66,16 @@ def from_table(table: Table, asked: Asked) -> Raw:
     if asked.like is not None and asked.like.features:
         features = _as_trained(table, asked.like)
     else:
+        if asked.features is None:
+            suspects = [name for name, kind in table.types.items() if kind == "category" and name not in kept_out]
+            _refuse_mixed(table, suspects, 0.9)
         kinds = chosen(asked.features, table.types, kept_out)
         if asked.by in kinds:
             raise DataError(
                 f"Expected features other than the grouping column; {asked.by!r} is both, and content would only copy"
                 f" it. Leave it out: --features '...,-{asked.by}'."
             )
-        features = _features(table, kinds, asked.features is None)
+        features = _features(table, kinds)
     columns = _labels(table, _others(table, {feature.name for feature in features}))
     return Raw(_numbers(table, features, asked), columns, table.name, Schema(tuple(features)), True, table.skipped)
 
@@ -120,12 +123,11 @@ def plain(array: Any) -> Any:
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
-def _features(table: Table, kinds: Mapping[str, str], by_default: bool) -> list[Feature]:
+def _features(table: Table, kinds: Mapping[str, str]) -> list[Feature]:
     """One look over the table: vocabularies of words, which numbers are only 0 and 1, words among numbers."""
     words: dict[str, set[str]] = {name: set() for name, kind in kinds.items() if kind == "category"}
     binary = {name for name, kind in kinds.items() if kind == "number"}
-    suspects = [name for name, kind in table.types.items() if kind == "category" and (by_default or name in words)]
-    _refuse_mixed(table, suspects, by_default)
+    _refuse_mixed(table, list(words), MIXED_FROM)
     for batch in table.batches([*words, *binary]) if words or binary else ():
         for name in words:
             words[name] |= {
@@ -144,11 +146,10 @@ def _features(table: Table, kinds: Mapping[str, str], by_default: bool) -> list[
     return features
 
 
-def _refuse_mixed(table: Table, names: list[str], by_default: bool) -> None:
+def _refuse_mixed(table: Table, names: list[str], limit: float) -> None:
     """Raises DataError for a column of numbers with some words in it; says where the first is."""
     import pyarrow.compute as pc
 
-    limit = 0.9 if by_default else MIXED_FROM
     start: dict[str, tuple[int, int, int, str]] = dict.fromkeys(names, (0, 0, -1, ""))
     row = 0
     for batch in table.batches(names) if names else ():

@@ -1,0 +1,248 @@
+"""Data as they come: every mistake is named with its file, row or column, and with what to do."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+import mlvae
+from mlvae.data import read
+from mlvae.data.stored import Stored
+from mlvae.errors import DataError
+
+ROWS = 8
+GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)
+
+
+def csv(text: str, name: str = "table.csv", encoding: str = "utf-8") -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        (folder / name).write_bytes(text.encode(encoding))
+        return folder / name
+
+    return make
+
+
+def parquet(**columns: Any) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        pq.write_table(pa.table({"person": ["a", "b"] * (ROWS // 2), **columns}), folder / "table.parquet")
+        return folder / "table.parquet"
+
+    return make
+
+
+def pictures(save: Callable[[Path], None]) -> Callable[[Path], Path]:
+    """Four grey pictures of two people, and one that is different."""
+
+    def make(folder: Path) -> Path:
+        for i in range(4):
+            place = folder / "faces" / "ab"[i % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(GREY + i).save(place / f"{i}.png")
+        save(folder / "faces" / "a" / "odd.png")
+        return folder / "faces"
+
+    return make
+
+
+def truncated(path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def cmyk(path: Path) -> None:
+    Image.new("CMYK", (8, 8)).save(path.with_suffix(".jpg"))
+
+
+def alpha(path: Path) -> None:
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(path)
+
+
+def sixteen_bits(path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 257 * 100, np.uint16)).save(path)
+
+
+def _mixed(share: int) -> str:
+    return "person,age\n" + "".join(f"p{i % 2},{i if i % 10 < share else 'unknown'}\n" for i in range(20))
+
+
+BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
+    "mixed types": (csv(_mixed(9)), {}, r"'age' of table; 18 of 20 values are numbers, and row 9 holds 'unknown'"),
+    "mixed types, named": (csv(_mixed(7)), {"features": "age"}, r"row 7 holds 'unknown'.*age:category"),
+    "mixed types in a frame": (
+        lambda _: pytest.importorskip("pandas").DataFrame({"person": ["a", "b"], "age": [1, "old"]}), {}, "age",
+    ),
+    "types that differ between files": (
+        lambda folder: (csv("person,age\na,1\n", "1.csv")(folder), csv("person,age\na,\"old\"\n", "2.csv")(folder), folder)[2],
+        {"features": "age"}, "one type",
+    ),
+    "words as numbers": (csv("person,age\na,old\nb,young\n"), {"features": "age:number"}, "'age'.*age:category"),
+    "a group column with nulls": (parquet(person=["a", None] * 4, age=range(ROWS)), {}, "'person'; got 4.*in row 1"),
+    "dates as features": (
+        parquet(when=pa.array(range(ROWS), pa.timestamp("s")), age=range(ROWS)), {"features": "when,age"}, "'when' holds dates",
+    ),
+    "a date as a covariate": (
+        parquet(when=pa.array(range(ROWS), pa.timestamp("s")), age=range(ROWS)), {"covariates": ["when"]}, "'when'; got datetime",
+    ),
+    "duplicate column names": (csv("person,age,age\na,1,2\nb,3,4\n"), {}, "'age' occurs twice"),
+    "no feature": (csv("person,city\na,x\nb,y\n"), {}, r"at least one feature.*'city' \(category\)"),
+    "a misspelt feature": (csv("person,age\na,1\nb,2\n"), {"features": "aeg"}, "Did you mean 'age'"),
+    "a misspelt kind": (csv("person,age\na,1\nb,2\n"), {"features": "age:cuont"}, "Did you mean 'count'"),
+    "the group among the features": (csv("person,age\n1,1\n2,2\n"), {"features": "age,person"}, "'person' is both"),
+    "infinity": (parquet(age=[1.0, np.inf] * 4), {}, "'age'.*infinity"),
+    "a ragged row": (csv("person,age\na,1\nb,2,3\n"), {}, r"table.csv.*Correct that row"),
+    "not UTF-8": (csv("person,age\nañ,1\nb,2\n", encoding="latin1"), {}, r"table.csv.*not UTF-8.*iconv"),
+    "an empty CSV": (csv(""), {}, r"table\.csv"),
+    "no rows": (csv("person,age\n"), {}, "it has none"),
+    "zero-byte Parquet": (csv("", "table.parquet"), {}, r"table\.parquet is empty \(0 bytes\)"),
+    "no Parquet": (csv("PAR1 nearly", "table.parquet"), {}, r"table\.parquet cannot be read"),
+    "files with other columns": (
+        lambda folder: (csv("person,age\na,1\n", "1.csv")(folder), csv("person,size\na,1\n", "2.csv")(folder), folder)[2],
+        {}, r"2\.csv.*\['age', 'size'\]",
+    ),
+    "vectors of different lengths": (parquet(code=[[1.0, 2.0]] * 7 + [[1.0]]), {}, "'code' of table; they differ"),
+    "two columns of vectors": (parquet(a=[[1.0]] * ROWS, b=[[1.0]] * ROWS), {}, "'a', 'b'. Choose one"),
+    "a folder without images": (lambda folder: folder, {}, "holds neither"),
+    "a picture outside folders": (pictures(lambda p: Image.fromarray(GREY).save(p.parents[1] / "x.png")), {}, r"x\.png is in faces itself"),
+    "pictures of different depth": (
+        pictures(lambda p: ((p.parent / "more").mkdir(), Image.fromarray(GREY).save(p.parent / "more" / "x.png"))), {}, r"x\.png is not",
+    ),
+    "a truncated picture": (pictures(truncated), {}, r"odd\.png cannot be read.*on-bad-file"),
+    "no picture": (pictures(lambda p: p.write_text("hello")), {}, r"odd\.png cannot be read"),
+    "CMYK": (pictures(cmyk), {}, r"odd\.jpg is CMYK.*--mode"),
+    "an alpha channel": (pictures(alpha), {}, r"odd\.png has an alpha channel.*--mode"),
+    "16 bits": (pictures(sixteen_bits), {}, r"odd\.png has more than 8 bits"),
+    "different sizes": (pictures(lambda p: Image.fromarray(GREY[:5]).save(p)), {}, "8 x 8, 5 x 8.*--size"),
+    "a misspelt mode": (pictures(cmyk), {"mode": "rgb"}, "'rgb'"),
+    "a misspelt policy": (pictures(truncated), {"on_bad_file": "skp"}, "Did you mean 'skip'"),
+    "a mapped array of objects": (
+        lambda folder: (np.save(folder / "x.npy", np.array([[1, "a"]], object)), folder / "x.npy")[1], {}, r"numbers in x\.npy",
+    ),
+    "a mapped array that was cut off": (
+        lambda folder: (np.save(folder / "x.npy", np.zeros((9, 9))), os.truncate(folder / "x.npy", 500), folder / "x.npy")[2],
+        {}, r"x\.npy; it is cut off",
+    ),
+    "columns of another length beside an array": (
+        lambda folder: (np.save(folder / "x.npy", np.zeros((3, 2))), csv("person\na\nb\n", "x.csv")(folder), folder / "x.npy")[2],
+        {}, r"3 rows of x\.npy in x\.csv; column 'person' has the shape \(2,\)",
+    ),
+    "several data sets": (lambda _: {"train": 1, "test": 2}, {}, "'train', 'test'. Choose one"),
+    "something else": (lambda _: 3, {}, "got int"),
+    "items of different shapes": (lambda _: _Ragged(), {}, "item 1 has"),
+}  # fmt: skip
+
+
+class _Ragged:
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, place: int) -> Any:
+        return torch.zeros(place + 1), "a"
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_mistake_is_named(name: str, tmp_path: Path) -> None:
+    make, options, message = BAD[name]
+    with pytest.raises(DataError, match=message):
+        read(make(tmp_path), by="group" if "picture" in name or "faces" in name else "person", **options)
+
+
+@pytest.mark.parametrize("save", [truncated, lambda path: path.write_bytes(b"")], ids=["truncated", "empty"])
+def test_a_bad_picture_is_skipped_and_counted_where_asked(save: Callable[[Path], None], tmp_path: Path) -> None:
+    folder = pictures(save)(tmp_path)
+    for _ in range(2):  # the second time from what was kept
+        data = read(folder, on_bad_file="skip")
+        assert len(data) == 4 and [Path(name).name for name in data.skipped] == ["odd.png"]
+    train = data.subset([0, 1, 2, 3])
+    model = mlvae.MLVAE.for_data(train, content_dim=2, style_dim=2, width=8)
+    history = mlvae.fit(model, train, tmp_path / "run", epochs=1, progress=False)
+    assert history.epochs[0]["skipped_files"] == 1
+    assert "skipped_files" in (tmp_path / "run" / "log.csv").read_text()
+
+
+def test_a_bad_table_is_skipped_where_asked(tmp_path: Path) -> None:
+    parquet(age=range(ROWS))(tmp_path)
+    (tmp_path / "zero.parquet").write_bytes(b"")
+    data = read(tmp_path, "person", on_bad_file="skip")
+    assert len(data) == ROWS and len(data.skipped) == 1
+    with pytest.raises(DataError, match="all 1 cannot"):
+        read(tmp_path / "zero.parquet", "person", on_bad_file="skip")
+
+
+@pytest.mark.parametrize(
+    ("save", "mode", "value"),
+    [(cmyk, "RGB", 255), (alpha, "L", 255), (sixteen_bits, "L", 100)],
+    ids=["cmyk", "alpha", "16-bit"],
+)
+def test_pictures_are_brought_to_a_mode_that_is_named(
+    save: Callable[[Path], None], mode: str, value: int, tmp_path: Path
+) -> None:
+    data = read(pictures(save)(tmp_path), mode=mode)
+    odd = data.x[[name.startswith("odd") for name in data.column("file")].index(True)]
+    assert odd.shape == ((8, 8) if mode == "L" else (3, 8, 8)) and int(odd.float().mean()) == value
+
+
+def test_a_file_that_changes_stops_training_and_leaves_the_checkpoint(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32))
+    data = read(tmp_path / "x.npy", groups=np.arange(64) // 4, in_memory=False)
+    assert isinstance(data.x, Stored)
+    model = mlvae.MLVAE.for_data(data, content_dim=2, style_dim=2, width=8)
+    mlvae.fit(model, data, tmp_path / "run", epochs=1, progress=False)
+    kept = (tmp_path / "run" / "model.safetensors").read_bytes()
+    time.sleep(0.01)
+    np.save(tmp_path / "x.npy", np.zeros((64, 4), np.float32))
+    with pytest.raises(DataError, match=r"x\.npy to stay as it was.*is intact"):
+        mlvae.fit(model, data, tmp_path / "other", epochs=1, progress=False)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == kept
+
+
+def test_a_million_groups_of_one_are_warned_of_in_seconds() -> None:
+    start = time.perf_counter()
+    with pytest.warns(UserWarning, match="content cannot be told from style"):
+        data = read(np.zeros((1_000_000, 2), np.float32), groups=np.arange(1_000_000))
+    assert data.num_groups == 1_000_000 and time.perf_counter() - start < 20
+
+
+def test_one_group_of_a_million_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="one group.*nothing to tell"):
+        data = read(np.zeros((1_000_000, 2), np.float32), groups=np.zeros(1_000_000, int))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert data.subset(slice(10)).num_groups == 1
+
+
+def test_columns_in_another_order_and_words_never_seen_follow_the_rule(tmp_path: Path) -> None:
+    """Columns by name; a word that training did not see is a gap; a column that is gone is named."""
+    random = np.random.default_rng(0)
+    table = {"person": list("aabbccdd"), "age": random.normal(40, 9, 8), "site": list("xyxyxyxy"), "n": range(8)}
+    train = read(pa.table(table), "person", features="age,site,n:count")
+    model = mlvae.load(mlvae.save(mlvae.MLVAE.for_data(train, content_dim=2, style_dim=2, width=8), tmp_path))
+    shuffled = pa.table({name: table[name] for name in ("n", "site", "person", "age")})
+    again = read(shuffled, "person", like=model)
+    assert torch.equal(again.x, train.x) and [f.name for f in again.schema.features] == ["age", "site", "n"]
+    strange = read(pa.table({**table, "site": list("xyxyzyxy"), "extra": range(8)}), "person", like=model)
+    assert torch.isnan(strange.x[4, 1]) and torch.isfinite(model.codes(strange.x)["content"].mean).all()
+    with pytest.raises(DataError, match="'age' is missing"):
+        read(pa.table({"person": ["a", "b"], "site": ["x", "y"], "n": [1, 2]}), "person", like=model)
+
+
+def test_a_word_only_the_new_part_has_is_a_gap() -> None:
+    table = {"person": list("aabbccdd"), "age": np.arange(8.0), "site": list("xyxyxyzz")}
+    data = read(pa.table(table), "person", features="age,site")
+    train, new = data.subset(slice(6)), data.subset([6, 7])
+    model = mlvae.MLVAE.for_data(train, content_dim=2, style_dim=2, width=8)
+    assert model.schema.features[1].unseen == (2,)
+    assert torch.isnan(model.prepare(new.x)[:, 1]).all() and not torch.isnan(model.prepare(train.x)).any()
+    assert model.prepare(train.x)[:, 0].mean().abs() < 1e-6  # scaled by the training part alone
+    torch.testing.assert_close(model.restore(model.prepare(train.x)), train.x)
+    assert model.schema.table(train.x)["site"].tolist() == list("xyxyxy")
