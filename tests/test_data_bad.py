@@ -80,19 +80,30 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "mixed types": (csv(_mixed(9)), {}, r"'age' of table; 18 of 20 values are numbers, and row 9 holds 'unknown'"),
     "mixed types, named": (csv(_mixed(7)), {"features": "age"}, r"row 7 holds 'unknown'.*age:category"),
     "mixed types in a frame": (
-        lambda _: pytest.importorskip("pandas").DataFrame({"person": ["a", "b"], "age": [1, "old"]}), {}, "age",
+        lambda _: pytest.importorskip("pandas").DataFrame({"person": ["a", "b"], "age": [1, "old"]}),
+        {},
+        "age",
     ),
     "types that differ between files": (
-        lambda folder: (csv("person,age\na,1\n", "1.csv")(folder), csv("person,age\na,\"old\"\n", "2.csv")(folder), folder)[2],
-        {"features": "age"}, "one type",
+        lambda folder: (
+            csv("person,age\na,1\n", "1.csv")(folder),
+            csv('person,age\na,"old"\n', "2.csv")(folder),
+            folder,
+        )[2],
+        {"features": "age"},
+        "one type",
     ),
     "words as numbers": (csv("person,age\na,old\nb,young\n"), {"features": "age:number"}, "'age'.*age:category"),
     "a group column with nulls": (parquet(person=["a", None] * 4, age=range(ROWS)), {}, "'person'; got 4.*in row 1"),
     "dates as features": (
-        parquet(when=pa.array(range(ROWS), pa.timestamp("s")), age=range(ROWS)), {"features": "when,age"}, "'when' holds dates",
+        parquet(when=pa.array(range(ROWS), pa.timestamp("s")), age=range(ROWS)),
+        {"features": "when,age"},
+        "'when' holds dates",
     ),
     "a date as a covariate": (
-        parquet(when=pa.array(range(ROWS), pa.timestamp("s")), age=range(ROWS)), {"covariates": ["when"]}, "'when'; got datetime",
+        parquet(when=pa.array(range(ROWS), pa.timestamp("s")), age=range(ROWS)),
+        {"covariates": ["when"]},
+        "'when'; got datetime",
     ),
     "duplicate column names": (csv("person,age,age\na,1,2\nb,3,4\n"), {}, "'age' occurs twice"),
     "no feature": (csv("person,city\na,x\nb,y\n"), {}, r"at least one feature.*'city' \(category\)"),
@@ -107,15 +118,24 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "zero-byte Parquet": (csv("", "table.parquet"), {}, r"table\.parquet is empty \(0 bytes\)"),
     "no Parquet": (csv("PAR1 nearly", "table.parquet"), {}, r"table\.parquet cannot be read"),
     "files with other columns": (
-        lambda folder: (csv("person,age\na,1\n", "1.csv")(folder), csv("person,size\na,1\n", "2.csv")(folder), folder)[2],
-        {}, r"2\.csv.*\['age', 'size'\]",
+        lambda folder: (csv("person,age\na,1\n", "1.csv")(folder), csv("person,size\na,1\n", "2.csv")(folder), folder)[
+            2
+        ],
+        {},
+        r"2\.csv.*\['age', 'size'\]",
     ),
     "vectors of different lengths": (parquet(code=[[1.0, 2.0]] * 7 + [[1.0]]), {}, "'code' of table; they differ"),
     "two columns of vectors": (parquet(a=[[1.0]] * ROWS, b=[[1.0]] * ROWS), {}, "'a', 'b'. Choose one"),
     "a folder without images": (lambda folder: folder, {}, "holds neither"),
-    "a picture outside folders": (pictures(lambda p: Image.fromarray(GREY).save(p.parents[1] / "x.png")), {}, r"x\.png is in faces itself"),
+    "a picture outside folders": (
+        pictures(lambda p: Image.fromarray(GREY).save(p.parents[1] / "x.png")),
+        {},
+        r"x\.png is in faces itself",
+    ),
     "pictures of different depth": (
-        pictures(lambda p: ((p.parent / "more").mkdir(), Image.fromarray(GREY).save(p.parent / "more" / "x.png"))), {}, r"x\.png is not",
+        pictures(lambda p: ((p.parent / "more").mkdir(), Image.fromarray(GREY).save(p.parent / "more" / "x.png"))),
+        {},
+        r"x\.png is not",
     ),
     "a truncated picture": (pictures(truncated), {}, r"odd\.png cannot be read.*on-bad-file"),
     "no picture": (pictures(lambda p: p.write_text("hello")), {}, r"odd\.png cannot be read"),
@@ -126,20 +146,32 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "a misspelt mode": (pictures(cmyk), {"mode": "rgb"}, "'rgb'"),
     "a misspelt policy": (pictures(truncated), {"on_bad_file": "skp"}, "Did you mean 'skip'"),
     "a mapped array of objects": (
-        lambda folder: (np.save(folder / "x.npy", np.array([[1, "a"]], object)), folder / "x.npy")[1], {}, r"numbers in x\.npy",
+        lambda folder: (np.save(folder / "x.npy", np.array([[1, "a"]], object)), folder / "x.npy")[1],
+        {},
+        r"numbers in x\.npy",
     ),
     "a mapped array that was cut off": (
-        lambda folder: (np.save(folder / "x.npy", np.zeros((9, 9))), os.truncate(folder / "x.npy", 500), folder / "x.npy")[2],
-        {}, r"x\.npy; it is cut off",
+        lambda folder: (
+            np.save(folder / "x.npy", np.zeros((9, 9))),
+            os.truncate(folder / "x.npy", 500),
+            folder / "x.npy",
+        )[2],
+        {},
+        r"x\.npy; it is cut off",
     ),
     "columns of another length beside an array": (
-        lambda folder: (np.save(folder / "x.npy", np.zeros((3, 2))), csv("person\na\nb\n", "x.csv")(folder), folder / "x.npy")[2],
-        {}, r"3 rows of x\.npy in x\.csv; column 'person' has the shape \(2,\)",
+        lambda folder: (
+            np.save(folder / "x.npy", np.zeros((3, 2))),
+            csv("person\na\nb\n", "x.csv")(folder),
+            folder / "x.npy",
+        )[2],
+        {},
+        r"3 rows of x\.npy in x\.csv; column 'person' has the shape \(2,\)",
     ),
     "several data sets": (lambda _: {"train": 1, "test": 2}, {}, "'train', 'test'. Choose one"),
     "something else": (lambda _: 3, {}, "got int"),
     "items of different shapes": (lambda _: _Ragged(), {}, "item 1 has"),
-}  # fmt: skip
+}
 
 
 class _Ragged:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from mlvae.errors import CheckpointError
 from mlvae.levels import Level
 from mlvae.likelihoods import LIKELIHOODS, Likelihood
-from mlvae.model import MLVAE
+from mlvae.model import MLVAE, OWN
+from mlvae.networks import Network
 from mlvae.schema import Schema
 
 SCHEMA = 1
@@ -50,7 +51,8 @@ def load(
     *,
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
-    likelihood: Likelihood | None = None,
+    likelihood: Likelihood | type[Likelihood] | None = None,
+    network: Network | None = None,
 ) -> MLVAE:
     """Makes a saved model again, on the CPU and in evaluation mode.
 
@@ -58,7 +60,8 @@ def load(
         path: a run's folder or a ``.safetensors`` file.
         encoder: needed where the model was made with a module of the user's own.
         decoder: likewise.
-        likelihood: likewise.
+        likelihood: likewise; a class is made again with the settings that were saved.
+        network: likewise.
 
     Raises:
         CheckpointError: no such file, truncated, of another schema, or a module of the user's own is missing.
@@ -66,7 +69,8 @@ def load(
     path = Path(path)
     path = path / MODEL_FILE if path.is_dir() else path
     tensors, about = read(path, "model")
-    model = rebuild(about["model"], path, {"encoder": encoder, "decoder": decoder, "likelihood": likelihood})
+    own = {"encoder": encoder, "decoder": decoder, "likelihood": likelihood, "network": network}
+    model = rebuild(about["model"], path, own)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -97,17 +101,22 @@ def rebuild(about: Mapping[str, Any], path: Path, modules: Mapping[str, Any]) ->
     own = {name for name, replaced in about["replaced"].items() if replaced}
     if about["likelihood"] is None:
         own.add("likelihood")
+    if about["network"] == OWN:
+        own.add("network")
     if missing := sorted(name for name in own if modules.get(name) is None):
         raise CheckpointError(
             f"Expected the {' and the '.join(missing)} that {path} was trained with, which was not one of mlvae's own."
-            f" Pass load(..., {missing[0]}=YourModule())."
+            f" Pass load(..., {missing[0]}=YourModule()); from the command line, --{missing[0]} package.module:name."
         )
     given = {name: modules[name] for name in own}
+    if isinstance(given.get("likelihood"), type):
+        given["likelihood"] = given["likelihood"](**about["likelihood_settings"])
     if "likelihood" not in given:
         given["likelihood"] = LIKELIHOODS[about["likelihood"]](**about["likelihood_settings"])
     levels = [_level(saved) for saved in about["levels"]]
     schema = Schema.from_description(about.get("schema", {}))
-    return MLVAE(about["shape"], levels, network=about["network"], width=about["width"], schema=schema, **given)
+    given.setdefault("network", about["network"])
+    return MLVAE(about["shape"], levels, width=about["width"], schema=schema, **given)
 
 
 def _level(saved: Mapping[str, Any]) -> Level:

@@ -24,7 +24,7 @@ from mlvae.errors import DataError, ModelError, nearest
 from mlvae.evidence import READOUTS, Evidence
 from mlvae.levels import Level, checked
 from mlvae.likelihoods import Likelihood, by_name, likelihood_for
-from mlvae.networks import NETWORKS, beside, default_network, joined
+from mlvae.networks import NETWORKS, Network, beside, default_network, joined
 from mlvae.normal import Normal
 from mlvae.schema import Covariates, Schema
 
@@ -36,6 +36,9 @@ SEEN = 10_000
 
 FITTED = 200_000
 """Observations, evenly spaced, that scales and known categories of a table are fitted on."""
+
+OWN = "own"
+"""What a network that has no name here is called."""
 
 LOG_PRECISION_BOUND = math.log(1e4)
 """One vote's precision lies between 1e-4 and 1e4, approached smoothly: never zero, never infinite."""
@@ -57,7 +60,7 @@ class MLVAE(nn.Module):
     Args:
         shape: of one observation.
         levels: coarse to fine; a level's ``given`` names earlier ones.
-        network: "mlp", "conv", or None to choose from the shape.
+        network: "mlp", "conv", a `Network` of one's own, or None to choose from the shape.
         width: of the network; None takes the network's own.
         likelihood: "bernoulli", "normal", or a `Likelihood`.
         encoder: any module from (N, *shape), or what the likelihood shows it of an observation, to (N, F), in place of
@@ -82,7 +85,7 @@ class MLVAE(nn.Module):
         shape: Sequence[int],
         levels: Sequence[Level],
         *,
-        network: str | None = None,
+        network: str | Network | None = None,
         width: int | None = None,
         likelihood: str | Likelihood = "bernoulli",
         encoder: nn.Module | None = None,
@@ -94,10 +97,11 @@ class MLVAE(nn.Module):
         self.schema = schema or Schema()
         self.likelihood = likelihood if isinstance(likelihood, Likelihood) else by_name(likelihood)
         self.levels = checked(levels)
-        self.network = network or default_network(self.shape)
-        if self.network not in NETWORKS:
+        self.network = OWN if isinstance(network, Network) else network or default_network(self.shape)
+        if self.network not in (OWN, *NETWORKS):
             raise ModelError(f"Expected a network by name; got {network!r}. {nearest(self.network, NETWORKS)}")
-        pair = NETWORKS[self.network]
+        pair = network if isinstance(network, Network) else NETWORKS[self.network]
+        self.pair = pair
         self.width = width or pair.width
         self.replaced = {"encoder": encoder is not None, "decoder": decoder is not None}
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from mlvae.augment import Augmentation
 from mlvae.batch import GroupBatch
 from mlvae.data import GroupedData, GroupSampler
 from mlvae.errors import DataError, TrainingError
@@ -66,6 +67,7 @@ def fit(
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true",
     resume: bool = False,
     progress: bool = True,
+    augment: Augmentation | None = None,
 ) -> History:
     """Trains a model in place.
 
@@ -89,6 +91,7 @@ def fit(
         precision: of the networks; evidence and KL stay in float32 or better.
         resume: go on from ``out``, to the same numbers as without the stop.
         progress: show a bar.
+        augment: changes that keep a group's content, drawn anew for every observation and step.
 
     Returns:
         The history, that of before a resumption included.
@@ -111,6 +114,7 @@ def fit(
     settings: dict[str, Any] = {
         "objective": asdict(objective), "epochs": epochs, "groups": groups, "members": members, "resample": resample,
         "lr": lr, "seed": seed, "patience": patience, "precision": precision, "observations": len(train),
+        **({"augment": asdict(augment)} if augment else {}),
     }  # fmt: skip
     run = Run(None if out is None else Path(out), model, settings)
     saved = run.open(resume)
@@ -120,7 +124,7 @@ def fit(
     fabric = Fabric(accelerator=device, devices=1, precision=precision)
     with torch.random.fork_rng(), Interrupt() as interrupt:
         torch.manual_seed(seed)
-        step_module = _Step(model, data, objective)
+        step_module = _Step(model, data, objective, augment)
         optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=fabric.device.type != "mps")
         step_module, optimizer = fabric.setup(step_module, optimizer)
         data.to(fabric.device)
@@ -236,14 +240,18 @@ class _Resident:
 class _Step(nn.Module):
     """What Fabric wraps: from rows to the loss, under its precision."""
 
-    def __init__(self, model: MLVAE, data: _Resident, objective: Objective) -> None:
+    def __init__(self, model: MLVAE, data: _Resident, objective: Objective, augment: Augmentation | None) -> None:
         super().__init__()
         self.model = model
         self.data = data
         self.objective = objective
+        self.augment = augment
 
     def forward(self, rows: Tensor, index: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        value = loss(self.model, self.data.batch(self.model, rows, index), self.objective, progress=progress)
+        batch = self.data.batch(self.model, rows, index)
+        if self.augment is not None:
+            batch = replace(batch, x=self.augment(batch.x))
+        value = loss(self.model, batch, self.objective, progress=progress)
         return value.total, value.log()
 
 

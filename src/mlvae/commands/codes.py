@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mlvae.commands.common import grouped, parts, say
+from mlvae.commands.common import grouped, load_run, parts, say
 from mlvae.errors import DataError, nearest
 
 
@@ -15,24 +15,31 @@ def encode(
     evidence: str | None = None,
     by: str | None = None,
     missing: Literal["error", "drop", "own"] = "error",
+    cache: str | None = None,
+    on_bad_file: Literal["error", "skip"] = "error",
+    network: str | None = None,
+    likelihood: str | None = None,
 ) -> None:
     """Write codes, and evidence of groups. Example: mlvae encode runs/faces faces.npz --out codes.parquet
 
     Args:
         run: the folder that training wrote
-        data: an .npz file, or a built-in set
+        data: what `mlvae train` takes
         out: Parquet, a row an observation: group, mean and variance of each level, understood alone
         evidence: Parquet, a row a group of each shared level: count, precision and information, which add
         by: the grouping column (default: "group", or the only one)
         missing: rows without a group: error, drop, or own
+        cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
+        on_bad_file: error, or skip and go on
+        network: package.module:name of the network that the run was trained with, where it is one's own
+        likelihood: likewise of the likelihood
     """
     from mlvae import tables
-    from mlvae.checkpoint import load
 
     if out is None and evidence is None:
         raise DataError("Expected a file to write; got none. Add --out codes.parquet, --evidence evidence.parquet.")
-    model = load(run)
-    members = grouped(data, by, missing)
+    model = load_run(run, network, likelihood)
+    members = grouped(data, by, missing, like=model, cache=cache, on_bad_file=on_bad_file)
     if out is not None:
         say(f"Wrote {tables.write_codes(model, members, out)}: {len(members):,} observations")
     if evidence is not None:
@@ -48,20 +55,27 @@ def draw(
     split_column: str | None = None,
     count: int = 8,
     seed: int = 0,
+    cache: str | None = None,
+    on_bad_file: Literal["error", "skip"] = "error",
+    network: str | None = None,
+    likelihood: str | None = None,
 ) -> None:
     """Draw a grid of pictures. Example: mlvae draw swap runs/faces faces.npz --out swap.png
 
     Args:
         kind: swap, interpolate, generate or reconstruct
         run: the folder that training wrote
-        data: an .npz file, or a built-in set
+        data: what `mlvae train` takes
         out: the PNG to write
         by: the grouping column (default: "group", or the only one)
         split_column: pictures come from rows where it is not 0 (default: "split", where there is one)
         count: pictures a row
         seed: of the choice
+        cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
+        on_bad_file: error, or skip and go on
+        network: package.module:name of the network that the run was trained with, where it is one's own
+        likelihood: likewise of the likelihood
     """
-    from mlvae.checkpoint import load
     from mlvae.draw import DRAWINGS, save_grid
 
     if kind not in DRAWINGS:
@@ -70,5 +84,6 @@ def draw(
         raise DataError("Expected a file to write; got none. Add --out grid.png.")
     if count < 2:
         raise DataError(f"Expected at least 2 pictures a row; got {count}.")
-    part, held = parts(data, by, split_column, "error")
-    say(f"Wrote {save_grid(DRAWINGS[kind](load(run), held or part, count, seed), out)}")
+    model = load_run(run, network, likelihood)
+    part, held = parts(data, by, split_column, "error", like=model, cache=cache, on_bad_file=on_bad_file)
+    say(f"Wrote {save_grid(DRAWINGS[kind](model, held or part, count, seed), out)}")

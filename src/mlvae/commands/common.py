@@ -10,17 +10,52 @@ from mlvae.errors import CheckpointError
 CONFIG_FILE = "config.yaml"
 
 
-def grouped(source: str, by: str | None, missing: str) -> Any:  # GroupedData; the parser would import what it names
+def grouped(source: str, by: str | None, missing: str, **reading: Any) -> Any:
+    """The data, a GroupedData (the parser would import it, if named); says what bad files were skipped."""
     from mlvae.data import read
 
-    return read(source, by, missing=missing)
+    data = read(source, by, missing=missing, **reading)
+    if data.skipped:
+        say(f"Skipped {len(data.skipped):,} files that cannot be read, the first {data.skipped[0]}")
+    return data
 
 
-def parts(source: str, by: str | None, split_column: str | None, missing: str) -> tuple[Any, Any]:
+def load_run(run: str, network: str | None = None, likelihood: str | None = None) -> Any:
+    """A trained model, with the user's own parts where it was trained with some."""
+    from mlvae.checkpoint import load
+
+    return load(run, network=own(network), likelihood=own(likelihood))
+
+
+def own(name: str | None) -> Any:
+    """What "package.module:name" names; None for nothing, or for a name of mlvae's."""
+    from mlvae.data.sources import called
+
+    return None if name is None else called(name)
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """A text with commas as its parts."""
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
+
+
+def parts(source: str, by: str | None, split_column: str | None, missing: str, **reading: Any) -> tuple[Any, Any]:
     """The training part, and the rows kept out of it where a column says so."""
-    data = grouped(source, by, missing)
+    data = grouped(source, by, missing, labels=(split_column,) if split_column else (), **reading)
     column = split_column or ("split" if "split" in data.columns else None)
     return data.split(column=column) if column is not None else (data, None)
+
+
+def warn_of_leaks(part: Any, held: Any) -> None:
+    """Says how many observations of the kept part training sees too."""
+    from mlvae.data.checks import leaks
+
+    if held is not None and len(found := leaks(part, held)):
+        say(
+            f"! {len(found):,} of {len(held):,} rows kept out of training are in it too, the first in row"
+            f" {found[0, 1]} of"
+            f" them; what is measured on them says nothing. Drop them: mlvae inspect shows where they are."
+        )
 
 
 def write_config(folder: Path, arguments: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from mlvae.commands.common import config_of, parts, say
+from mlvae.commands.common import config_of, load_run, parts, say
 from mlvae.errors import DataError
 
 
@@ -21,12 +21,16 @@ def measure(
     out: str | None = None,
     seed: int = 0,
     device: str = "auto",
+    cache: str | None = None,
+    on_bad_file: Literal["error", "skip"] = "error",
+    network: str | None = None,
+    likelihood: str | None = None,
 ) -> None:
     """Measure what was learned. Example: mlvae evaluate runs/faces faces.npz --by person --out metrics.json
 
     Args:
         run: the folder that training wrote
-        data: an .npz file, or a built-in set
+        data: what `mlvae train` takes
         by: the grouping column (default: "group", or the only one)
         split_column: 0 for the training part, else kept out (default: "split", where there is one)
         factors: further columns to read from the codes, by commas: mouth:label,eyes:label,tilt
@@ -36,16 +40,20 @@ def measure(
         out: JSON to write
         seed: of probes and episodes
         device: that controls are trained on: auto, cpu, cuda or mps
+        cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
+        on_bad_file: error, or skip and go on
+        network: package.module:name of the network that the run was trained with, where it is one's own
+        likelihood: likewise of the likelihood
     """
     import json
 
-    from mlvae.checkpoint import load, replace
+    from mlvae.checkpoint import replace
     from mlvae.evaluate import Controls, diagnose, evaluate, table
 
-    part, held = parts(data, by, split_column, "error")
+    model = load_run(run, network, likelihood)
+    part, held = parts(data, by, split_column, "error", like=model, cache=cache, on_bad_file=on_bad_file)
     if held is None:
         raise DataError("Expected a column that keeps rows out of training; found none. Name it with --split-column.")
-    model = load(run)
     beside: bool | Controls = controls != "none"
     if controls == "all" and not quick:
         from mlvae.runs import options_of

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlvae.commands.codes import draw, encode
-from mlvae.commands.common import CONFIG_FILE, parts, say, write_config
+from mlvae.commands.common import CONFIG_FILE, listed, own, parts, say, warn_of_leaks, write_config
 from mlvae.commands.measure import measure
 from mlvae.errors import CheckpointError
 
@@ -45,11 +45,21 @@ def train(
     device: str = "auto",
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
     resume: bool = False,
+    features: str | None = None,
+    covariates: str | None = None,
+    size: int | None = None,
+    mode: Literal["L", "RGB"] | None = None,
+    folders: str | None = None,
+    cache: str | None = None,
+    in_memory: bool | None = None,
+    on_bad_file: Literal["error", "skip"] = "error",
+    augment: str | None = None,
 ) -> None:
     """Train a model. Example: mlvae train faces.npz --by person --out runs/faces
 
     Args:
-        data: an .npz file, or a built-in set: digits, avatars
+        data: .npz, .npy, .parquet, .csv (a file, a folder or a 'pattern'), a folder of pictures with a folder a group,
+            a saved Hugging Face set, digits, avatars, or package.module:function of one's own
         out: the folder that the run is written to
         by: the grouping column (default: "group", or the only one)
         split_column: rows where it is not 0 are never trained on (default: "split", where there is one)
@@ -61,10 +71,10 @@ def train(
         identification: weight of naming the group from content (default: the objective's, 5)
         content_kl: weight of content's KL (default: the objective's, 0.2)
         style_kl: weight of style's KL (default: 1)
-        network: conv or mlp (default: by the data's shape)
+        network: conv, mlp (default: by the data's shape), or package.module:name of one's own
         width: of the network
-        likelihood: bernoulli, or normal with a learned scale (default: bernoulli for data in [0, 1], for grey images
-            normal with scale 0.25)
+        likelihood: bernoulli, normal, laplace, categorical, discretised_logistic, poisson, negative_binomial, mixed, or
+            package.module:name of one's own (default: by the data, see docs/data.md)
         style_given_content: let the style head see the content, q(s | x, c)
         quarter_turns: add every group turned by 90, 180 and 270 degrees, as new groups
         missing: rows without a group: error, drop, or own (a group of its own)
@@ -80,24 +90,40 @@ def train(
         device: auto, cpu, cuda or mps
         precision: of the networks
         resume: go on with the run in --out
+        features: columns of a table that are the observation: names, patterns, numbers, categories, all; name:kind
+            (number, count, binary, category); a minus leaves out: 'pixel_*,age:count,-id' (default: all numbers)
+        covariates: known columns that encoder and decoder are told, by commas: site,device
+        size: pixels, high and wide, that pictures are brought to (default: that of all of them)
+        mode: L (grey) or RGB for pictures (default: that of all of them)
+        folders: names of the levels of folders of pictures, outermost first: country,person
+        cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
+        in_memory: false reads rows from disk as they are needed (default: above 1 GiB)
+        on_bad_file: error, or skip and go on; skipped files are counted in log.csv
+        augment: changes that keep a group's content: shift:2,rotate:10,noise:0.1,time:3
     """
     arguments = dict(locals())
     import torch
 
+    from mlvae.augment import Augmentation
     from mlvae.settings import setting
     from mlvae.training import fit
 
     if out is None:
         raise CheckpointError("Expected a folder for the run; got none. Add --out runs/NAME.")
     chosen = setting(objective)
-    part, held = parts(data, by, split_column, missing)
+    change = None if augment is None else Augmentation.parsed(augment)
+    part, held = parts(
+        data, by, split_column, missing, features=features, covariates=listed(covariates), size=size, mode=mode,
+        folders=listed(folders), cache=cache, in_memory=in_memory, on_bad_file=on_bad_file,
+    )  # fmt: skip
+    warn_of_leaks(part, held)
     part, valid = _validation(part, chosen.validation if validation is None else validation, seed)
     if quarter_turns:
         part = part.quarter_turns()
     asked = chosen.objective().changed(
         independence=independence, identification=identification, content=content_kl, style=style_kl
     )
-    options = {"network": network, "width": width, **({"likelihood": likelihood} if likelihood else {})}
+    options = {"network": own(network) or network, "width": width, "likelihood": own(likelihood) or likelihood}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = chosen.model(
@@ -111,7 +137,7 @@ def train(
     fit(
         model, part, out, valid=valid, objective=asked, epochs=epochs, groups=groups,
         members="all" if whole_groups else members, resample=resample, lr=lr, seed=seed, patience=patience,
-        device=device, precision=precision, resume=resume,
+        device=device, precision=precision, resume=resume, augment=change,
     )  # fmt: skip
     say(f"Wrote {out}. Next: mlvae draw swap {out} {data} --out swap.png")
 

@@ -21,7 +21,7 @@ from mlvae.checkpoint import TRAINING_FILE, describe, load
 from mlvae.data import GroupedData
 from mlvae.errors import ModelError
 from mlvae.levels import Level
-from mlvae.model import MLVAE
+from mlvae.model import MLVAE, OWN
 from mlvae.objective import Objective
 from mlvae.training import fit
 
@@ -113,7 +113,12 @@ def _like(model: MLVAE, *, plain: bool) -> MLVAE:
     levels = [Level("style", sum(level.dim for level in model.levels))] if plain else list(model.levels)
     likelihood = copy.deepcopy(model.likelihood)
     return MLVAE(
-        model.shape, levels, network=model.network, width=model.width, likelihood=likelihood, schema=model.schema
+        model.shape,
+        levels,
+        network=model.pair if model.network == OWN else model.network,
+        width=model.width,
+        likelihood=likelihood,
+        schema=model.schema,
     )
 
 

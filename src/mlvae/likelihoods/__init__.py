@@ -67,20 +67,20 @@ def _kind(name: str) -> type[Likelihood]:
     return LIKELIHOODS[name]
 
 
-def likelihood_for(sample: Tensor, schema: Schema, name: str | None = None) -> Likelihood:
+def likelihood_for(sample: Tensor, schema: Schema, name: str | type[Likelihood] | None = None) -> Likelihood:
     """A likelihood made for data: its sizes and starting values are theirs.
 
     Args:
         sample: (N, *shape) of the training part, as it was read.
         schema: fitted; a table's columns say what they are.
-        name: of a likelihood; None chooses. A table of numbers gets Normal with a scale each, one of counts the
-            negative binomial with library size, any other `Mixed`. Categories are never without gaps: new data may have
-            words that training did not meet.
+        name: of a likelihood, or its class; None chooses. A table of numbers gets Normal with a scale each, one of
+            counts the negative binomial with library size, any other `Mixed`. Categories are never without gaps: new
+            data may have words that training did not meet.
     """
     x = schema.apply(sample / 255 if sample.dtype == torch.uint8 else sample)
     kinds = {feature.kind for feature in schema.features}
     if name is not None and not (name == "mixed" and kinds):
-        return _kind(name).for_data(x)
+        return (_kind(name) if isinstance(name, str) else name).for_data(x)
     if kinds == {"count"} and name is None:
         return LIKELIHOODS["negative_binomial"].for_data(x)
     if kinds:

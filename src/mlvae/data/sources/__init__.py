@@ -29,6 +29,7 @@ def read(
     x: str = "x",
     features: str | Sequence[str] | None = None,
     covariates: Sequence[str] = (),
+    labels: Sequence[str] = (),
     gaps: bool = False,
     size: int | tuple[int, int] | None = None,
     mode: str | None = None,
@@ -53,6 +54,8 @@ def read(
         features: which columns of a table are the observation: names, patterns, "numbers", "categories", "all", each
             with a kind after a colon ("visits:count"), a minus before what to leave out. None: all numbers.
         covariates: columns that encoder and decoder are told, so that they need not be learned.
+        labels: columns that patterns and types never take for features, as they never take `by`, "group", "split",
+            "fold" and covariates.
         gaps: NaN in arrays is a value that was not observed. In tables it always is.
         size: height and width that pictures are brought to, cut to the shape. None: that of all of them.
         mode: "L" (grey) or "RGB" for pictures. None: that of all of them, and an error where something would be lost.
@@ -83,11 +86,12 @@ def read(
         return read(BUILTIN[source](), by, missing=missing, covariates=covariates)
     if isinstance(source, str) and (found := called(source)) is not None:
         return read(
-            found(), by, groups=groups, missing=missing, x=x, features=features, covariates=covariates, gaps=gaps,
-            size=size, mode=mode, folders=folders, cache=cache, in_memory=in_memory, on_bad_file=on_bad_file, like=like,
+            found(), by, groups=groups, missing=missing, x=x, features=features, covariates=covariates, labels=labels,
+            gaps=gaps, size=size, mode=mode, folders=folders, cache=cache, in_memory=in_memory,
+            on_bad_file=on_bad_file, like=like,
         )  # fmt: skip
     asked = Asked(
-        by, x, features, known, (size, size) if isinstance(size, int) else size, mode, tuple(folders),
+        by, x, features, known, tuple(labels), (size, size) if isinstance(size, int) else size, mode, tuple(folders),
         None if cache is None else Path(cache), in_memory, on_bad_file, schema,
     )  # fmt: skip
     raw = _from_path(source, asked) if isinstance(source, (str, os.PathLike)) else memory.raw(source, asked)

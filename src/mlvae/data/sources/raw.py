@@ -22,6 +22,7 @@ class Asked:
     x: str = "x"
     features: str | Sequence[str] | None = None
     covariates: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
     mode: str | None = None
     folders: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from mlvae.schema import Feature, Schema, label
 BLOCK = 64 * 2**20
 """Bytes of observations that are made at a time."""
 
-KEPT_OUT = ("split", "fold")
+KEPT_OUT = ("group", "split", "fold")
 """Columns that say who is trained on, which patterns never take for features."""
 
 NUMBERS = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 MIXED_FROM = 0.5
-"""From this share of numbers on, words in a column that is asked for are taken for mistakes; in one that is not, 0.9."""
+"""From this share of numbers on, words in a column that is asked for are taken for mistakes; else from 0.9 on."""
 
 
 def parquet(files: list[Path], asked: Asked) -> Raw:
@@ -52,7 +52,7 @@ def from_table(table: Table, asked: Asked) -> Raw:
     """
     from mlvae.data.sources import images
 
-    kept_out = [name for name in (asked.by, *KEPT_OUT, *asked.covariates) if name is not None]
+    kept_out = [name for name in (asked.by, *KEPT_OUT, *asked.covariates, *asked.labels) if name is not None]
     whole = _whole(table, asked)
     if whole is not None and table.types[whole] == "image":
         picture, kept = images.from_bytes(table, whole, asked)
@@ -75,9 +75,14 @@ def from_table(table: Table, asked: Asked) -> Raw:
                 f"Expected features other than the grouping column; {asked.by!r} is both, and content would only copy"
                 f" it. Leave it out: --features '...,-{asked.by}'."
             )
-        features = _features(table, kinds)
+        told = [name for name in kinds if f"{name}:category" in _items(asked.features)]
+        features = _features(table, kinds, told)
     columns = _labels(table, _others(table, {feature.name for feature in features}))
     return Raw(_numbers(table, features, asked), columns, table.name, Schema(tuple(features)), True, table.skipped)
+
+
+def _items(features: str | Sequence[str] | None) -> list[str]:
+    return [item.strip() for item in (features.split(",") if isinstance(features, str) else features or ())]
 
 
 def _whole(table: Table, asked: Asked) -> str | None:
@@ -123,11 +128,11 @@ def plain(array: Any) -> Any:
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
-def _features(table: Table, kinds: Mapping[str, str]) -> list[Feature]:
+def _features(table: Table, kinds: Mapping[str, str], told: Collection[str]) -> list[Feature]:
     """One look over the table: vocabularies of words, which numbers are only 0 and 1, words among numbers."""
     words: dict[str, set[str]] = {name: set() for name, kind in kinds.items() if kind == "category"}
     binary = {name for name, kind in kinds.items() if kind == "number"}
-    _refuse_mixed(table, list(words), MIXED_FROM)
+    _refuse_mixed(table, [name for name in words if name not in told and table.types[name] == "category"], MIXED_FROM)
     for batch in table.batches([*words, *binary]) if words or binary else ():
         for name in words:
             words[name] |= {

@@ -1,0 +1,98 @@
+"""Changes of an observation that its group has no part in: small shifts, turns, noise, a shift in time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mlvae.errors import DataError, nearest
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Draws another change for every observation, each time it is called.
+
+    Only what does not change who or what a group is: a small turn of a digit, but not of an arrow.
+
+    Args:
+        shift: pixels that an image moves at most, up or down and sideways; the border is repeated.
+        rotate: degrees that an image turns at most, either way.
+        noise: standard deviation of Gaussian noise, on the scale that the model sees; results stay within the range
+            of the batch.
+        time: steps that a series moves at most along its first axis; the ends are repeated.
+
+    Raises:
+        DataError: a number is negative, or none is above 0.
+
+    Example:
+        >>> x = torch.rand(5, 1, 8, 8)
+        >>> Augmentation(shift=1, rotate=5)(x).shape
+        torch.Size([5, 1, 8, 8])
+    """
+
+    shift: float = 0.0
+    rotate: float = 0.0
+    noise: float = 0.0
+    time: float = 0.0
+
+    def __post_init__(self) -> None:
+        values = asdict(self)
+        if min(values.values()) < 0 or not any(values.values()):
+            raise DataError(f"Expected changes of at least 0, one of them above 0; got {values}.")
+
+    @classmethod
+    def parsed(cls, text: str) -> Augmentation:
+        """From the command line's "shift:2,rotate:10".
+
+        Raises:
+            DataError: a name is unknown, or a number missing.
+        """
+        values: dict[str, float] = {}
+        known = [field.name for field in fields(cls)]
+        for part in text.split(","):
+            name, _, number = part.strip().partition(":")
+            if name not in known:
+                hint = nearest(name, known)
+                raise DataError(f"Expected changes by name, as in shift:2,rotate:10; got {name!r}. {hint}")
+            try:
+                values[name] = float(number)
+            except ValueError as error:
+                raise DataError(f"Expected a number after the colon, as in {name}:2; got {number!r}.") from error
+        return cls(**values)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Observations (N, *shape) as the model takes them, each changed by itself."""
+        if self.shift or self.rotate:
+            x = self._moved(x)
+        if self.time:
+            steps = torch.arange(x.shape[1], device=x.device)
+            by = torch.randint(-round(self.time), round(self.time) + 1, (len(x), 1), device=x.device)
+            place = (steps + by).clamp(0, x.shape[1] - 1)
+            x = x[torch.arange(len(x), device=x.device)[:, None], place]
+        if self.noise:
+            there = x[~torch.isnan(x)]
+            x = (x + self.noise * torch.randn_like(x)).clamp(there.min(), there.max())
+        return x
+
+    def _moved(self, x: Tensor) -> Tensor:
+        """Images shifted and turned in one sampling, which blurs less than two."""
+        if x.ndim not in (3, 4):
+            shape = tuple(x.shape[1:])
+            raise DataError(f"Expected images (H, W) or (C, H, W) to shift or turn; got the shape {shape}.")
+        images = x if x.ndim == 4 else x.unsqueeze(1)
+        n, height, width = len(x), *x.shape[-2:]
+        angle = (2 * torch.rand(n, device=x.device) - 1) * math.radians(self.rotate)
+        down, right = ((2 * torch.rand(n, device=x.device) - 1) * self.shift for _ in range(2))
+        if not self.rotate:  # whole pixels do not blur
+            down, right = down.round(), right.round()
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        # The grid's coordinates run from -1 to 1 along either side: a turn must know their lengths.
+        across = torch.stack([cos, -sin * height / width, 2 * right / width], 1)
+        along = torch.stack([sin * width / height, cos, 2 * down / height], 1)
+        grid = F.affine_grid(torch.stack([across, along], 1).to(x), list(images.shape), align_corners=False)
+        moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        return moved.reshape(x.shape)

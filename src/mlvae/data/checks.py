@@ -1,0 +1,84 @@
+"""Whether observations occur twice: in both parts of a split, or nearly so within a group."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlvae.data.grouped import GroupedData
+
+NEAR = 0.05
+"""Members are near-duplicates below this share of the root mean square distance between observations."""
+
+COMPARED = 2000
+"""Observations that near-duplicates are looked for among."""
+
+
+def fingerprints(data: GroupedData) -> np.ndarray[Any, Any]:
+    """(N,) 16 bytes of each observation: equal where its numbers are."""
+    marks: list[bytes] = []
+    for part in data.chunks():
+        rows = part.contiguous().numpy().reshape(len(part), -1)
+        marks += [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+    # "V", not "S": numpy would drop zeros at the end of a text.
+    return np.frombuffer(b"".join(marks), "V16")
+
+
+def leaks(train: GroupedData, new: GroupedData) -> np.ndarray[Any, Any]:
+    """Observations that are in both parts, to the last bit.
+
+    Returns:
+        (M, 2) a row of `train` and a row of `new` that are equal; each row of `new` at most once, in its order.
+
+    Example:
+        >>> train = GroupedData.from_arrays([[1.0], [2.0], [3.0]], [0, 0, 1])
+        >>> leaks(train, GroupedData.from_arrays([[9.0], [2.0]], [5, 5])).tolist()
+        [[1, 1]]
+    """
+    first: dict[bytes, int] = {}
+    for row, mark in enumerate(fingerprints(train).tolist()):
+        first.setdefault(mark, row)
+    found = [(first[mark], row) for row, mark in enumerate(fingerprints(new).tolist()) if mark in first]
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def near_duplicates(data: GroupedData, near: float = NEAR, seed: int = 0) -> np.ndarray[Any, Any]:
+    """Members of one group that are almost the same observation: their votes count twice what one is worth.
+
+    Looked for among at most 2,000 observations, in whole groups drawn at random; of a larger group its first 2,000.
+
+    Args:
+        data: with groups.
+        near: how near, as a share of the root mean square distance between observations.
+        seed: of the groups.
+
+    Returns:
+        (M, 2) rows of pairs, the first the smaller.
+    """
+    ids = data.codes(data.by or "").numpy()
+    order = np.random.default_rng(seed).permutation(int(ids.max()) + 1)
+    place = np.argsort(order)[ids]
+    rows = np.argsort(place, kind="stable")[:COMPARED]
+    x = _standard(data.x[torch.from_numpy(rows)])
+    typical = (2 * x.var(0, correction=0).sum()).sqrt()
+    pairs = []
+    for start in np.unique(place[rows]):
+        members = np.flatnonzero(place[rows] == start)
+        distance = torch.cdist(x[members], x[members])
+        close = torch.triu(distance < near * typical, diagonal=1).nonzero().numpy()
+        pairs.append(np.sort(rows[members[close]], 1))
+    return np.concatenate(pairs).reshape(-1, 2)
+
+
+def _standard(x: Tensor) -> Tensor:
+    """Numbers with gaps at their mean; of tables each column by its own spread, so that none drowns the rest."""
+    x = x.flatten(1).double()
+    gone = torch.isnan(x)
+    mean = torch.where(gone, 0.0, x).sum(0) / (~gone).sum(0).clamp_min(1)
+    x = torch.where(gone, mean, x)
+    spread = x.std(0)
+    return x if x.shape[1] > 64 else x / torch.where(spread > 0, spread, 1.0)
