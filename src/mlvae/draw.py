@@ -26,9 +26,12 @@ def swap(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> Tens
     """
     if not model.group_levels:
         raise ModelError("Expected a model with a level that groups share to swap; this one has none (a plain VAE).")
-    x = _one_a_group(model, data, count, seed)
+    x, known = _one_a_group(model, data, count, seed)
     n = len(x)
-    made = model.swap(x.repeat_interleave(n, 0), x.repeat(n, *[1] * len(model.shape))).unflatten(0, (n, n))
+    covariates = (None, None) if known is None else (known.repeat_interleave(n, 0), known.repeat(n, 1))
+    made = model.swap(x.repeat_interleave(n, 0), x.repeat(n, *[1] * len(model.shape)), covariates=covariates).unflatten(
+        0, (n, n)
+    )
     corner = torch.ones_like(x[:1])
     return torch.cat([torch.cat([corner, x])[None], torch.cat([x[:, None], made], 1)])
 
@@ -39,12 +42,15 @@ def interpolate(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) 
     Returns:
         (rows, count + 2, *shape), the true observations at both ends.
     """
-    x = _one_a_group(model, data, 6, seed)
+    x, known = _one_a_group(model, data, 6, seed)
     half = len(x) // 2
     a, b = x[:half], x[half : 2 * half]
+    covariates = (None, None) if known is None else (known[:half], known[half : 2 * half])
     shared = [level.name for level in model.group_levels]
     own = [level.name for level in model.levels if level.name not in shared]
-    walks = [model.interpolate(a, b, count, levels) for levels in (None, shared, own) if levels is None or levels]
+    walks = [
+        model.interpolate(a, b, count, levels, covariates) for levels in (None, shared, own) if levels is None or levels
+    ]
     return torch.cat([torch.cat([a[:, None], walk, b[:, None]], 1) for walk in walks])
 
 
@@ -54,23 +60,29 @@ def generate(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> 
     Returns:
         (rows, count, *shape).
     """
+    x, known = _one_a_group(model, data, 3, seed)
+    told = None if known is None else known[:1].expand(count, -1)
     if not model.group_levels:
-        return torch.stack([model.generate(count, seed=seed + row) for row in range(count)])
+        return torch.stack([model.generate(count, seed=seed + row, covariates=told) for row in range(count)])
     level = model.group_levels[0]
-    known = model.codes(_one_a_group(model, data, 3, seed))[level.name].mean
+    familiar = model.codes(x, covariates=known)[level.name].mean
     noise = torch.Generator().manual_seed(seed)
     new = torch.randn(3, level.dim, generator=noise)
-    fixed = [model.generate(count, seed=seed + row, **{level.name: code}) for row, code in enumerate([*known, *new])]
-    free = [model.generate(count, seed=seed + 100 + row) for row in range(2)]
+    fixed = [
+        model.generate(count, seed=seed + row, covariates=told, **{level.name: code})
+        for row, code in enumerate([*familiar, *new])
+    ]
+    free = [model.generate(count, seed=seed + 100 + row, covariates=told) for row in range(2)]
     return torch.stack([*fixed, *free])
 
 
 def reconstruct(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> Tensor:
     """Above each reconstruction the observation that it is of: (rows, count, *shape)."""
-    x = _one_a_group(model, data, 4 * count, seed)
+    x, known = _one_a_group(model, data, 4 * count, seed)
     x = x[: len(x) // count * count] if len(x) >= count else x
     width = min(count, len(x))
-    pairs = torch.stack([x.unflatten(0, (-1, width)), model.reconstruct(x).unflatten(0, (-1, width))], 1)
+    made = model.reconstruct(x, covariates=None if known is None else known[: len(x)])
+    pairs = torch.stack([x.unflatten(0, (-1, width)), made.unflatten(0, (-1, width))], 1)
     return pairs.flatten(0, 1)
 
 
@@ -112,8 +124,11 @@ def save_grid(pictures: Tensor, path: str | Path, scale: int | None = None) -> P
     return path
 
 
-def _one_a_group(model: MLVAE, data: GroupedData, count: int, seed: int) -> Tensor:
-    """Up to ``count`` observations, each of another group as long as there are groups, as the model takes them."""
+def _one_a_group(model: MLVAE, data: GroupedData, count: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Up to ``count`` observations, each of another group as long as there are groups, as the model takes them.
+
+    With them their known covariates, where the model takes some.
+    """
     random = np.random.default_rng(seed)
     order = random.permutation(len(data))
     labels: np.ndarray[Any, Any] = data.groups if data.by is not None else order
@@ -121,4 +136,6 @@ def _one_a_group(model: MLVAE, data: GroupedData, count: int, seed: int) -> Tens
     _, first = np.unique(inverse[order], return_index=True)
     chosen = order[random.permutation(first)]
     rest = order[np.isin(order, chosen, invert=True)]
-    return model.prepare(data.x[torch.from_numpy(np.concatenate([chosen, rest])[:count])]).cpu()
+    rows = torch.from_numpy(np.concatenate([chosen, rest])[:count])
+    known = model.covariates(data.columns, len(data))
+    return model.prepare(data.x[rows]).cpu(), None if known is None else known[rows.to(known.device)].cpu()

@@ -194,7 +194,14 @@ def swap(
     return pictures(model, {name: (giver if name in taken else keeper)[name].mean for name in keeper}, covariates[1])
 
 
-def interpolate(model: MLVAE, a: Array, b: Array, steps: int = 8, levels: Sequence[str] | None = None) -> Tensor:
+def interpolate(
+    model: MLVAE,
+    a: Array,
+    b: Array,
+    steps: int = 8,
+    levels: Sequence[str] | None = None,
+    covariates: tuple[Covariates, Covariates] = (None, None),
+) -> Tensor:
     """From ``a`` to ``b`` in equal steps of the posterior means.
 
     Args:
@@ -203,6 +210,7 @@ def interpolate(model: MLVAE, a: Array, b: Array, steps: int = 8, levels: Sequen
         b: (N, *shape), the end.
         steps: pictures in each row, both ends included.
         levels: which codes move; the others stay ``a``'s. None moves all.
+        covariates: of ``a`` and of ``b``, where the model was trained with some; the path keeps those of ``a``.
 
     Returns:
         (N, steps, *shape).
@@ -212,13 +220,15 @@ def interpolate(model: MLVAE, a: Array, b: Array, steps: int = 8, levels: Sequen
     if len(torch.as_tensor(a)) != len(torch.as_tensor(b)):
         raise DataError(f"Expected as many observations in `a` as in `b`; got {len(a)} and {len(b)}. Pair them.")
     moving = [level.name for level in model.levels] if levels is None else _chosen(model, levels)
-    start, end = codes(model, a), codes(model, b)
+    start, end = codes(model, a, None, covariates[0]), codes(model, b, None, covariates[1])
     share = torch.linspace(0, 1, steps, device=model.device).reshape(1, -1, 1)
     path = {}
     for name in start:
         first, last = start[name].mean[:, None], (end if name in moving else start)[name].mean[:, None]
         path[name] = (first + share.to(first) * (last - first)).flatten(0, 1)
-    rows: Tensor = pictures(model, path).unflatten(0, (-1, steps))
+    known = model.covariates(covariates[0], len(a))
+    repeated = None if known is None else known.repeat_interleave(steps, 0)
+    rows: Tensor = pictures(model, path, repeated).unflatten(0, (-1, steps))
     return rows
 
 

@@ -106,7 +106,7 @@ class Controls:
                 resume=(place / TRAINING_FILE).exists(), progress=self.progress, **options,
             )  # fmt: skip
             finished.touch()
-        return load(place, likelihood=copy.deepcopy(model.likelihood)), place
+        return load(place, likelihood=copy.deepcopy(model.likelihood), network=model.pair), place
 
 
 def _like(model: MLVAE, *, plain: bool) -> MLVAE:

@@ -189,6 +189,7 @@ def bound(subject: Subject) -> Metrics:
     ids = {level.name: new.codes(level.by) for level in model.group_levels if level.by is not None}
     first = next(iter(ids.values()), torch.arange(len(new)))
     generator = torch.Generator(model.device).manual_seed(subject.seed)
+    known = model.covariates(new.columns, len(new))
     log_likelihood, squared, kl = 0.0, 0.0, {level.name: 0.0 for level in model.levels}
     was = model.training
     model.eval()
@@ -200,12 +201,13 @@ def bound(subject: Subject) -> Metrics:
                 name: Grouping.from_ids(parts if place == 0 else values[rows]).to(model.device)
                 for place, (name, values) in enumerate(ids.items())
             }
-            terms = elbo(model, GroupBatch(x, groupings), generator=generator)
+            told = None if known is None else known[rows]
+            terms = elbo(model, GroupBatch(x, groupings, covariates=told), generator=generator)
             log_likelihood += terms.log_likelihood.double().sum().item()
             for name, value in terms.kl.items():
                 kl[name] += value.double().sum().item()
             own = {name: code.mean[rows].to(x) for name, code in subject.after.items()}
-            squared += (model.pictures(own) - x).double().square().sum().item()
+            squared += (model.pictures(own, told) - x).double().square().nan_to_num(0.0).sum().item()
     finally:
         model.train(was)
     n = len(new)
@@ -227,14 +229,19 @@ def weighted_bound(subject: Subject) -> Metrics:
         model.likelihood.binarise = True
     rows = np.random.default_rng(subject.seed).permutation(len(subject.new))[:WEIGHTED]
     x = model.prepare(subject.new.x[torch.from_numpy(rows)])
+    known = model.covariates(subject.new.columns, len(subject.new))
+    told = [None] * len(x) if known is None else known[torch.from_numpy(rows).to(known.device)].split(32)
     generator = torch.Generator(model.device).manual_seed(subject.seed)
     values = []
-    for part in x.split(32):
+    for part, beside in zip(x.split(32), told, strict=False):
         alone = {level.name: Grouping.from_ids(torch.arange(len(part))) for level in model.group_levels}
         shared = (SAMPLES, 1) if alone else (1, SAMPLES)
         values.append(
             importance_weighted_bound(
-                model, GroupBatch(part, {name: grouping.to(model.device) for name, grouping in alone.items()}),
+                model,
+                GroupBatch(
+                    part, {name: grouping.to(model.device) for name, grouping in alone.items()}, covariates=beside
+                ),
                 content_samples=shared[0], style_samples=shared[1], generator=generator, chunk=100,
             )
         )  # fmt: skip

@@ -80,7 +80,9 @@ def evaluate(
     known = np.isin(labels[1], labels[0]) if labels is not None else np.ones(len(new), bool)
     seen = bool(known.all())
     judge = None
-    if not quick and labels is not None and len(np.unique(labels[0])) > 1:
+    # Swaps, raw nearest neighbours and the judge compare whole observations in memory, by themselves.
+    comparable = not model.schema.covariates and not _gaps(train) and not _gaps(new)
+    if not quick and comparable and labels is not None and len(np.unique(labels[0])) > 1:
         judge = Judge.fit(train.x, labels[0], seed)
 
     def subject(which: MLVAE, data: GroupedData = train) -> Subject:
@@ -102,7 +104,7 @@ def evaluate(
         if quick:
             return found
         found |= measures.weighted_bound(of)
-        if labels is not None:
+        if labels is not None and comparable:
             found |= measures.cross_member(of)
         if judge is not None:
             found |= measures.generated(of, judge)
@@ -114,7 +116,7 @@ def evaluate(
     metrics: Metrics = {}
     if labels is not None and seen:
         metrics["probe.chance"] = float(np.unique(labels[1], return_counts=True)[1].max() / len(new))
-    elif labels is not None and (way := measures.few_shot_way(labels[1][~known], 1)) >= 2:
+    elif labels is not None and comparable and (way := measures.few_shot_way(labels[1][~known], 1)) >= 2:
         metrics["unseen.way"] = float(way)
         part = _part(own, ~known)
         pixels = pixel_few_shot(part.new.x, part.labels[1], way=WAY, seed=seed)
@@ -122,7 +124,7 @@ def evaluate(
     metrics |= groups(own) | measures.factors(own, kinds) | pictures(own)
     if model.group_levels and labels is not None:
         metrics |= measures.calibrated(own)
-        if not seen and not quick:
+        if not seen and not quick and comparable:
             metrics |= measures.amortisation(_part(own, ~known))
     if controls:
         fresh = subject(untrained(model, seed))
@@ -161,6 +163,13 @@ def _part(subject: Subject, rows: np.ndarray) -> Subject:
         name: code[torch.from_numpy(np.flatnonzero(rows))] for name, code in subject.after.items()
     }
     return part
+
+
+def _gaps(data: GroupedData) -> bool:
+    """Whether observations have gaps, or stay on disk."""
+    if not isinstance(data.x, torch.Tensor):
+        return True
+    return data.gaps and bool(torch.isnan(data.x).any())
 
 
 def _digest(data: GroupedData, by: str | tuple[str, ...] | None) -> str:
