@@ -31,11 +31,8 @@ from mlvae.schema import Covariates, Schema
 if TYPE_CHECKING:
     from mlvae.data import GroupedData
 
-SEEN = 10_000
-"""Observations that a likelihood made for data looks at."""
-
 FITTED = 200_000
-"""Observations, evenly spaced, that scales and known categories of a table are fitted on."""
+"""Observations, evenly spaced, that a likelihood, scales and known categories are fitted on."""
 
 OWN = "own"
 """What a network that has no name here is called."""
@@ -145,10 +142,11 @@ class MLVAE(nn.Module):
         each column's own (see `likelihood_for`), and for the rest Normal with one learned scale. ``content_dim=0``
         leaves only style: a plain VAE.
         """
-        schema = data.schema.fitted(data.sample(FITTED), data.columns)
+        sample = data.sample(FITTED)
+        schema = data.schema.fitted(sample, data.columns)
         chosen = options.pop("likelihood", None)
         if not isinstance(chosen, Likelihood):
-            chosen = likelihood_for(data.sample(SEEN), schema, chosen)
+            chosen = likelihood_for(sample, schema, chosen)
         content = [Level("content", content_dim, by=data.by, readout=readout)] if content_dim else []
         given = ("content",) if style_given_content and content else ()
         levels = [*content, Level("style", style_dim, readout=readout, given=given)]

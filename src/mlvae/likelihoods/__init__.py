@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlvae.errors import ModelError, nearest
-from mlvae.likelihoods.base import Features, Likelihood
+from mlvae.likelihoods.base import Features, Likelihood, has_gaps, observed
 from mlvae.likelihoods.bernoulli import Bernoulli
 from mlvae.likelihoods.categories import Categorical, DiscretisedLogistic
 from mlvae.likelihoods.counts import NegativeBinomial, Poisson
@@ -32,6 +32,15 @@ __all__ = [
     "by_name",
     "likelihood_for",
 ]
+
+SEEN = 10_000
+"""Observations, about, that starting values are taken from."""
+
+GREY = 0.2
+"""Pixels whose mean distance from the nearer of 0 and 1 is larger are grey: there Bernoulli hardly pays for detail."""
+
+GREY_SCALE = 0.25
+"""Their standard deviation. A learned one makes an image worth thousands of nats, beside which no penalty counts."""
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     "bernoulli": Bernoulli,
@@ -70,6 +79,9 @@ def _kind(name: str) -> type[Likelihood]:
 def likelihood_for(sample: Tensor, schema: Schema, name: str | type[Likelihood] | None = None) -> Likelihood:
     """A likelihood made for data: its sizes and starting values are theirs.
 
+    Where nothing is said of the columns, values in [0, 1] (uint8 is scaled to it) get Bernoulli where most lie near the
+    ends and Normal with a scale of 0.25 where they are grey, all others Normal with one learned scale.
+
     Args:
         sample: (N, *shape) of the training part, as it was read.
         schema: fitted; a table's columns say what they are.
@@ -77,6 +89,8 @@ def likelihood_for(sample: Tensor, schema: Schema, name: str | type[Likelihood] 
             counts the negative binomial with library size, any other `Mixed`. Categories are never without gaps: new
             data may have words that training did not meet.
     """
+    unit = sample.dtype == torch.uint8 or not bool(((sample < 0) | (sample > 1)).any())
+    sample = sample[:: max(1, len(sample) // SEEN)]
     x = schema.apply(sample / 255 if sample.dtype == torch.uint8 else sample)
     kinds = {feature.kind for feature in schema.features}
     if name is not None and not (name == "mixed" and kinds):
@@ -88,6 +102,9 @@ def likelihood_for(sample: Tensor, schema: Schema, name: str | type[Likelihood] 
         if kinds == {"number"} and name is None:
             return Normal("per_feature", tuple(x.shape[1:]), missing=gaps)
         return Mixed(schema.likelihood_columns(), missing=gaps)
-    values = x[~torch.isnan(x)]
-    unit = sample.dtype == torch.uint8 or bool(values.min() >= 0 and values.max() <= 1)
-    return LIKELIHOODS["bernoulli" if unit else "normal"].for_data(x)
+    if not unit:
+        return Normal.for_data(x)
+    values = observed(x)
+    if torch.minimum(values, 1 - values).mean() > GREY:
+        return Normal(GREY_SCALE, missing=has_gaps(x))
+    return Bernoulli.for_data(x)
