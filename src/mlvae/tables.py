@@ -80,6 +80,43 @@ def write_evidence(model: MLVAE, data: GroupedData, path: str | Path) -> Path:
     return path
 
 
+def write_generated(model: MLVAE, data: GroupedData, path: str | Path, count: int, seed: int = 0) -> Path:
+    """New rows of a table, in its own units and words: codes from the prior, covariates from rows drawn at random.
+
+    Args:
+        model: trained on a table.
+        data: whose covariates are taken, where the model was trained with some.
+        path: CSV or Parquet.
+        count: rows.
+        seed: of everything random.
+
+    Returns:
+        The file, written whole or not at all.
+
+    Raises:
+        DataError: the model was not trained on a table.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyarrow import csv
+
+    from mlvae.errors import DataError
+
+    if not model.schema.features:
+        raise DataError("Expected a model that was trained on a table; observations of this one have no columns.")
+    rows = torch.randint(0, len(data), (count,), generator=torch.Generator().manual_seed(seed)).numpy()
+    known = {feature.name: data.column(feature.name)[rows] for feature in model.schema.covariates}
+    made = model.restore(model.generate(count, seed=seed, covariates=known))
+    table = pa.table({**known, **model.schema.table(made)})
+    path, beside = _beside(path)
+    if path.suffix == ".csv":
+        csv.write_csv(table, beside)
+    else:
+        pq.write_table(table, beside)
+    os.replace(beside, path)
+    return path
+
+
 def _lists(values: torch.Tensor) -> Any:
     import pyarrow as pa
 

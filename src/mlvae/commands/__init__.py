@@ -9,10 +9,11 @@ from typing import Any
 
 from mlvae.commands.about import info
 from mlvae.commands.codes import draw, encode
+from mlvae.commands.look import look
 from mlvae.commands.measure import measure
 from mlvae.commands.train import demo, train
 
 # Not called `evaluate`: the parser would look that name up in the package, and import torch for --help.
 COMMANDS: dict[str, Any] = {
-    "demo": demo, "train": train, "encode": encode, "draw": draw, "evaluate": measure, "info": info,
+    "demo": demo, "inspect": look, "train": train, "encode": encode, "draw": draw, "evaluate": measure, "info": info,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from mlvae.commands.common import grouped, load_run, parts, say
@@ -66,16 +67,17 @@ def draw(
         kind: swap, interpolate, generate or reconstruct
         run: the folder that training wrote
         data: what `mlvae train` takes
-        out: the PNG to write
+        out: the PNG to write; of a table, `draw generate` writes .csv or .parquet
         by: the grouping column (default: "group", or the only one)
         split_column: pictures come from rows where it is not 0 (default: "split", where there is one)
-        count: pictures a row
+        count: pictures a row, or rows of a table
         seed: of the choice
         cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
         on_bad_file: error, or skip and go on
         network: package.module:name of the network that the run was trained with, where it is one's own
         likelihood: likewise of the likelihood
     """
+    from mlvae import tables
     from mlvae.draw import DRAWINGS, save_grid
 
     if kind not in DRAWINGS:
@@ -85,5 +87,11 @@ def draw(
     if count < 2:
         raise DataError(f"Expected at least 2 pictures a row; got {count}.")
     model = load_run(run, network, likelihood)
+    if Path(out).suffix in (".csv", ".parquet"):
+        if kind != "generate":
+            raise DataError(f"Expected a .png for {kind}; got {out}. Only `draw generate` writes tables.")
+        members = grouped(data, by, "own", like=model, cache=cache, on_bad_file=on_bad_file)
+        say(f"Wrote {tables.write_generated(model, members, out, count, seed)}: {count:,} rows")
+        return
     part, held = parts(data, by, split_column, "error", like=model, cache=cache, on_bad_file=on_bad_file)
     say(f"Wrote {save_grid(DRAWINGS[kind](model, held or part, count, seed), out)}")

@@ -1,0 +1,58 @@
+"""A look at data before training."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Literal
+
+from mlvae.commands.common import listed, parts, say
+
+
+# Not called `inspect`: the name is the standard library's.
+def look(
+    data: str,
+    by: str | None = None,
+    split_column: str | None = None,
+    features: str | None = None,
+    covariates: str | None = None,
+    missing: Literal["error", "drop", "own"] = "error",
+    size: int | None = None,
+    mode: Literal["L", "RGB"] | None = None,
+    folders: str | None = None,
+    cache: str | None = None,
+    on_bad_file: Literal["error", "skip"] = "error",
+    out: str | None = None,
+) -> None:
+    """Look at data before training, and say what to run. Example: mlvae inspect faces/ --by group --out faces.png
+
+    Args:
+        data: what `mlvae train` takes
+        by: the grouping column (default: "group", or the only one)
+        split_column: rows where it is not 0 are never trained on (default: "split", where there is one)
+        features: columns of a table that are the observation, as for `mlvae train`
+        covariates: known columns that encoder and decoder are told, by commas
+        missing: rows without a group: error, drop, or own (a group of its own)
+        size: pixels, high and wide, that pictures are brought to
+        mode: L (grey) or RGB for pictures
+        folders: names of the levels of folders of pictures, outermost first
+        cache: the folder that decoded pictures and large tables are kept in
+        on_bad_file: error, or skip and go on
+        out: a PNG to write: group sizes, and members of some groups
+    """
+    from mlvae.inspection import inspect, save_picture
+
+    part, held = parts(
+        data, by, split_column, missing, features=features, covariates=listed(covariates), size=size, mode=mode,
+        folders=listed(folders), cache=cache, on_bad_file=on_bad_file,
+    )  # fmt: skip
+    found = inspect(part, held)
+    print(found.text())
+    asked = {
+        "by": part.by, "split-column": split_column, "features": features, "covariates": covariates,
+        "missing": None if missing == "error" else missing, "size": size, "mode": mode, "folders": folders, "cache":
+        cache, "on-bad-file": None if on_bad_file == "error" else on_bad_file,
+    }  # fmt: skip
+    options = [text for name, value in asked.items() if value is not None for text in (f"--{name}", str(value))]
+    say(f"\nNext: {shlex.join(['mlvae', 'train', data, *options, '--out', f'runs/{part.name}'])}")
+    if out is not None:
+        say(f"Wrote {save_picture(found, out)}")

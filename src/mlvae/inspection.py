@@ -1,0 +1,243 @@
+"""A look at data before training: what is in them, what is wrong with them, and what to run next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlvae.data import GroupedData, GroupSampler
+from mlvae.data.arrays import is_missing
+from mlvae.data.checks import COMPARED, leaks, near_duplicates
+from mlvae.likelihoods import likelihood_for
+
+SAMPLE = 20_000
+"""Observations, evenly spaced, that features are judged by."""
+
+STEPS = 4000
+"""What training makes without a number of epochs."""
+
+SHOWN = 12
+"""Features and columns told of one by one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """What `inspect` found.
+
+    Args:
+        data: that were looked at.
+        sizes: (G,) members of each group.
+        bins: the histogram of group sizes: for each bar its text and how many groups are in it.
+        features: for each feature of a table, or "feature 3" of an array, what is wrong with it: missing, constant.
+        columns: for each column of labels what it is to the grouping.
+        likelihood: the suggested one, with its settings.
+        levels: the suggested levels.
+        layout: the batches of training's defaults.
+        problems: what should be mended first.
+    """
+
+    data: GroupedData
+    sizes: np.ndarray[Any, Any]
+    bins: list[tuple[str, int]]
+    features: dict[str, str]
+    columns: dict[str, str]
+    likelihood: str
+    levels: list[str]
+    layout: str
+    problems: list[str]
+
+    def text(self) -> str:
+        """All of it, for a terminal."""
+        sizes, data = self.sizes, self.data
+        lines = [repr(data), "", f"Groups: {len(sizes):,} by {data.by!r}, of {sizes.min():,} to {sizes.max():,}, median"
+                 f" {np.median(sizes):,.0f}; {int((sizes == 1).sum()):,} of one"]  # fmt: skip
+        widest, most = max(len(name) for name, _ in self.bins), max(count for _, count in self.bins)
+        lines += [f"  {name:>{widest}} | {'#' * -(-40 * count // most)} {count:,}" for name, count in self.bins]
+        for title, found in (("Columns", self.columns), ("Features to look at", self.features)):
+            if found:
+                lines += ["", f"{title}:", *(f"  {name}: {what}" for name, what in list(found.items())[:SHOWN])]
+                lines += [f"  and {len(found) - SHOWN:,} more"] if len(found) > SHOWN else []
+        lines += ["", f"Likelihood: {self.likelihood}", f"Levels: {', '.join(self.levels)}", f"Batches: {self.layout}"]
+        lines += ["", *(f"! {problem}" for problem in self.problems)] if self.problems else []
+        return "\n".join(lines)
+
+
+def inspect(data: GroupedData, new: GroupedData | None = None) -> Inspection:
+    """Looks at data with groups.
+
+    Args:
+        data: the training part, or all there are.
+        new: the part kept out of it, if there is one: what is in both is told.
+
+    Returns:
+        What was found. Features are judged by at most 20,000 observations, near-duplicates by at most 2,000.
+
+    Example:
+        >>> import mlvae
+        >>> found = inspect(*mlvae.read("digits").split(column="split"))
+        >>> found.likelihood, found.levels
+        ('Bernoulli', ['content by group', 'style'])
+    """
+    sizes = np.bincount(data.codes(data.by or "").numpy())
+    sample = data.sample(SAMPLE)
+    schema = data.schema.fitted(sample, data.columns)
+    likelihood = likelihood_for(sample, schema)
+    settings = {
+        name: value for name, value in likelihood.settings().items() if value and name not in ("shape", "columns")
+    }
+    named = type(likelihood).__name__ + (f" {settings}" if settings else "")
+    columns = {name: _relation(data, name) for name in data.columns if name != data.by}
+    coarser = [name for name, what in columns.items() if what.startswith("coarser")]
+    levels = [f"{name} by {name}" for name in coarser] + [f"content by {data.by}"]
+    levels += [*(f"{covariate.name} as a covariate" for covariate in schema.covariates), "style"]
+    sampler = GroupSampler(data.codes(data.by or ""), 50, (2, 8))
+    batches = len(sampler)
+    layout = (
+        f"{batches:,} an epoch, each of up to 50 sub-groups of 2 to 8 members ({len(data) / batches:,.0f}"
+        f" observations);"
+        f" {-(-STEPS // batches):,} epochs make {STEPS:,} steps"
+    )
+    return Inspection(
+        data, sizes, _bins(sizes), _features(data, sample), columns, named, levels, layout, _problems(data, new, sizes)
+    )
+
+
+def _bins(sizes: np.ndarray[Any, Any]) -> list[tuple[str, int]]:
+    """Each size where there are few, else doubling ranges."""
+    values, counts = np.unique(sizes, return_counts=True)
+    if len(values) <= 10:
+        return [(f"{value:,}", int(count)) for value, count in zip(values, counts, strict=True)]
+    edges = 2 ** np.arange(int(np.log2(sizes.min())), int(np.log2(sizes.max())) + 2)
+    counted = np.histogram(sizes, [*edges[:-1], edges[-1]])[0]
+    return [(f"{low:,}-{high - 1:,}", int(n)) for low, high, n in zip(edges, edges[1:], counted, strict=False)]
+
+
+def _features(data: GroupedData, sample: torch.Tensor) -> dict[str, str]:
+    """Features with gaps, and those that never vary; of images only how many pixels that are."""
+    x = sample.flatten(1)
+    gone = torch.isnan(x).double().mean(0) if x.is_floating_point() else torch.zeros(x.shape[1])
+    filled = torch.where(torch.isnan(x), -torch.inf, x) if x.is_floating_point() else x
+    lowest = torch.where(torch.isnan(x), torch.inf, x).amin(0) if x.is_floating_point() else x.amin(0)
+    constant = filled.amax(0) <= lowest
+    if len(data.shape) > 1:
+        still = int(constant.sum())
+        found = {"pixels": f"{still:,} of {x.shape[1]:,} never vary"} if still else {}
+        return found | ({"gaps": f"{float(gone.mean()):.1%} of all values"} if gone.any() else {})
+    names = [feature.name for feature in data.schema.features] or [f"feature {n}" for n in range(x.shape[1])]
+    found = {}
+    for name, share, still in zip(names, gone.tolist(), constant.tolist(), strict=True):
+        parts = ["never varies"] if still else []
+        parts += [f"{share:.1%} missing"] if share else []
+        if parts:
+            found[name] = ", ".join(parts)
+    return found
+
+
+def _relation(data: GroupedData, name: str) -> str:
+    """What a column is to the grouping: above it, across it, or within it."""
+    labels = data.column(name)
+    missing = int(is_missing(labels).sum())
+    gaps = f", {missing:,} missing" if missing else ""
+    if missing or data.by is None:
+        return f"{len(set(labels[~is_missing(labels)].tolist())):,} values{gaps}"
+    ids, values = data.codes(data.by).numpy(), data.codes(name).numpy()
+    groups, count = int(ids.max()) + 1, int(values.max()) + 1
+    if count == 1:
+        return "one value: it says nothing"
+    pairs = len(np.unique(ids * count + values))
+    if count == len(data):
+        return f"{count:,} values, each observation its own"
+    if pairs == groups and count < groups:
+        return f"coarser: {count:,} values, one for each group; a level above content, or a covariate"
+    if pairs == groups:
+        return f"{count:,} values, the same as the grouping"
+    if pairs == groups * count:
+        return f"crossed: {count:,} values, each in every group; a level of its own, or a covariate"
+    return f"{count:,} values, {pairs / groups:.1f} in a group"
+
+
+def _problems(data: GroupedData, new: GroupedData | None, sizes: np.ndarray[Any, Any]) -> list[str]:
+    problems = []
+    if data.skipped:
+        problems.append(
+            f"{len(data.skipped):,} files cannot be read, the first {data.skipped[0]}. Restore or remove them."
+        )
+    if len(sizes) == 1:
+        problems.append("There is one group: nothing to tell groups apart by. Group by another column.")
+    if (alone := int((sizes == 1).sum())) and len(sizes) > 1:
+        problems.append(f"{alone:,} groups have one member: they teach nothing of what members share.")
+    if sizes.max() > 100 * np.median(sizes):
+        problems.append(
+            f"The largest group has {sizes.max() / len(data):.0%} of all observations. --resample draws groups with"
+            f" equal"
+            " probability."
+        )
+    if new is not None and len(found := leaks(data, new)):
+        rows = ", ".join(f"{a} and {b}" for a, b in found[:3])
+        problems.append(
+            f"{len(found):,} of {len(new):,} rows kept out are in the training part too (rows of either part: {rows})."
+            " Remove them, or what is measured says nothing."
+        )
+    pairs = near_duplicates(data)
+    if len(pairs):
+        looked = min(len(data), COMPARED)
+        rows = ", ".join(f"{a} and {b}" for a, b in pairs[:3])
+        problems.append(
+            f"{len(pairs):,} pairs of members are nearly the same, among {looked:,} observations looked at (rows"
+            f" {rows})."
+            " Their votes count twice what one is worth: drop one of each."
+        )
+    return problems
+
+
+def save_picture(found: Inspection, path: str | Path) -> Path:
+    """Writes a PNG: the histogram of group sizes and, of pictures, some members of some groups, a row a group."""
+    from PIL import Image, ImageDraw
+
+    rows, bar = len(found.bins), 18
+    left = Image.new("RGB", (420, max(200, 50 + rows * bar)), "white")
+    pen = ImageDraw.Draw(left)
+    pen.text((10, 10), f"{len(found.data):,} observations, {len(found.sizes):,} groups by {found.data.by}", "black")
+    pen.text((10, 26), "members of a group, and how many groups have them", "gray")
+    most = max(count for _, count in found.bins)
+    for place, (name, count) in enumerate(found.bins):
+        top = 48 + place * bar
+        pen.text((10, top), name, "black")
+        pen.rectangle((110, top, 110 + 230 * count / most, top + bar - 6), fill="steelblue")
+        pen.text((116 + 230 * count / most, top), f"{count:,}", "black")
+    grid = _members(found.data)
+    if grid is not None:
+        right = Image.fromarray(grid)
+        sheet = Image.new("RGB", (left.width + right.width, max(left.height, right.height)), "white")
+        sheet.paste(left, (0, 0))
+        sheet.paste(right, (left.width, 0))
+        left = sheet
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    left.save(path)
+    return path
+
+
+def _members(data: GroupedData, groups: int = 6, members: int = 8, height: int = 48) -> np.ndarray[Any, Any] | None:
+    """Pictures (height, width, 3) uint8 of the first members of some groups; None where observations are none."""
+    shape = data.shape
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] not in (1, 3)):
+        return None
+    ids = data.codes(data.by or "").numpy()
+    chosen = np.linspace(0, ids.max(), min(groups, int(ids.max()) + 1)).astype(int)
+    scale = max(1, height // shape[-2])
+    rows = []
+    for group in chosen:
+        x = data.x[torch.from_numpy(np.flatnonzero(ids == group)[:members])].float()
+        x = (x / 255 if data.x.dtype == torch.uint8 else x).nan_to_num(0.0).clamp(0, 1)
+        x = x.unsqueeze(1) if len(shape) == 2 else x
+        x = torch.cat([x, x.new_ones(members - len(x), *x.shape[1:])])
+        x = x.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+        x = torch.nn.functional.pad(x, (1, 1, 1, 1), value=1.0).expand(-1, 3, -1, -1)
+        rows.append(torch.cat(list(x), 2))
+    picture: np.ndarray[Any, Any] = (torch.cat(rows, 1) * 255).byte().permute(1, 2, 0).numpy()
+    return picture
