@@ -198,7 +198,9 @@ def _folder(root: Path, nested: bool = False) -> Path:
     return root
 
 
-def test_a_folder_a_group(tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", [256, 5])
+def test_a_folder_a_group(block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlvae.data.sources.images.BLOCK", block)
     data = read(_folder(tmp_path / "faces"))
     assert data.name == "faces" and data.by == "group" and data.shape == (12, 10) and data.x.dtype == torch.uint8
     order = [int(name[:3]) for name in data.column("file")]

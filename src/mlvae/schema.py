@@ -202,13 +202,13 @@ class Schema:
         """The reverse of `description`."""
         values = dict(saved)
         for name in ("features", "covariates"):
-            values[name] = tuple(_feature(saved) for saved in values.get(name, ()))
+            values[name] = tuple(feature_from(saved) for saved in values.get(name, ()))
         if size := values.get("image_size"):
             values["image_size"] = tuple(size)
         return cls(**values)
 
 
-def _feature(saved: Mapping[str, Any]) -> Feature:
+def feature_from(saved: Mapping[str, Any]) -> Feature:
     """A feature from JSON, which knows lists where a feature has tuples."""
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
     return Feature(**values)

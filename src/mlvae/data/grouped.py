@@ -17,6 +17,9 @@ from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest
 from mlvae.schema import Schema, as_feature
 
+SAMPLED = 64 * 2**20
+"""Bytes of a sample of rows on disk."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GroupedData:
@@ -224,7 +227,9 @@ class GroupedData:
         return replace(self, x=x, columns=columns)
 
     def sample(self, most: int) -> Tensor:
-        """Up to `most` observations in memory, evenly spaced: (M, *shape)."""
+        """Up to `most` observations in memory, evenly spaced: (M, *shape). Of rows on disk no more than 64 MB."""
+        if isinstance(self.x, Stored):
+            most = min(most, max(2, SAMPLED * len(self) // (4 * self.x.numel())))
         if len(self) <= most:
             return self.x[:]
         return self.x[torch.linspace(0, len(self) - 1, most, dtype=torch.float64).long()]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlvae.errors import DataError
 
-RESIDENT = 256 * 2**20
+RESIDENT = 128 * 2**20
 """Bytes of the file that may stay mapped before they are handed back; the page cache keeps them as long as it can."""
 
 FAULT = 64 * 2**10
@@ -135,14 +135,23 @@ class Stored:
                 f"Expected {self.path} to stay as it was when it was opened; it changed. Put it back, or read it again"
                 " and start anew; what training saved is intact."
             )
-        rows = self._tensor[key]
-        rows = rows.clone() if isinstance(key, slice) else rows
         row = self._tensor[0].nbytes
-        self._touched += count * (row if isinstance(key, slice) else max(row, FAULT))
-        if self._touched > RESIDENT:
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._touched = 0
-        return rows if rows.dtype == torch.uint8 else rows.to(torch.float32)
+        cost = row if isinstance(key, slice) else max(row, FAULT)
+        step = max(1, RESIDENT // cost)
+        first = key.start if isinstance(key, slice) else 0
+        parts = []
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            if self._touched + (stop - start) * cost > RESIDENT:
+                self._map.madvise(mmap.MADV_DONTNEED)
+                self._touched = 0
+            self._touched += (stop - start) * cost
+            if isinstance(key, slice):
+                part = self._tensor[first + start : first + stop].clone()
+            else:
+                part = self._tensor[key[start:stop]]
+            parts.append(part if part.dtype == torch.uint8 else part.to(torch.float32))
+        return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else self._tensor[:0].to(self.dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Stored, (self.path, self.rows)

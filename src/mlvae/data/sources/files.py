@@ -14,6 +14,14 @@ from mlvae.errors import DataError
 ROWS = 65_536
 """Rows of a batch at most."""
 
+NUMBERS = 4 * 2**20
+"""Numbers of a batch, about."""
+
+
+def _batch(columns: int) -> int:
+    """Rows of a batch of so many columns."""
+    return max(64, min(ROWS, NUMBERS // max(1, columns)))
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -45,7 +53,7 @@ def in_memory(table: Any, name: str, files: Sequence[Path] = (), skipped: Sequen
         name,
         {field.name: kind_of(field.type) for field in table.schema},
         table.num_rows,
-        lambda columns: iter(table.select(list(columns)).to_batches(max_chunksize=ROWS)),
+        lambda columns: iter(table.select(list(columns)).to_batches(max_chunksize=_batch(len(columns)))),
         tuple(files),
         tuple(skipped),
     )
@@ -82,9 +90,13 @@ def parquet_table(files: list[Path], asked: Asked) -> Table:
         raise DataError(f"Expected rows in {name}; it has none.")
 
     def batches(columns: Sequence[str]) -> Iterator[Any]:
-        # Little read ahead: its default holds hundreds of megabytes.
+        # Left to itself the scanner reads ahead and keeps whole row groups: hundreds of megabytes.
+        streamed = ds.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
         with wrap(good[0], "Parquet"):
-            yield from data.to_batches(columns=list(columns), batch_size=ROWS, batch_readahead=2, fragment_readahead=1)
+            yield from data.to_batches(
+                columns=list(columns), batch_size=_batch(len(columns)), batch_readahead=1, fragment_readahead=1,
+                fragment_scan_options=streamed,
+            )  # fmt: skip
 
     types = {field.name: kind_of(field.type) for field in data.schema}
     return Table(name, types, rows, batches, tuple(good), tuple(skipped))

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def from_bytes(table: Table, column: str, asked: Asked) -> tuple[Raw, np.ndarray
                 yield f"row {row}", io.BytesIO(held) if held else _not_there(table, column, row)
                 row += 1
 
-    first = [picture for picture, _ in zip(encoded(), range(LOOKED_AT), strict=False)]
+    first = list(islice(encoded(), LOOKED_AT))
     size, mode = _format(first, asked, lambda pair: pair[1])
     skipped: list[str] = []
     blocks, kept = [], []
@@ -168,7 +169,7 @@ def _decoded(
     start = 0
     iterator = iter(pictures)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        while part := [picture for picture, _ in zip(iterator, range(BLOCK), strict=False)]:
+        while part := list(islice(iterator, BLOCK)):
             arrays, places = [], []
             for place, ((name, _), result) in enumerate(zip(part, pool.map(one, part), strict=True), start):
                 if isinstance(result, DataError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mlvae.data.sources.files import Table, csv_table, parquet_table
 from mlvae.data.sources.raw import Asked, Raw
 from mlvae.data.sources.select import chosen
 from mlvae.errors import DataError
-from mlvae.schema import Feature, Schema, label
+from mlvae.schema import Feature, Schema, feature_from, label
 
 BLOCK = 64 * 2**20
 """Bytes of observations that are made at a time."""
@@ -64,7 +64,12 @@ def from_table(table: Table, asked: Asked) -> Raw:
         return Raw(x, labels, table.name, gaps=x.dtype == np.float32 and bool(np.isnan(x).any()), skipped=table.skipped)
 
     if asked.like is not None and asked.like.features:
-        features = _as_trained(table, asked.like)
+        trained = _as_trained(table, asked.like)
+        kinds = {feature.name: feature.kind for feature in trained}
+        about: dict[str, Any] = {"like": [asdict(feature) for feature in trained]}
+
+        def found() -> list[Feature]:
+            return trained
     else:
         if asked.features is None:
             suspects = [name for name, kind in table.types.items() if kind == "category" and name not in kept_out]
@@ -76,9 +81,14 @@ def from_table(table: Table, asked: Asked) -> Raw:
                 f" it. Leave it out: --features '...,-{asked.by}'."
             )
         told = [name for name in kinds if f"{name}:category" in _items(asked.features)]
-        features = _features(table, kinds, told)
-    columns = _labels(table, _others(table, {feature.name for feature in features}))
-    return Raw(_numbers(table, features, asked), columns, table.name, Schema(tuple(features)), True, table.skipped)
+        about = {"kinds": kinds, "told": told}
+
+        def found() -> list[Feature]:
+            return _features(table, kinds, told)
+
+    x, features = _numbers(table, found, len(kinds), about, asked)
+    columns = _labels(table, _others(table, set(kinds)))
+    return Raw(x, columns, table.name, Schema(tuple(features)), True, table.skipped)
 
 
 def _items(features: str | Sequence[str] | None) -> list[str]:
@@ -190,25 +200,37 @@ def _as_trained(table: Table, like: Schema) -> list[Feature]:
     return list(like.features)
 
 
-def _numbers(table: Table, features: list[Feature], asked: Asked) -> Any:
-    """(N, F) float32, in memory or kept on disk."""
-    width = len(features)
+def _numbers(
+    table: Table, found: Callable[[], list[Feature]], width: int, about: Mapping[str, Any], asked: Asked
+) -> tuple[Any, list[Feature]]:
+    """(N, F) float32, in memory or kept on disk, and the features; of kept numbers nothing is looked at again.
+
+    Args:
+        table: a table.
+        found: the features, which may take a look over the table.
+        width: F.
+        about: what they depend on, as JSON values.
+        asked: how to read.
+    """
     if asked.keep(table.rows * width * 4):
+        features = found()
         x = np.empty((table.rows, width), np.float32)
         start = 0
         for block in _blocks(table, features):
             x[start : start + len(block)] = block
             start += len(block)
-        return x
+        return x, features
     if not table.files:
         raise DataError(
             "Expected a table in files to keep its numbers on disk; got one in memory. Pass in_memory=True."
         )
-    about = {"features": [(f.name, f.kind, f.categories) for f in features]}
     path = cache.place(asked.cache, table.files[0].parent, table.name, about, table.files)
     if not path.exists():
-        cache.write(path, (width,), np.float32, _blocks(table, features), None)
-    return cache.load(path, in_memory=False)[0]
+        features = found()
+        notes = [asdict(feature) for feature in features]
+        cache.write(path, (width,), np.float32, _blocks(table, features), notes)
+    x, notes = cache.load(path, in_memory=False)
+    return x, [feature_from(saved) for saved in notes]
 
 
 def _blocks(table: Table, features: list[Feature]) -> Iterator[np.ndarray[Any, Any]]:
