@@ -2,6 +2,7 @@
 
 from mlvae.data.grouped import GroupedData
 from mlvae.data.sampler import GroupSampler
+from mlvae.data.sequences import padded
 from mlvae.data.sources import read
 
-__all__ = ["GroupSampler", "GroupedData", "read"]
+__all__ = ["GroupSampler", "GroupedData", "padded", "read"]

@@ -305,5 +305,5 @@ def _lengths(table: Table, name: str) -> str:
     return (
         f"Expected vectors of one length in column {name!r} of {table.name}; they differ. Pad them, with a null for"
         f" what is"
-        " not there: GroupedData.from_sequences does that for sequences."
+        " not there: `mlvae.data.padded` does that for sequences, with gaps=True."
     )
