@@ -290,3 +290,35 @@ def test_quarter_turns_make_new_groups_of_turned_pictures(shape: tuple[int, ...]
 def test_only_square_images_turn(shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match="square"):
         GroupedData.from_arrays(torch.zeros(2, *shape), [0, 0]).quarter_turns()
+
+
+# --- by time, and in folds
+
+
+def test_a_split_by_time_keeps_what_came_last() -> None:
+    when = np.array(["2024-01-03", "2024-01-01", "2024-01-02", "2024-01-03", "2024-01-01"], "datetime64[D]")
+    data = make([0, 0, 1, 1, 1], when=when, year=[3, 1, 2, 3, 1], word=list("abcde"))
+    for column in ("when", "year"):
+        train, new = data.split(by="time", time=column, test=0.3)
+        assert train.column(column).max() < new.column(column).min() and len(new) == 2
+    with pytest.raises(DataError, match="time='...'"):
+        data.split(by="time")
+    with pytest.raises(DataError, match="'word'; got <U1"):
+        data.split(by="time", time="word")
+    with pytest.raises(DataError, match="two different times"):
+        make([0, 0, 1], year=[1, 1, 1]).split(by="time", time="year")
+
+
+@laws
+@given(labels, st.integers(2, 5), st.integers(0, 3))
+def test_folds_are_whole_groups_and_all_of_them(groups: list[int], k: int, seed: int) -> None:
+    data = make(groups)
+    if k > data.num_groups:
+        with pytest.raises(DataError, match="folds"):
+            data.folds(k)
+        return
+    parts = list(data.folds(k, seed=seed))
+    assert len(parts) == k
+    assert sorted(row for _, new in parts for row in new.x.flatten().tolist()) == list(range(len(groups)))
+    for train, new in parts:
+        assert not set(train.groups) & set(new.groups) and len(train) + len(new) == len(groups)
