@@ -33,9 +33,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("visits")
     pq.write_table(pa.table(visits(300)), folder / "visits.parquet")
     main([
-        "train", str(folder / "visits.parquet"), "--by", "person", "--features", "all,visits:count,-site",
-        "--covariates", "site", "--split-column", "part", "--out", str(folder / "run"), "--epochs", "2", "--width", "16",
-        "--content-dim", "3", "--style-dim", "3", "--validation", "0", "--augment", "noise:0.01",
+        "train", str(folder / "visits.parquet"), "--by", "person", "--features",
+        "all,visits:count,-site", "--covariates", "site", "--split-column", "part",
+        "--out", str(folder / "run"), "--epochs", "2",
+        "--width", "16", "--content-dim", "3", "--style-dim", "3", "--validation", "0", "--augment", "noise:0.01",
     ])  # fmt: skip
     return folder / "run"
 
@@ -82,7 +83,7 @@ def test_training_says_that_the_new_part_is_in_it(tmp_path: Path, capsys: pytest
     x[50:] = x[:10]
     np.savez(tmp_path / "x.npz", x=x, group=np.arange(60) // 5, split=(np.arange(60) >= 50).astype(int))
     main([
-        "train", str(tmp_path / "x.npz"), "--by", "group", "--out", str(tmp_path / "run"), "--epochs", "1", "--width", "8",
-        "--validation", "0",
+        "train", str(tmp_path / "x.npz"), "--by", "group", "--out", str(tmp_path / "run"), "--epochs", "1",
+        "--width", "8", "--validation", "0",
     ])  # fmt: skip
     assert "! 10 of 10 rows kept out of training are in it too" in capsys.readouterr().out
