@@ -77,6 +77,22 @@ def test_draw_writes_a_picture(run: Path, tmp_path: Path, kind: str) -> None:
     assert picture.ndim == 2 and picture.std() > 10
 
 
+def test_info_alone_is_what_a_bug_report_needs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["info"])
+    told = capsys.readouterr().out
+    assert "numbers: as expected" in told and f"can be written to: {tmp_path}" in told
+    assert "safetensors 0" in told and "threads" in told
+
+
+def test_info_tells_wrong_numbers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlvae.Evidence.sum", lambda evidence, grouping: evidence)
+    main(["info"])
+    assert "WRONG: evidence adds to" in capsys.readouterr().out
+
+
 def test_info_names_versions_and_levels(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["info", str(run)])
     said = capsys.readouterr().out
