@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mlvae import MLVAE, GroupBatch, Level
 from mlvae.likelihoods import Normal as NormalLikelihood
 from mlvae.model import LOG_PRECISION_BOUND
+from mlvae.penalties import RIDGE
 
 SCALE = 0.6
 WC = np.array([1.5, -0.8])
@@ -25,6 +26,17 @@ def members(batch: GroupBatch, level: str) -> list[list[int]]:
     """The rows of each group of a level, as lists."""
     index = batch.grouping(level).index.tolist()
     return [[i for i, g in enumerate(index) if g == group] for group in range(max(index) + 1)]
+
+
+def witness(model: MLVAE, batch: GroupBatch, level: str, i: int) -> list[int]:
+    """The rows that speak for a level's group as one with row i: its group in the coarsest nested level, or itself."""
+    own = members(batch, level)
+    nested = [
+        groups
+        for name in batch.groupings
+        if len(groups := members(batch, name)) > len(own) and all(any(set(g) <= set(o) for o in own) for g in groups)
+    ]
+    return next(g for g in min(nested, key=len) if i in g) if nested else [i]
 
 
 def readout(precisions: Sequence[Tensor], informations: Sequence[Tensor], how: str) -> tuple[Tensor, Tensor]:
@@ -68,10 +80,12 @@ def slow_latents(
                 informations.append(precision * mean)
             whole = readout(precisions, informations, level.readout)
             kl.append(sum(0.5 * (m**2 + 1 / p - 1 + torch.log(p)) for m, p in zip(*whole, strict=True)))
-            for place, i in enumerate(rows):
+            for i in rows:
                 mean, precision = whole
                 if evidence == "held_out" and len(rows) > 1:
-                    rest = [j for j in range(len(rows)) if j != place]
+                    own = witness(model, batch, level.name, i)
+                    rest = [j for j in range(len(rows)) if rows[j] not in own]
+                    rest = rest or list(range(len(rows)))
                     mean, precision = readout(
                         [precisions[j] for j in rest], [informations[j] for j in rest], level.readout
                     )
@@ -118,6 +132,21 @@ def slow_misidentification(precision: np.ndarray, information: np.ndarray, index
                 right.append(scores[-1])
         nats.append(np.logaddexp.reduce(scores) - np.logaddexp.reduce(right))
     return float(np.mean(nats))
+
+
+def slow_leakage(means: np.ndarray, own: Sequence[int], other: Sequence[int]) -> float:
+    """Normal information about the other grouping in codes less their own group's mean, less what chance gives."""
+    rows = [i for i in range(len(own)) if list(own).count(own[i]) > 1]
+    mean = lambda values, ids, i: np.mean([values[j] for j in rows if ids[j] == ids[i]], 0)  # noqa: E731
+    rest = {i: means[i] - mean(means, own, i) for i in rows}
+    left = {i: rest[i] - mean(rest, other, i) for i in rows}
+    freedom = len(rows) - len({own[i] for i in rows})
+    dim = means.shape[1]
+    ridge = RIDGE * sum((r**2).sum() for r in rest.values()) / freedom / dim * np.eye(dim)
+    before, after = (
+        np.linalg.slogdet(sum(np.outer(r, r) for r in part.values()) / freedom + ridge)[1] for part in (rest, left)
+    )
+    return (before - after - dim * (len({other[i] for i in rows}) - 1) / freedom) / 2
 
 
 def slow_dependence(samples: np.ndarray, ids: Sequence[int]) -> float:
@@ -189,3 +218,58 @@ def log_marginal(x: np.ndarray, shared: Mapping[str, Sequence[int]], weights: Ma
 def group_log_marginal(x: np.ndarray) -> float:
     """log p of one whole group under `linear_gaussian`."""
     return log_marginal(x, {"content": [0] * len(x)}, {"content": WC, "style": WS})
+
+
+WEIGHTS = {"country": np.array([1.1, -0.6]), "person": np.array([0.9, 1.3]), "style": np.array([0.7, -0.5])}
+"""Of the three-level model, nested or crossed: x_d = Σ_l WEIGHTS[l]_d z_l,g(i),d + noise."""
+
+
+def three_levels(spoil: float = 0.0) -> MLVAE:
+    """Heads whose vote is the exact factor of an observation on each level, all other levels integrated out.
+
+    Such a vote is right for one observation alone. Sums of them are mean field: they count what members share of the
+    other levels once a member.
+    """
+    levels = [Level("country", 2, by="country"), Level("person", 2, by="person"), Level("style", 2)]
+    model = MLVAE(
+        (2,), levels, likelihood=NormalLikelihood(SCALE), encoder=nn.Linear(2, 2), decoder=nn.Linear(6, 2)
+    ).double()
+    weights = {name: torch.from_numpy(weight) for name, weight in WEIGHTS.items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.encoder.weight.copy_(torch.eye(2))
+        model.decoder.weight.copy_(torch.cat([torch.diag(weights[level.name]) for level in levels], 1))
+        for level in levels:
+            w = weights[level.name]
+            rest = SCALE**2 + sum(v**2 for name, v in weights.items() if name != level.name)
+            head = model.heads[level.name]
+            head.weight[:2] = torch.diag(1 / w)
+            head.bias[2:] = raw(w**2 / rest) + spoil
+    return model
+
+
+def joint_posterior(
+    x: np.ndarray, shared: Mapping[str, Sequence[int]], weights: Mapping[str, np.ndarray], level: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact posterior mean and variance (G, D) of every group of a level, from all rows at once.
+
+    Args:
+        x: (N, D).
+        shared: for each shared level, the group of each row, dense.
+        weights: for every level (D,); those not in ``shared`` are each row's own.
+        level: a shared one.
+    """
+    ids = np.asarray(shared[level])
+    groups = ids.max() + 1
+    means, variances = np.empty((groups, x.shape[1])), np.empty((groups, x.shape[1]))
+    for d in range(x.shape[1]):
+        covariance = SCALE**2 * np.eye(len(x))
+        for name, weight in weights.items():
+            rows = np.asarray(shared.get(name, range(len(x))))
+            covariance += weight[d] ** 2 * (rows[:, None] == rows[None])
+        cross = weights[level][d] * (np.arange(groups)[:, None] == ids[None])
+        gain = np.linalg.solve(covariance, cross.T).T
+        means[:, d] = gain @ x[:, d]
+        variances[:, d] = 1 - (gain * cross).sum(1)
+    return means, variances

@@ -171,3 +171,48 @@ except SystemExit:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--split-column" in done.stdout and "Example: mlvae train" in done.stdout
+
+
+def test_several_levels_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "d.npz", x=random.integers(0, 255, (240, 4, 4), dtype=np.uint8), split=np.tile([0, 0, 1], 80),
+        country=np.repeat(["uk", "us"], 120), person=np.tile(np.repeat([0, 1, 2], 40), 2), word=np.arange(240) % 5,
+        row=np.arange(240), one=np.zeros(240),
+    )  # fmt: skip
+    data, out = str(tmp_path / "d.npz"), str(tmp_path / "run")
+    command = ["train", data, "--out", out, "--epochs", "1", "--width", "8", "--validation", "0.3",
+               "--level", "country:2:country", "--level=person:3:country,person", "--level", "word:2:word",
+               "--level", "style:2", "--kl", "word:0.5"]  # fmt: skip
+    main(command)
+    objective = options_of(out)["objective"]
+    assert objective.weight("word", 0) == 0.5 and objective.weight("person", 0) == objective.weight("country", 0)
+    main(["info", out])
+    assert "shared by ('country', 'person')" in capsys.readouterr().out
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["level"][1] == "person:3:country,person"
+    main(["train", "--config", str(tmp_path / "run" / "config.yaml"), "--out", str(tmp_path / "again")])
+    assert all((tmp_path / name / "model.safetensors").stat().st_size for name in ("run", "again"))
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (
+        tmp_path / "run" / "model.safetensors"
+    ).read_bytes()
+    main(["encode", out, data, "--evidence", str(tmp_path / "e.parquet"), "--out", str(tmp_path / "c.parquet")])
+    table = pq.read_table(tmp_path / "e.parquet").to_pydict()
+    assert table["level"] == ["country"] * 2 + ["person"] * 6 + ["word"] * 5
+    assert table["group"][:4] == ["uk", "us", "uk,0", "uk,1"] and table["count"][:3] == [120, 120, 40]
+    assert "word_mean" in pq.read_table(tmp_path / "c.parquet").column_names
+    for name, levels in (("g.png", []), ("w.png", ["--levels", "word,style"])):
+        main(["draw", "swap", out, data, "--out", str(tmp_path / name), "--count", "3", *levels])
+    assert (tmp_path / "g.png").read_bytes() != (tmp_path / "w.png").read_bytes()
+    assert "Did you mean 'word'" in fails(
+        capsys, "draw", "swap", out, data, "--out", str(tmp_path / "g.png"), "--levels", "wrod"
+    )
+    for level, message in [
+        ("row:2:row", "each of its 160 groups has one"), ("one:2:one", "constant"), ("a:2:word", "the same"),
+        ("a:2:wrod", "Did you mean 'word'"), ("a:b", "name:dimensions:column"),
+    ]:  # fmt: skip
+        said = fails(capsys, "train", data, "--out", str(tmp_path / "no"), "--level", "word:2:word", "--level", level)
+        assert message in said
+    assert "Did you mean 'word'" in fails(capsys, *command[:3], str(tmp_path / "no"), *command[4:], "--kl", "wrod:1")
+    assert "name:weight" in fails(capsys, *command[:3], str(tmp_path / "no"), *command[4:], "--kl", "word")
+    assert not (tmp_path / "no").exists()

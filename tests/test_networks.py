@@ -3,11 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mlvae.errors import ModelError
 from mlvae.networks import NETWORKS, default_network
 
 CASES = [
     *[("mlp", shape) for shape in ((2,), (7,), (5, 3), (2, 3, 4))],
     *[("conv", shape) for shape in ((16, 16), (17, 23), (1, 28, 28), (3, 33, 20), (5, 9, 40), (3, 64, 64), (4, 4))],
+    *[("series", shape) for shape in ((6, 100), (1, 8), (3, 37), (2, 5))],
 ]
 
 
@@ -30,6 +32,11 @@ def test_shapes_and_independent_rows(name: str, shape: tuple[int, ...], width: i
         assert torch.allclose(module.eval()(mine), module.train()(mine), atol=1e-5)
         # ... and different rows differ, or the above would say nothing.
         assert not torch.allclose(module(mine)[0], module(mine)[1], atol=1e-4)
+
+
+def test_windows_have_two_axes() -> None:
+    with pytest.raises(ModelError, match="(channels, steps)"):
+        NETWORKS["series"].encoder((100,), 8)
 
 
 def test_the_shape_chooses() -> None:

@@ -11,13 +11,16 @@ from torch import Tensor
 
 from mlvae import MLVAE, GroupBatch, Level, Objective, Ramp, elbo, loss
 from mlvae.errors import ModelError
+from mlvae.evidence import READOUTS
 from oracles import (
     group_log_marginal,
     linear_gaussian,
     slow_dependence,
     slow_latents,
+    slow_leakage,
     slow_log_likelihood,
     slow_misidentification,
+    witness,
 )
 
 PERSON = [3, 0, 0, 1, 1, 1, 2, 2, 2, 2, 0]  # ragged, one alone, in no order
@@ -91,7 +94,7 @@ def test_codes_at_the_mean_are_a_slow_loop_over_groups(case: tuple[MLVAE, GroupB
 def test_loss_is_the_weighted_bound_and_the_penalties(case: tuple[MLVAE, GroupBatch], evidence) -> None:
     model, batch = case
     first = model.levels[0].name
-    objective = Objective(evidence, "observation", {first: 0.3}, independence=7.0, identification=2.0)
+    objective = Objective(evidence, "observation", {first: 0.3}, independence=7.0, leakage=4.0, identification=2.0)
     result = loss(model, batch, objective, generator=torch.Generator().manual_seed(2))
     codes, kls = slow_latents(model, batch, evidence, noise(model, batch, "observation", 2))
     expected = sum(slow_log_likelihood(model, batch.x, codes))
@@ -104,13 +107,25 @@ def test_loss_is_the_weighted_bound_and_the_penalties(case: tuple[MLVAE, GroupBa
         if given:  # the votes depend on the coarser sample that was drawn
             votes = model.votes(shared, model.encoder(batch.x), [codes[name] for name in given])
         index = batch.ids[shared].tolist()
-        arrays = votes.precision.detach().numpy(), votes.information.detach().numpy()
-        penalty += 2.0 * slow_misidentification(*arrays, index, index)
+        speakers = unique([witness(model, batch, shared, i) for i in range(len(batch))])
+        arrays = (np.stack([part.detach().numpy()[rows].sum(0) for rows in speakers])
+                  for part in (votes.precision, votes.information))  # fmt: skip
+        named = [index[rows[0]] for rows in speakers]
+        penalty += 2.0 * slow_misidentification(*arrays, named, named)
         penalty += 7.0 * slow_dependence(codes["style"].detach().numpy(), index)
+        if "word" in batch.ids:
+            other = batch.ids["word" if shared == "speaker" else "speaker"].tolist()
+            alone = READOUTS[model.level(shared).readout](votes).mean.detach().numpy()
+            penalty += 4.0 * slow_leakage(alone, index, other)
     expected = (expected - len(batch) * penalty) / len(kls[first])
     assert result.total.item() == pytest.approx(-expected.item(), rel=1e-9)
-    assert set(result.penalties) == ({"independence", "identification"} if batch.ids else set())
+    kinds = ["independence", "identification", *["leakage"] * ("word" in batch.ids)]
+    assert set(result.penalties) == (set(kinds) if batch.ids else set())
     assert set(result.log()) == {"log_likelihood", *(f"kl_{name}" for name in kls), *result.penalties}
+
+
+def unique(rows: list[list[int]]) -> list[list[int]]:
+    return [list(row) for row in dict.fromkeys(map(tuple, rows))]
 
 
 def test_plain_loss_is_minus_the_elbo(case: tuple[MLVAE, GroupBatch]) -> None:
@@ -212,7 +227,76 @@ def test_weights_that_are_not_named_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    "objective", [Objective(), Objective.plain(), Objective().changed(content=0.7, independence=3)]
+    "objective",
+    [
+        Objective(),
+        Objective.plain(),
+        Objective().changed(content=0.7, independence=3),
+        Objective(independence={"word": Ramp(0.0, 2.0), "style": 1.0}, apart={"word": ("speaker",)}),
+    ],
 )
 def test_objectives_survive_json(objective: Objective) -> None:
     assert Objective.from_settings(json.loads(json.dumps(asdict(objective)))) == objective
+
+
+def crossed(**options) -> tuple[MLVAE, GroupBatch]:
+    levels, groups = MODELS["crossed"]
+    return MLVAE((5,), levels, width=8), GroupBatch.of(torch.rand(len(PERSON), 5), groups)
+
+
+def test_penalties_have_weights_by_level_and_pairs_by_name() -> None:
+    model, batch = crossed()
+
+    def total(**options) -> Tensor:
+        objective = Objective(
+            "all", "group", {}, **{"independence": 0.0, "leakage": 0.0, "identification": 0.0, **options}
+        )
+        return loss(model, batch, objective, generator=torch.Generator().manual_seed(0)).total
+
+    bare = total()
+    for kind in ("independence", "leakage", "identification"):
+        names = ["style"] if kind == "independence" else ["speaker", "word"]
+        parts = [total(**{kind: {name: 3.0}}) - bare for name in names]
+        assert all(abs(part) > 1e-4 for part in parts)
+        assert torch.allclose(total(**{kind: 3.0}) - bare, sum(parts), rtol=1e-3)
+        ramped = total(**{kind: {names[-1]: Ramp(0.0, 3.0)}}) - bare
+        assert torch.allclose(ramped, parts[-1], rtol=1e-3)
+    apart = {"speaker": (), "word": (), "style": ("word",)}
+    only = total(independence=3.0, apart=apart) - bare
+    both = total(independence={"style": 3.0}) - bare
+    assert not torch.allclose(only, both, rtol=1e-2)
+    rest = total(independence=3.0, apart={**apart, "style": ("speaker",)}) - bare
+    assert torch.allclose(only + rest, both, rtol=1e-3)
+
+
+def test_nested_levels_are_not_kept_apart() -> None:
+    levels, groups = MODELS["nested"]
+    model, batch = MLVAE((5,), levels, width=8), GroupBatch.of(torch.rand(len(PERSON), 5), groups)
+    assert batch.nested == {("person", "country")}
+    value = loss(model, batch, Objective(independence=0.0, leakage={"country": 1.0, "person": 1.0}, identification=0.0))
+    assert value.penalties == {}
+
+
+def test_scaled_subsampling_counts_each_level_by_its_own_inclusion() -> None:
+    model, plain = crossed()
+    totals = {"speaker": torch.tensor([10, 30, 40, 100])[plain.ids["speaker"]],
+              "word": torch.tensor([20, 50, 7, 9])[plain.ids["word"]]}  # fmt: skip
+    batch = GroupBatch(plain.x, plain.groupings, plain.ids, totals)
+    objective = Objective("all", "group", {}, 0, 0, 0, "scaled")
+    terms = elbo(model, batch, generator=torch.Generator().manual_seed(3))
+    result = loss(model, batch, objective, generator=torch.Generator().manual_seed(3))
+    weights = [totals["speaker"][i].item() / PERSON.count(PERSON[i]) for i in range(len(PERSON))]
+    expected = sum(w * (ll - kl) for w, ll, kl in zip(weights, terms.log_likelihood, terms.kl["style"], strict=True))
+    expected = expected - terms.kl["speaker"].sum()
+    for word, kl in enumerate(terms.kl["word"]):
+        rows = [i for i in range(len(WORD)) if WORD[i] == word]
+        mean = sum(weights[i] for i in rows) / len(rows)
+        expected = expected - kl * mean * len(rows) / totals["word"][rows[0]].item()
+    assert torch.allclose(-result.total, expected / 4, rtol=1e-4)
+
+
+def test_shared_levels_have_the_kl_weight_of_content() -> None:
+    levels, _ = MODELS["crossed"]
+    over = Objective(kl_weight={"content": 0.3, "word": 0.7}).over(levels)
+    assert [over.weight(name, 0) for name in ("speaker", "word", "style")] == [0.3, 0.7, 1.0]
+    assert Objective.plain().over(levels) == Objective.plain()

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from mlvae import Evidence, Grouping
-from mlvae.penalties import dependence, misidentification
-from oracles import slow_dependence, slow_misidentification
+from mlvae.penalties import dependence, leakage, misidentification
+from oracles import slow_dependence, slow_leakage, slow_misidentification
 
 
 def votes(n: int) -> Evidence:
@@ -94,3 +96,49 @@ def test_alone_in_every_group_there_is_nothing_to_name() -> None:
     value.backward()
     assert value.item() == 0.0
     assert torch.isfinite(precision.grad).all()
+
+
+def crossed(n: int = 240) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.arange(n) % 6, torch.arange(n) // 6 % 5
+
+
+def test_leakage_is_its_definition() -> None:
+    own, other = torch.tensor([0, 0, 1, 2, 2, 2, 3, 1, 0, 4, 0, 2]), torch.tensor([0, 1, 1, 0, 2, 1, 1, 0, 2, 1, 1, 2])
+    means = torch.randn(12, 3, dtype=torch.float64)
+    assert leakage(means, own, other).item() == pytest.approx(slow_leakage(means.numpy(), own.tolist(), other.tolist()))
+    assert leakage(means, torch.arange(12), other) == 0
+
+
+def test_leakage_is_zero_in_expectation_and_knows_no_scale() -> None:
+    own, other = crossed()
+    codes = [own.unsqueeze(1) + torch.randn(240, 4) for _ in range(200)]
+    values = torch.stack([leakage(means, own, other) for means in codes])
+    assert abs(values.mean()) < 0.02 and values.std() < 0.1
+    turn = torch.diag(torch.tensor([1.0, 0.1, 5.0, 0.01]))
+    assert torch.allclose(leakage(codes[0] @ turn, own, other), values[0], atol=0.02)
+
+
+def test_leakage_is_the_information_of_a_shift_however_small() -> None:
+    own, other = crossed(24000)
+    noise = torch.randn(24000, 3)
+    noise[:, 0] += 2.0 * (other == 0)
+    expected = 0.5 * math.log(1 + 4 * 0.2 * 0.8)  # by the variance between, over that within
+    for scale in (1.0, 0.02):
+        means = noise * torch.tensor([scale, 1.0, 1.0])
+        assert leakage(means, own, other).item() == pytest.approx(expected, abs=0.03)
+
+
+def test_descending_leakage_takes_the_other_grouping_out_and_leaves_the_own() -> None:
+    own, other = crossed()
+    x = torch.nn.functional.one_hot(own, 6) + 0.0
+    x = torch.cat([x, torch.nn.functional.one_hot(other, 5), torch.randn(240, 4)], 1)
+    layer = torch.nn.Linear(15, 3)
+    optimizer = torch.optim.Adam(layer.parameters(), 0.03)
+    before = leakage(layer(x), own, other).item()
+    for _ in range(150):
+        optimizer.zero_grad()
+        leakage(layer(x), own, other).backward()
+        optimizer.step()
+    after = leakage(layer(x), own, other).item()
+    assert before > 0.2 and after < 0.05
+    assert layer(x).std() > 0.1

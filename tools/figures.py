@@ -1,6 +1,8 @@
 """Figures of docs/results.md from metrics that `mlvae evaluate --out` wrote.
 
 python tools/figures.py OUT.png NAME=metrics.json [NAME=metrics.json ...]
+
+Metrics of several shared levels become a heat map, level by factor.
 """
 
 from __future__ import annotations
@@ -54,6 +56,30 @@ def shots(axis: plt.Axes, metrics: dict[str, float]) -> None:
     axis.set_xticks(range(places + 1), [*names, "pixels, 1"], rotation=60, ha="right")
 
 
+def matrix(axis: plt.Axes, metrics: dict[str, float]) -> None:
+    """What each level tells of each factor: a linear probe on means, an MLP on samples, chance beside the name."""
+    factors = _factors(metrics)
+    rows = [
+        (f"{key.split('.')[1]}, {key.split('.')[3]}", [metrics[".".join([*key.split(".")[:2], f, *key.split(".")[3:]])]
+                                                       for f in factors])
+        for key in metrics
+        if key.startswith("probe.") and key.count(".") == 4 and key.split(".")[2] == factors[0]
+        and key.endswith((".k1.linear", ".sample.mlp", ".mean.linear"))
+    ]  # fmt: skip
+    axis.imshow([values for _, values in rows], vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    for y, (_, values) in enumerate(rows):
+        for x, value in enumerate(values):
+            axis.text(x, y, f"{value:.3f}", ha="center", va="center", color="white" if value > 0.6 else "black")
+    axis.set_xticks(range(len(factors)), [f"{f}\nchance {metrics[f'probe.{f}.chance']:.3f}" for f in factors])
+    axis.set_yticks(range(len(rows)), [name for name, _ in rows])
+
+
+def _factors(metrics: dict[str, float]) -> list[str]:
+    """The shared levels of a metrics file, where there are several."""
+    found = [key.split(".")[1] for key in metrics if key.startswith("probe.") and key.endswith(".chance")]
+    return [f for f in found if f != "chance" and f"probe.{f}.{f}.k1.linear" in metrics]
+
+
 def main(out: str, *sources: str) -> None:
     """One row of panels a data set."""
     count = sum(2 if _has_curve(source) else 1 for source in sources)
@@ -62,7 +88,11 @@ def main(out: str, *sources: str) -> None:
     for source in sources:
         name, _, file = source.partition("=")
         metrics = json.loads(Path(file).read_text())
-        if _has_curve(source):
+        if _factors(metrics):
+            panel = panels.pop(0)
+            matrix(panel, metrics)
+            panel.set_title(name)
+        elif _has_curve(source):
             pair = panels.pop(0), panels.pop(0)
             curve(pair, metrics)
             pair[0].set_title(name)
@@ -75,7 +105,8 @@ def main(out: str, *sources: str) -> None:
 
 
 def _has_curve(source: str) -> bool:
-    return any(key.startswith("k_curve.") for key in json.loads(Path(source.partition("=")[2]).read_text()))
+    metrics = json.loads(Path(source.partition("=")[2]).read_text())
+    return not _factors(metrics) and any(key.startswith("k_curve.") for key in metrics)
 
 
 if __name__ == "__main__":

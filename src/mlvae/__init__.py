@@ -15,6 +15,7 @@ _HOMES = {
     "GroupedData": "data",
     "Grouping": "grouping",
     "Level": "levels",
+    "LevelSampler": "data",
     "MLVAE": "model",
     "MLVAEError": "errors",
     "Normal": "normal",
@@ -33,7 +34,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from mlvae.batch import GroupBatch
     from mlvae.checkpoint import load, save
-    from mlvae.data import GroupedData, GroupSampler, read
+    from mlvae.data import GroupedData, GroupSampler, LevelSampler, read
     from mlvae.errors import MLVAEError
     from mlvae.evaluate import evaluate
     from mlvae.evidence import Evidence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlvae.errors import ModelError
+from mlvae.evidence import Evidence
 from mlvae.grouping import Grouping
 
 
@@ -26,6 +29,8 @@ class GroupBatch:
             subsampling option of the objective.
         covariates: (N, C) numbers known beside each observation, as `MLVAE.covariates` makes them; None where the
             model takes none.
+        nested: pairs of those levels, (finer, coarser), where every group of the finer lies within one of the coarser,
+            in the data set and in this batch.
 
     Example:
         >>> batch = GroupBatch.of(torch.rand(4, 8, 8), {"content": ["ann", "bob", "ann", "bob"]})
@@ -38,6 +43,7 @@ class GroupBatch:
     ids: Mapping[str, Tensor] = field(default_factory=dict)
     totals: Mapping[str, Tensor] = field(default_factory=dict)
     covariates: Tensor | None = None
+    nested: frozenset[tuple[str, str]] = frozenset()
 
     @classmethod
     def of(cls, x: Tensor, groups: Mapping[str, Any], covariates: Tensor | None = None) -> GroupBatch:
@@ -47,7 +53,7 @@ class GroupBatch:
             for name, ids in groups.items()
         }
         ids = {name: grouping.index for name, grouping in groupings.items()}
-        return cls(x, groupings, ids, covariates=covariates)
+        return cls(x, groupings, ids, covariates=covariates, nested=nests(groupings))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -57,6 +63,40 @@ class GroupBatch:
         shared = self.groupings.get(level)
         return Grouping.each(len(self.x), self.x.device) if shared is None else shared
 
+    def witnesses(self, level: str) -> Grouping:
+        """What speaks for a level's groups independently: groups of the coarsest level nested in it, or observations.
+
+        Ten pictures of one person are one witness of what the person's country is like.
+        """
+        finer = [self.groupings[fine] for fine, coarse in self.nested if coarse == level]
+        if not finer:
+            return Grouping.each(len(self.x), self.x.device)
+        return min(finer, key=lambda grouping: grouping.num_groups)
+
+    def others(self, level: str, votes: Evidence) -> Evidence:
+        """For each observation, its group's evidence without that of its own witness; its own where it is alone."""
+        grouping, witnesses = self.grouping(level), self.witnesses(level)
+        if witnesses.singletons:
+            return votes.sum_others(grouping)
+        owners = Grouping(grouping.index[witnesses.first], grouping.num_groups)
+        return votes.sum(witnesses).sum_others(owners)[witnesses.index]
+
+    def inverse_inclusion(self, level: str) -> Tensor:
+        """n/k of each observation's group at a level, (N,); one where each observation is its own.
+
+        Raises:
+            ModelError: the batch does not know the size of the level's groups in the data set.
+        """
+        if level not in self.ids:
+            return self.x.new_ones(len(self.x))
+        if level not in self.totals:
+            raise ModelError(
+                f"Expected the batch to carry the size of each group in the data set for subsampling='scaled'; level"
+                f" {level!r} has none. Pass `totals`, or use subsampling='own'."
+            )
+        grouping = self.grouping(level)
+        return self.totals[level] / grouping.expand(grouping.sizes)
+
     def to(self, device: torch.device | str) -> GroupBatch:
         """The same batch on ``device``."""
         return GroupBatch(
@@ -65,4 +105,19 @@ class GroupBatch:
             {name: ids.to(device) for name, ids in self.ids.items()},
             {name: totals.to(device) for name, totals in self.totals.items()},
             None if self.covariates is None else self.covariates.to(device),
+            self.nested,
         )
+
+
+def nests(groupings: Mapping[str, Grouping]) -> frozenset[tuple[str, str]]:
+    """Pairs of levels, (finer, coarser), where every group of the finer lies within one of the coarser.
+
+    Example:
+        >>> nests({"country": Grouping.from_ids([0, 0, 1]), "person": Grouping.from_ids([5, 6, 7])})
+        frozenset({('person', 'country')})
+    """
+    return frozenset(
+        (fine, coarse)
+        for (fine, a), (coarse, b) in itertools.permutations(groupings.items(), 2)
+        if a.num_groups > b.num_groups and a.refines(b)
+    )

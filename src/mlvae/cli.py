@@ -37,7 +37,8 @@ def _hyphenated(text: str) -> str:
 
 
 def _spelt(arguments: list[str]) -> list[str]:
-    """Arguments as the parser spells them: underscores in options, and a switch without a value is on."""
+    """Arguments as the parser spells them: underscores in options, a switch without a value is on, lists add up."""
+    several = {k for f in COMMANDS.values() for k, kind in f.__annotations__.items() if kind == "list[str] | None"}
     switches = {k for f in COMMANDS.values() for k, kind in f.__annotations__.items() if kind == "bool"}
     result = []
     if arguments[:1] == ["info"] and len(arguments) > 1 and not arguments[1].startswith("-"):
@@ -48,7 +49,8 @@ def _spelt(arguments: list[str]) -> list[str]:
             name = name.replace("-", "_")
             if name in switches and not equals and following not in ("true", "false"):
                 equals, value = "=", "true"
-            argument = f"--{name}{equals}{value}"
+            # What may be given several times adds up: --level a --level b.
+            argument = f"--{name}{'+' * (name in several)}{equals}{value}"
         result.append(argument)
     return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ GAP = 2
 """Pixels of white between pictures; a wider gap sets givers apart from what was made of them."""
 
 
-def swap(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> Tensor:
+def swap(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0, levels: Sequence[str] | None = None) -> Tensor:
     """Down the side who gives content, along the top who gives style, in the middle what the model makes of both.
+
+    With ``levels`` it is these that the side gives, in place of all that groups share.
 
     Returns:
         (1 + count, 1 + count, *shape); the corner is white.
@@ -29,9 +31,8 @@ def swap(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> Tens
     x, known = _one_a_group(model, data, count, seed)
     n = len(x)
     covariates = (None, None) if known is None else (known.repeat_interleave(n, 0), known.repeat(n, 1))
-    made = model.swap(x.repeat_interleave(n, 0), x.repeat(n, *[1] * len(model.shape)), covariates=covariates).unflatten(
-        0, (n, n)
-    )
+    made = model.swap(x.repeat_interleave(n, 0), x.repeat(n, *[1] * len(model.shape)), levels, covariates=covariates)
+    made = made.unflatten(0, (n, n))
     corner = torch.ones_like(x[:1])
     return torch.cat([torch.cat([corner, x])[None], torch.cat([x[:, None], made], 1)])
 

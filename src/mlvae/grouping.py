@@ -93,6 +93,16 @@ class Grouping:
         last = torch.full((self.num_groups,), len(self), device=self.index.device)
         return last.scatter_reduce(0, self.index, positions, "amin")
 
+    def refines(self, other: Grouping) -> bool:
+        """Whether each group lies within one group of ``other``, as people do within countries.
+
+        Example:
+            >>> people, countries = Grouping.from_ids(["ann", "bob", "ann"]), Grouping.from_ids(["uk", "us", "uk"])
+            >>> people.refines(countries), countries.refines(Grouping.from_ids([0, 1, 2]))
+            (True, False)
+        """
+        return bool((other.index[self.first][self.index] == other.index).all())
+
     def sum(self, values: Tensor) -> Tensor:
         """Sums over the members of each group.
 

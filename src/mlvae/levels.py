@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from mlvae.errors import ModelError, nearest
+from mlvae.errors import DataError, ModelError, nearest
 from mlvae.evidence import READOUTS
+from mlvae.grouping import Grouping
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,27 @@ class Level:
     by: str | tuple[str, ...] | None = None
     readout: str = "product_with_prior"
     given: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str, readout: str = "product_with_prior") -> Self:
+        """A level as the command line writes it: name:dimensions:column, without a column each observation's own.
+
+        Raises:
+            ModelError: the text has other parts.
+
+        Example:
+            >>> Level.parse("person:16:country,person").by, Level.parse("style:8").by
+            (('country', 'person'), None)
+        """
+        name, _, rest = text.partition(":")
+        dim, colon, columns = rest.partition(":")
+        by = tuple(column for column in columns.split(",") if column)
+        if not name.isidentifier() or not dim.isdecimal() or (colon and not by) or ":" in columns:
+            raise ModelError(
+                f"Expected a level as name:dimensions:column, or name:dimensions for what is each observation's own;"
+                f" got {text!r}. For example speaker:16:speaker, person:16:country,person or style:8."
+            )
+        return cls(name, int(dim), by[0] if len(by) == 1 else by or None, readout)
 
 
 def checked(levels: Sequence[Level]) -> tuple[Level, ...]:
@@ -53,3 +77,33 @@ def checked(levels: Sequence[Level]) -> tuple[Level, ...]:
     if not seen:
         raise ModelError("Expected at least one level; got none. Pass Level('style', 16) for a plain VAE.")
     return tuple(levels)
+
+
+def check_groups(levels: Sequence[Level], groups: Mapping[str, Grouping]) -> None:
+    """Refuses levels that the data cannot tell apart.
+
+    Args:
+        levels: of one model.
+        groups: for the levels that name columns, who shares what in the data.
+
+    Raises:
+        DataError: a level has but one group, or none of two members; or two levels have the same groups.
+    """
+    by = {level.name: f"level {level.name!r} (by {level.by!r})" for level in levels}
+    for name, grouping in groups.items():
+        if grouping.num_groups < 2:
+            raise DataError(
+                f"Expected {by[name]} to have at least two groups; its column is constant. What all observations share"
+                " is the decoder's to learn: drop the level."
+            )
+        if int(grouping.sizes.max()) < 2:
+            raise DataError(
+                f"Expected {by[name]} to have groups of two or more; each of its {grouping.num_groups:,} groups has one"
+                " observation. Name another column, or none: then the level is each observation's own."
+            )
+    for (name, a), (other, b) in itertools.combinations(groups.items(), 2):
+        if a.num_groups == b.num_groups and a.refines(b):
+            raise DataError(
+                f"Expected levels of different groups; {by[name]} and {by[other]} have the same, so nothing tells them"
+                " apart. Drop one, or name another column."
+            )

@@ -22,7 +22,8 @@ from mlvae import inference
 from mlvae.batch import GroupBatch
 from mlvae.errors import DataError, ModelError, nearest
 from mlvae.evidence import READOUTS, Evidence
-from mlvae.levels import Level, checked
+from mlvae.grouping import Grouping
+from mlvae.levels import Level, check_groups, checked
 from mlvae.likelihoods import Likelihood, by_name, likelihood_for
 from mlvae.networks import NETWORKS, Network, beside, default_network, joined
 from mlvae.normal import Normal
@@ -133,9 +134,12 @@ class MLVAE(nn.Module):
         style_dim: int = 16,
         readout: str = "product_with_prior",
         style_given_content: bool = False,
+        levels: Sequence[Level] | None = None,
         **options: Any,
     ) -> Self:
         """The two-level model for a data set: ``content`` shared by its groups, ``style`` an observation's own.
+
+        Other ``levels``, coarse to fine, take their place; the data must be able to tell them apart.
 
         Without another word the likelihood is, for data in [0, 1] (and for uint8, which is scaled to it), Bernoulli
         where most values lie near the ends and Normal with a scale of 0.25 where they are grey, for a table's columns
@@ -147,6 +151,11 @@ class MLVAE(nn.Module):
         chosen = options.pop("likelihood", None)
         if not isinstance(chosen, Likelihood):
             chosen = likelihood_for(sample, schema, chosen)
+        if levels is not None:
+            check_groups(
+                levels, {level.name: Grouping.from_ids(data.codes(by)) for level in levels if (by := level.by)}
+            )
+            return cls(data.shape, levels, likelihood=chosen, schema=schema, **options)
         content = [Level("content", content_dim, by=data.by, readout=readout)] if content_dim else []
         given = ("content",) if style_given_content and content else ()
         levels = [*content, Level("style", style_dim, readout=readout, given=given)]
@@ -250,7 +259,8 @@ class MLVAE(nn.Module):
             batch: observations as `prepare` gives them, and their groupings.
             draw: one sample a group, or one an observation (the paper allows both), or the posterior mean.
             evidence: what the code of an observation may know: ``all`` members of its group (the paper), or
-                ``held_out``, all but itself (itself where it is alone), drawn per observation.
+                ``held_out``, all but itself (itself where it is alone), drawn per observation. Where a level is nested
+                in this one, all but its group of that: a country is known from the *other* people in it.
             generator: of the noise.
         """
         features = self.features(batch.x, batch.covariates)
@@ -262,7 +272,7 @@ class MLVAE(nn.Module):
             readout = READOUTS[level.readout]
             posterior = readout(total)
             if evidence == "held_out" and not grouping.singletons:
-                seen = readout(votes.sum_others(grouping))
+                seen = readout(batch.others(level.name, votes))
                 sample = seen.mean if draw == "mean" else seen.rsample(generator)
             elif draw == "observation":
                 sample = posterior[grouping.index].rsample(generator)

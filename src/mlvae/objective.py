@@ -10,7 +10,7 @@ Reference: Bouchacourt, Tomioka, Nowozin 2018, eq. 5; Hewitt et al. 2018, arXiv:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from mlvae.batch import GroupBatch
-from mlvae.errors import ModelError
+from mlvae.evidence import READOUTS
 from mlvae.grouping import Grouping
+from mlvae.levels import Level
 from mlvae.model import MLVAE, Latent
-from mlvae.penalties import dependence, misidentification
+from mlvae.penalties import dependence, leakage, misidentification
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Ramp:
         return self.start + (self.end - self.start) * share
 
 
+Weight = float | Ramp | Mapping[str, float | Ramp]
+
 GROWING = Ramp(0.0, 1000.0, since=0.2)
 """Independence's weight. Asked for from the start, it would keep the style of data with few groups from taking off."""
 
@@ -59,40 +62,54 @@ class Objective:
             Held out, the objective is no bound on log p(X_G); its KL is still that of the posterior of all evidence.
         draw: one code sample a ``group``, or one an ``observation``.
         kl_weight: for levels by name, a number or a `Ramp`; levels not named have 1.
-        independence: weight of the dependence between every per-observation level's samples and the groups.
-        identification: weight of the model's own failure to name an observation's group from its other members.
-        subsampling: ``own``: the members in a batch are a group of their own; ``scaled``: likelihood and
-            finer KLs count n/k times, the group's own KL once. Biased, and it all but
-            switches that KL off for groups of thousands.
+        independence: weight of the dependence between a per-observation level's samples and the groups: one for all
+            such levels, or by the level's name (0 where not named).
+        leakage: weight of what a shared level's codes tell of the groups of levels crossed with it, likewise.
+        identification: weight of the model's own failure to name an observation's group from its other members,
+            likewise.
+        subsampling: ``own``: the members in a batch are a group of their own; ``scaled``: every term counts by its
+            inverse inclusion probability, n/k of its group, relative to that of the first level's KL. Biased, and it
+            all but switches that KL off for groups of thousands.
+        apart: for levels by name, the levels whose groups they should not know. For those not named: a per-observation
+            level all others', a shared one those that are crossed with it (neither nested in the other).
     """
 
     evidence: Literal["all", "held_out"] = "held_out"
     draw: Literal["group", "observation"] = "observation"
     kl_weight: Mapping[str, float | Ramp] = field(default_factory=lambda: {"content": 0.2})
-    independence: float | Ramp = GROWING
-    identification: float | Ramp = 5.0
+    independence: Weight = GROWING
+    leakage: Weight = Ramp(0.0, 20.0, since=0.3)
+    identification: Weight = 5.0
     subsampling: Literal["own", "scaled"] = "own"
+    apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def plain(cls) -> Objective:
         """The bound itself: all evidence, one weight for every KL, no penalty. The paper's, and a plain VAE's."""
-        return cls(evidence="all", draw="group", kl_weight={}, independence=0.0, identification=0.0)
+        return cls(evidence="all", draw="group", kl_weight={}, independence=0.0, leakage=0.0, identification=0.0)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Objective:
         """The objective that `dataclasses.asdict` made settings of, JSON or not."""
 
-        def weight(value: Any) -> float | Ramp:
-            return Ramp(**value) if isinstance(value, Mapping) else value
+        def weight(value: Any) -> Any:
+            if not isinstance(value, Mapping):
+                return value
+            if value.keys() == Ramp.__dataclass_fields__.keys():
+                return Ramp(**value)
+            return {name: weight(part) for name, part in value.items()}
 
-        values: dict[str, Any] = {
-            name: weight(value) if name != "kl_weight" else value for name, value in settings.items()
-        }
-        values["kl_weight"] = {level: weight(value) for level, value in settings["kl_weight"].items()}
+        values = {name: weight(value) for name, value in settings.items()}
+        values["apart"] = {name: tuple(others) for name, others in settings.get("apart", {}).items()}
         return cls(**values)
 
     def changed(
-        self, *, independence: float | None = None, identification: float | None = None, **kl_weight: float | None
+        self,
+        *,
+        independence: float | None = None,
+        leakage: float | None = None,
+        identification: float | None = None,
+        **kl_weight: float | None,
     ) -> Objective:
         """The same with other weights; None leaves one as it is. Independence still grows over training.
 
@@ -105,9 +122,16 @@ class Objective:
         }
         if independence is not None:
             changes["independence"] = replace(GROWING, end=independence)
-        if identification is not None:
-            changes["identification"] = identification
+        changes |= {"leakage": Ramp(0.0, leakage, since=0.3)} if leakage is not None else {}
+        changes |= {"identification": identification} if identification is not None else {}
         return replace(self, **changes)
+
+    def over(self, levels: Sequence[Level]) -> Objective:
+        """The same for these levels: those that groups share have content's KL weight, where they have none."""
+        if "content" not in self.kl_weight:
+            return self
+        shared = {level.name: self.kl_weight["content"] for level in levels if level.by is not None}
+        return replace(self, kl_weight={**shared, **self.kl_weight})
 
     def weight(self, level: str, progress: float) -> float:
         """The KL weight of a level after a share ``progress`` of training."""
@@ -205,20 +229,25 @@ def loss(
     terms = _terms(model, batch, latents)
     penalties = _penalties(model, batch, latents, objective)
 
-    weights = _observation_weights(model, batch) if objective.subsampling == "scaled" else None
+    weights = batch.inverse_inclusion(model.levels[0].name) if objective.subsampling == "scaled" else None
     value = (terms.log_likelihood if weights is None else weights * terms.log_likelihood).sum()
-    for place, level in enumerate(model.levels):
+    for level in model.levels:
         kl = terms.kl[level.name]
-        if weights is not None and place > 0:
-            kl = kl * batch.grouping(level.name).mean(weights)
+        if weights is not None:
+            kl = kl * batch.grouping(level.name).mean(weights / batch.inverse_inclusion(level.name))
         value = value - objective.weight(level.name, progress) * kl.sum()
-    asked = {"independence": objective.independence, "identification": objective.identification}
-    penalty = sum(_at(asked[name], progress) * value for name, value in penalties.items())
-    return Loss((len(batch) * penalty - value) / terms.groups, terms, penalties)
+    penalty = sum(_asked(getattr(objective, name), level, progress) * nats for (name, level), nats in penalties.items())
+    summed = {name: torch.stack([nats for (kind, _), nats in penalties.items() if kind == name]).sum()
+              for name in dict(penalties.keys())}  # fmt: skip
+    return Loss((len(batch) * penalty - value) / terms.groups, terms, summed)
 
 
 def _at(weight: float | Ramp, progress: float) -> float:
     return weight.at(progress) if isinstance(weight, Ramp) else weight
+
+
+def _asked(weight: Weight, level: str, progress: float) -> float:
+    return _at(weight.get(level, 0.0) if isinstance(weight, Mapping) else weight, progress)
 
 
 def _terms(model: MLVAE, batch: GroupBatch, latents: Mapping[str, Latent]) -> Terms:
@@ -232,29 +261,39 @@ def _terms(model: MLVAE, batch: GroupBatch, latents: Mapping[str, Latent]) -> Te
 
 def _penalties(
     model: MLVAE, batch: GroupBatch, latents: Mapping[str, Latent], objective: Objective
-) -> dict[str, Tensor]:
-    """Summed over the levels that share a latent; for independence, over every per-observation level beside each."""
-    shared = [level.name for level in model.levels if level.name in batch.ids]
-    own = [level.name for level in model.levels if level.name not in batch.ids]
-    penalties: dict[str, Tensor] = {}
-    if objective.independence and shared and own:
-        penalties["independence"] = torch.stack(
-            [dependence(latents[level].sample, batch.ids[group]) for level in own for group in shared]
-        ).sum()
-    if objective.identification and shared:
-        penalties["identification"] = torch.stack(
-            [misidentification(latents[name].votes, batch.grouping(name), batch.ids[name]) for name in shared]
-        ).sum()
+) -> dict[tuple[str, str], Tensor]:
+    """By kind and level, of the levels that are asked for it."""
+
+    def wanted(weight: Weight, level: str) -> bool:
+        return bool(weight.get(level) if isinstance(weight, Mapping) else weight)
+
+    penalties: dict[tuple[str, str], Tensor] = {}
+    for level in model.levels:
+        name, latent, shared = level.name, latents[level.name], level.name in batch.ids
+        others = _apart(batch, name, objective)
+        if others and not shared and wanted(objective.independence, name):
+            told = [dependence(latent.sample, batch.ids[other]) for other in others]
+            penalties["independence", name] = torch.stack(told).sum()
+        if others and shared and wanted(objective.leakage, name):
+            # Held out, a sample knows nothing of the observation; what its own vote says is what counts.
+            alone = READOUTS[level.readout](latent.votes).mean
+            told = [leakage(alone, batch.ids[name], batch.ids[other]) for other in others]
+            penalties["leakage", name] = torch.stack(told).sum()
+        if shared and wanted(objective.identification, name):
+            grouping, witnesses = batch.grouping(name), batch.witnesses(name)
+            votes, ids = latent.votes.sum(witnesses), batch.ids[name]
+            if not witnesses.singletons:
+                grouping, ids = Grouping(grouping.index[witnesses.first], grouping.num_groups), ids[witnesses.first]
+            penalties["identification", name] = misidentification(votes, grouping, ids)
     return penalties
 
 
-def _observation_weights(model: MLVAE, batch: GroupBatch) -> Tensor:
-    """n/k of each observation's group at the first-named level, (N,)."""
-    name = model.levels[0].name
-    if name not in batch.totals:
-        raise ModelError(
-            f"Expected the batch to carry the size of each group in the data set for subsampling='scaled'; level"
-            f" {name!r} has none. Pass `totals`, or use subsampling='own'."
-        )
-    grouping: Grouping = batch.grouping(name)
-    return batch.totals[name] / grouping.expand(grouping.sizes)
+def _apart(batch: GroupBatch, level: str, objective: Objective) -> list[str]:
+    """The levels whose groups this one should not know."""
+    if level in objective.apart:
+        return list(objective.apart[level])
+    return [
+        other
+        for other in batch.ids
+        if other != level and (level, other) not in batch.nested and (other, level) not in batch.nested
+    ]

@@ -1,6 +1,6 @@
-"""Two questions asked beyond the bound: does style know the group, and does content name it?
+"""Questions asked beyond the bound: does style know the group, does content name it, does one level know another's?
 
-Both are in nats, need no network and no label beyond the grouping. To add one: a function of samples or
+All are in nats, need no network and no label beyond the grouping. To add one: a function of samples or
 votes and groups here, its weight in `Objective`, its line in `objective._penalties`.
 """
 
@@ -49,6 +49,50 @@ def dependence(samples: Tensor, ids: Tensor) -> Tensor:
     third = product**3 - 3 * product * norms + 3 * product * (dim + 2)
     divergence = product / 2 + second / 4 + third / 12  # degree n over 2 n!
     return (divergence * same).sum() / max(len(ids) * (len(ids) - 1), 1)
+
+
+RIDGE = 1e-5
+"""Of the mean variance within groups, added to every direction of it: the logarithm of nothing is not asked for."""
+
+
+def leakage(means: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    """What a level's codes of single observations tell of a crossed grouping beyond what their own group tells.
+
+    Were the codes of each group normal, it would be their information about the other grouping in nats,
+
+        ½ log det S - ½ log det S',
+
+    S the covariance within the level's own groups and S' what is left of it when the mean of each of the other's groups
+    is taken out too; less its expectation where there is none to find. Like a linear probe it does not ask how large
+    the direction is that gives the other grouping away, so nothing is gained by making codes small or large.
+
+    Args:
+        means: (N, D), posterior means of observations understood alone.
+        own: (N,) the groups of their level, in the data set.
+        other: (N,) the groups that the level should not know.
+
+    Returns:
+        (); zero where no two observations share a group of their own level.
+
+    Example:
+        >>> speaker, word = torch.arange(400) % 4, torch.arange(400) // 4 % 10
+        >>> means = speaker.unsqueeze(1) + torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+        >>> leakage(means, speaker, word) < 0.05, leakage(means + word.unsqueeze(1), speaker, word) > 1.0
+        (tensor(True), tensor(True))
+    """
+    mine = Grouping.from_ids(own)
+    kept = mine.expand(mine.sizes > 1)
+    if not kept.any():
+        return means.sum() * 0
+    means, mine, theirs = means[kept], Grouping.from_ids(own[kept]), Grouping.from_ids(other[kept])
+    n, dim = means.shape
+    freedom = n - mine.num_groups
+    means = means.to(torch.promote_types(means.dtype, torch.float32))
+    rest = means - mine.expand(mine.mean(means))
+    left = rest - theirs.expand(theirs.mean(rest))
+    ridge = (RIDGE * rest.square().sum() / freedom / dim + torch.finfo(rest.dtype).tiny) * torch.eye(dim).to(rest)
+    before, after = (torch.logdet(part.T @ part / freedom + ridge) for part in (rest, left))
+    return (before - after - dim * (theirs.num_groups - 1) / freedom) / 2
 
 
 def misidentification(votes: Evidence, grouping: Grouping, ids: Tensor) -> Tensor:

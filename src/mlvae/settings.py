@@ -30,6 +30,10 @@ class Setting:
 
     def model(self, data: GroupedData, *, content_dim: int = 16, style_dim: int = 16, **options: Any) -> MLVAE:
         """The model of this setting; a plain VAE has all the dimensions in its one level."""
+        if not self.shared and options.get("levels"):
+            raise ModelError(
+                "Expected no `levels` for a plain VAE, which has one; got some. Drop them, or the objective."
+            )
         if not self.shared:
             content_dim, style_dim = 0, content_dim + style_dim
         return MLVAE.for_data(data, content_dim=content_dim, style_dim=style_dim, readout=self.readout, **options)

@@ -46,7 +46,8 @@ def write_codes(model: MLVAE, data: GroupedData, path: str | Path) -> Path:
 def write_evidence(model: MLVAE, data: GroupedData, path: str | Path) -> Path:
     """A row a group of each shared level: ``level``, ``group``, ``count``, ``precision`` and ``information``.
 
-    Precision and information are float64 lists: evidence of two files on one group is their sum.
+    Precision and information are float64 lists: evidence of two files on one group is their sum. With one shared level
+    the groups are the data's own, of their type; with several, each level's by its columns, as text.
 
     Returns:
         The file, written whole or not at all.
@@ -54,23 +55,21 @@ def write_evidence(model: MLVAE, data: GroupedData, path: str | Path) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from mlvae.errors import ModelError
-
-    if len(model.group_levels) > 1:
-        raise ModelError("Expected a model with one shared level to write evidence by the data's one grouping column.")
-    evidence = model.evidence(data.x, data.groups, data.columns)
+    several = len(model.group_levels) > 1
+    labels = {level.name: data.column(level.by).astype(str) for level in model.group_levels if level.by}
+    evidence = model.evidence(data.x, labels if several else data.groups, data.columns)
     tables = []
     for name, level in evidence.levels.items():
-        labels = evidence.groups[name]
-        assert labels is not None
+        groups = evidence.groups[name]
+        assert groups is not None
         tables.append(
             pa.table(
                 {
                     "level": [name] * len(level),
-                    "group": pa.array(labels),
+                    "group": pa.array(groups),
                     "count": pa.array(level.count.numpy()),
-                    "precision": _lists(level.precision),
-                    "information": _lists(level.information),
+                    "precision": _lists(level.precision, several),
+                    "information": _lists(level.information, several),
                 }
             )
         )
@@ -117,9 +116,12 @@ def write_generated(model: MLVAE, data: GroupedData, path: str | Path, count: in
     return path
 
 
-def _lists(values: torch.Tensor) -> Any:
+def _lists(values: torch.Tensor, any_length: bool = False) -> Any:
+    """A list a row; levels of several dimensions in one table need lists of any length."""
     import pyarrow as pa
 
+    if any_length:
+        return pa.array(values.tolist(), pa.list_(pa.float64()))
     return pa.FixedSizeListArray.from_arrays(pa.array(values.cpu().flatten().numpy()), values.shape[1])
 
 

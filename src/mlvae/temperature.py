@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mlvae import inference
+from mlvae.batch import nests
 from mlvae.errors import DataError
 from mlvae.evidence import Evidence
 from mlvae.grouping import Grouping
@@ -56,6 +57,11 @@ def temperature(votes: Evidence, grouping: Grouping) -> Tensor:
             f"Expected at least {FEWEST} members beyond the first of each group to fit a temperature; got {surplus}"
             f" ({len(votes)} observations of {grouping.num_groups} groups). Keep more observations out of training."
         )
+    return _scatter(votes, grouping)
+
+
+def _scatter(votes: Evidence, grouping: Grouping) -> Tensor:
+    surplus = len(votes) - grouping.num_groups
     centre = votes.sum(grouping)
     gap = votes.information / votes.precision - grouping.expand(centre.information / centre.precision)
     return ((votes.precision * gap**2).sum(0) / surplus).clamp_min(COLDEST)
@@ -64,6 +70,9 @@ def temperature(votes: Evidence, grouping: Grouping) -> Tensor:
 @torch.no_grad()
 def temper(model: MLVAE, x: inference.Array, groups: inference.Groups, covariates: Covariates = None) -> None:
     """Fits the temperatures of every shared level, in place; a former temperature is forgotten.
+
+    Where a level is nested in another, the coarser one is fitted on the summed votes of the finer one's groups: people
+    scatter around their country more than their pictures around them. It is right for groups of the size seen here.
 
     Args:
         model: after training.
@@ -76,5 +85,12 @@ def temper(model: MLVAE, x: inference.Array, groups: inference.Groups, covariate
     """
     for level in model.group_levels:
         model.temperature(level.name).fill_(1)
-    for name, (votes, grouping) in inference.votes(model, x, groups, covariates).items():
-        model.temperature(name).copy_(temperature(votes, grouping))
+    cast = inference.votes(model, x, groups, covariates)
+    nested = nests({name: grouping for name, (_, grouping) in cast.items()})
+    for name, (votes, grouping) in cast.items():
+        fitted = temperature(votes, grouping)
+        if finer := [cast[fine][1] for fine, coarse in nested if coarse == name]:
+            witnesses = min(finer, key=lambda each: each.num_groups)
+            owners = Grouping(grouping.index[witnesses.first], grouping.num_groups)
+            fitted = _scatter(votes.sum(witnesses), owners)
+        model.temperature(name).copy_(fitted)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from mlvae.augment import Augmentation
-from mlvae.batch import GroupBatch
-from mlvae.data import GroupedData, GroupSampler
+from mlvae.batch import GroupBatch, nests
+from mlvae.data import GroupedData, GroupSampler, LevelSampler
 from mlvae.errors import DataError, TrainingError
 from mlvae.grouping import Grouping
 from mlvae.model import MLVAE
@@ -102,7 +102,7 @@ def fit(
         CheckpointError: ``out`` holds a run already and ``resume`` is not asked for, or the reverse.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
-    objective = objective or Objective()
+    objective = objective or Objective().over(model.levels)
     data = _Resident(model, train)
     sampler = data.sampler(groups, members, resample, seed)
     if epochs is None:
@@ -206,6 +206,7 @@ class _Resident:
             assert level.by is not None
             self.ids[level.name] = data.codes(level.by)
             self.totals[level.name] = torch.bincount(self.ids[level.name])[self.ids[level.name]]
+        self.nested = nests({name: Grouping.from_ids(ids) for name, ids in self.ids.items()})
 
     def to(self, device: torch.device) -> _Resident:
         self.x, self.device = self.x.to(device), device
@@ -214,8 +215,16 @@ class _Resident:
         self.totals = {name: totals.to(device) for name, totals in self.totals.items()}
         return self
 
-    def sampler(self, groups: int, members: int | tuple[int, int] | str, resample: bool, seed: int) -> GroupSampler:
-        """Sub-groups of the first shared level's groups; without one, batches of as many observations."""
+    def sampler(
+        self, groups: int, members: int | tuple[int, int] | str, resample: bool, seed: int
+    ) -> GroupSampler | LevelSampler:
+        """Sub-groups of the shared levels' groups; without such a level, batches of as many observations."""
+        if len(self.ids) > 1:
+            if resample:
+                raise DataError(
+                    "Expected `resample` with one shared level at most; the model has several. Leave it out."
+                )
+            return LevelSampler(self.ids, groups, members, seed=seed)
         if self.ids:
             return GroupSampler(next(iter(self.ids.values())), groups, members, resample=resample, seed=seed)
         mean = sum(members) // 2 if isinstance(members, tuple) else members if isinstance(members, int) else 5
@@ -223,18 +232,17 @@ class _Resident:
             torch.zeros(len(self.x), dtype=torch.int64), 1, max(1, groups * mean), resample=resample, seed=seed
         )
 
-    def batch(self, model: MLVAE, rows: Tensor, index: Tensor) -> GroupBatch:
-        """Rows as a batch; the first shared level's groups are the sampler's sub-groups, a further level's its own."""
-        groups = int(index[-1]) + 1  # the sampler's rows are in the order of their sub-groups, on the CPU
+    def batch(self, model: MLVAE, rows: Tensor, index: Tensor | Mapping[str, Tensor]) -> GroupBatch:
+        """Rows as a batch, in the sampler's sub-groups of every shared level."""
+        indices = index if isinstance(index, Mapping) else dict.fromkeys(self.ids, index)
+        # Counted before they leave the CPU: nothing waits for the device.
+        groupings = {name: Grouping(value, int(value.max()) + 1).to(self.device) for name, value in indices.items()}
         x = model.prepare(self.x[rows.to(self.x.device)])
-        rows, index = rows.to(self.device), index.to(self.device)
+        rows = rows.to(self.device)
         ids = {name: value[rows] for name, value in self.ids.items()}
-        groupings = {
-            name: Grouping(index, groups) if place == 0 else Grouping.from_ids(value)
-            for place, (name, value) in enumerate(ids.items())
-        }
         totals = {name: value[rows] for name, value in self.totals.items()}
-        return GroupBatch(x, groupings, ids, totals, None if self.covariates is None else self.covariates[rows])
+        known = None if self.covariates is None else self.covariates[rows]
+        return GroupBatch(x, groupings, ids, totals, known, self.nested)
 
 
 class _Step(nn.Module):
@@ -247,7 +255,9 @@ class _Step(nn.Module):
         self.objective = objective
         self.augment = augment
 
-    def forward(self, rows: Tensor, index: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, rows: Tensor, index: Tensor | Mapping[str, Tensor], progress: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         batch = self.data.batch(self.model, rows, index)
         if self.augment is not None:
             batch = replace(batch, x=self.augment(batch.x))

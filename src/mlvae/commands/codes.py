@@ -40,11 +40,11 @@ def encode(
     if out is None and evidence is None:
         raise DataError("Expected a file to write; got none. Add --out codes.parquet, --evidence evidence.parquet.")
     model = load_run(run, network, likelihood)
-    members = grouped(data, by, missing, like=model, cache=cache, on_bad_file=on_bad_file)
+    members = grouped(data, by, missing, model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
     if out is not None:
         say(f"Wrote {tables.write_codes(model, members, out)}: {len(members):,} observations")
     if evidence is not None:
-        say(f"Wrote {tables.write_evidence(model, members, evidence)}: {members.num_groups:,} groups")
+        say(f"Wrote {tables.write_evidence(model, members, evidence)}")
 
 
 def draw(
@@ -55,6 +55,7 @@ def draw(
     by: str | None = None,
     split_column: str | None = None,
     count: int = 8,
+    levels: str | None = None,
     seed: int = 0,
     cache: str | None = None,
     on_bad_file: Literal["error", "skip"] = "error",
@@ -71,6 +72,7 @@ def draw(
         by: the grouping column (default: "group", or the only one)
         split_column: pictures come from rows where it is not 0 (default: "split", where there is one)
         count: pictures a row, or rows of a table
+        levels: of a swap, the levels that the side gives, by commas (default: all that groups share)
         seed: of the choice
         cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
         on_bad_file: error, or skip and go on
@@ -90,8 +92,11 @@ def draw(
     if Path(out).suffix in (".csv", ".parquet"):
         if kind != "generate":
             raise DataError(f"Expected a .png for {kind}; got {out}. Only `draw generate` writes tables.")
-        members = grouped(data, by, "own", like=model, cache=cache, on_bad_file=on_bad_file)
+        members = grouped(data, by, "own", model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
         say(f"Wrote {tables.write_generated(model, members, out, count, seed)}: {count:,} rows")
         return
-    part, held = parts(data, by, split_column, "error", like=model, cache=cache, on_bad_file=on_bad_file)
-    say(f"Wrote {save_grid(DRAWINGS[kind](model, held or part, count, seed), out)}")
+    part, held = parts(data, by, split_column, "error", model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
+    if levels is not None and kind != "swap":
+        raise DataError(f"Expected --levels with a swap only; got {kind!r}. Leave it out.")
+    chosen = {"levels": [name.strip() for name in levels.split(",")]} if levels is not None else {}
+    say(f"Wrote {save_grid(DRAWINGS[kind](model, held or part, count, seed, **chosen), out)}")

@@ -10,14 +10,23 @@ from mlvae.errors import CheckpointError
 CONFIG_FILE = "config.yaml"
 
 
-def grouped(source: str, by: str | None, missing: str, **reading: Any) -> Any:
-    """The data, a GroupedData (the parser would import it, if named); says what bad files were skipped."""
+def grouped(source: str, by: str | None, missing: str, levels: Any = (), **reading: Any) -> Any:
+    """The data, a GroupedData (the parser would import it, if named); says what bad files were skipped.
+
+    With several shared levels they are grouped by the first column that these name, where nothing else is asked for;
+    rows without a label in any of the columns are dealt with as ``missing`` says.
+    """
     from mlvae.data import read
 
-    data = read(source, by, missing=missing, **reading)
+    keys = [(level.by,) if isinstance(level.by, str) else level.by for level in levels if level.by]
+    columns = list(dict.fromkeys(column for key in keys for column in key)) if len(keys) > 1 else []
+    labels = (*reading.pop("labels", ()), *columns)
+    data = read(source, by or next(iter(columns), None), missing=missing, labels=labels, **reading)
     if data.skipped:
         say(f"Skipped {len(data.skipped):,} files that cannot be read, the first {data.skipped[0]}")
-    return data
+    for column in columns:
+        data = data.grouped_by(column, missing=missing)
+    return data.grouped_by(by or columns[0]) if columns else data
 
 
 def load_run(run: str, network: str | None = None, likelihood: str | None = None) -> Any:
@@ -39,9 +48,11 @@ def listed(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
 
 
-def parts(source: str, by: str | None, split_column: str | None, missing: str, **reading: Any) -> tuple[Any, Any]:
+def parts(
+    source: str, by: str | None, split_column: str | None, missing: str, levels: Any = (), **reading: Any
+) -> tuple[Any, Any]:
     """The training part, and the rows kept out of it where a column says so."""
-    data = grouped(source, by, missing, labels=(split_column,) if split_column else (), **reading)
+    data = grouped(source, by, missing, levels, labels=(split_column,) if split_column else (), **reading)
     column = split_column or ("split" if "split" in data.columns else None)
     return data.split(column=column) if column is not None else (data, None)
 

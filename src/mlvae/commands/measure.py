@@ -51,7 +51,7 @@ def measure(
     from mlvae.evaluate import Controls, diagnose, evaluate, table
 
     model = load_run(run, network, likelihood)
-    part, held = parts(data, by, split_column, "error", like=model, cache=cache, on_bad_file=on_bad_file)
+    part, held = parts(data, by, split_column, "error", model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
     if held is None:
         raise DataError("Expected a column that keeps rows out of training; found none. Name it with --split-column.")
     beside: bool | Controls = controls != "none"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mlvae.commands.codes import draw, encode
 from mlvae.commands.common import CONFIG_FILE, listed, own, parts, say, warn_of_leaks, write_config
 from mlvae.commands.measure import measure
-from mlvae.errors import CheckpointError
+from mlvae.errors import CheckpointError, ModelError
 
 MANY_GROUPS = 20
 """From as many groups on, some whole ones can be spared; with fewer, only observations of each."""
@@ -21,13 +21,16 @@ def train(
     by: str | None = None,
     split_column: str | None = None,
     epochs: int | None = None,
+    level: list[str] | None = None,
     content_dim: int = 16,
     style_dim: int = 16,
     objective: str = "default",
     independence: float | None = None,
+    leakage: float | None = None,
     identification: float | None = None,
     content_kl: float | None = None,
     style_kl: float | None = None,
+    kl: list[str] | None = None,
     network: str | None = None,
     width: int | None = None,
     likelihood: str | None = None,
@@ -64,14 +67,19 @@ def train(
         by: the grouping column (default: "group", or the only one)
         split_column: rows where it is not 0 are never trained on (default: "split", where there is one)
         epochs: passes over the data (default: as many as make 4,000 steps)
+        level: other levels in place of content and style, coarse to fine, one option each: name:dimensions:column,
+            name:dimensions:column,column for a combination, name:dimensions for an observation's own
         content_dim: dimensions that a group shares
         style_dim: dimensions of an observation's own
         objective: default, paper (Bouchacourt et al. 2018) or vae (no groups)
         independence: weight at the end of training of style's dependence on the group (default: the objective's, 1000)
+        leakage: weight of what a level's codes tell of levels crossed with it (default: the objective's, 20)
         identification: weight of naming the group from content (default: the objective's, 5)
         content_kl: weight of content's KL (default: the objective's, 0.2)
         style_kl: weight of style's KL (default: 1)
-        network: conv, mlp (default: by the data's shape), or package.module:name of one's own
+        kl: weight of a level's KL, one option each: name:weight (default: as content's, or style's for an own level)
+        network: conv, mlp (default: by the data's shape), series for windows (channels, steps), or package.module:name
+            of one's own
         width: of the network
         likelihood: bernoulli, normal, laplace, categorical, discretised_logistic, poisson, negative_binomial, mixed, or
             package.module:name of one's own (default: by the data, see docs/data.md)
@@ -105,50 +113,69 @@ def train(
     import torch
 
     from mlvae.augment import Augmentation
+    from mlvae.levels import Level
     from mlvae.settings import setting
     from mlvae.training import fit
 
     if out is None:
         raise CheckpointError("Expected a folder for the run; got none. Add --out runs/NAME.")
     chosen = setting(objective)
+    levels = [Level.parse(text, chosen.readout) for text in level or ()]
     change = None if augment is None else Augmentation.parsed(augment)
     part, held = parts(
-        data, by, split_column, missing, features=features, covariates=listed(covariates), size=size, mode=mode,
+        data, by, split_column, missing, levels, features=features, covariates=listed(covariates), size=size, mode=mode,
         folders=listed(folders), cache=cache, in_memory=in_memory, on_bad_file=on_bad_file,
     )  # fmt: skip
     warn_of_leaks(part, held)
-    part, valid = _validation(part, chosen.validation if validation is None else validation, seed)
+    part, valid = _validation(part, chosen.validation if validation is None else validation, seed, levels)
     if quarter_turns:
         part = part.quarter_turns()
+    weights = {"content": content_kl, "style": style_kl, **dict(weight_of(text) for text in kl or ())}
     asked = chosen.objective().changed(
-        independence=independence, identification=identification, content=content_kl, style=style_kl
+        independence=independence, leakage=leakage, identification=identification, **weights
     )
     options = {"network": own(network) or network, "width": width, "likelihood": own(likelihood) or likelihood}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = chosen.model(
-            part, content_dim=content_dim, style_dim=style_dim, style_given_content=style_given_content, **options
-        )
+            part, content_dim=content_dim, style_dim=style_dim, style_given_content=style_given_content,
+            levels=levels or None, **options,
+        )  # fmt: skip
+    for name in weights if levels else ():
+        if weights[name] is not None:
+            model.level(name)
     say(f"{part!r}" + (f"; {len(held):,} rows kept out" if held is not None else ""))
     parameters = sum(p.numel() for p in model.parameters())
     say(f"{model.network} of {parameters:,} parameters, {objective} objective, writing to {out}")
     if not resume and not (Path(out) / CONFIG_FILE).exists():
         write_config(Path(out), arguments)
     fit(
-        model, part, out, valid=valid, objective=asked, epochs=epochs, groups=groups,
+        model, part, out, valid=valid, objective=asked.over(model.levels), epochs=epochs, groups=groups,
         members="all" if whole_groups else members, resample=resample, lr=lr, seed=seed, patience=patience,
         device=device, precision=precision, resume=resume, augment=change,
     )  # fmt: skip
     say(f"Wrote {out}. Next: mlvae draw swap {out} {data} --out swap.png")
 
 
-def _validation(data: Any, share: float, seed: int) -> tuple[Any, Any]:  # two GroupedData, or one and None
+def weight_of(text: str) -> tuple[str, float]:
+    """A level's weight as it is typed, name:weight."""
+    name, _, number = text.partition(":")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise ModelError(f"Expected a weight as name:weight, such as speaker:0.2; got {text!r}.") from None
+
+
+def _validation(data: Any, share: float, seed: int, levels: Any) -> tuple[Any, Any]:  # GroupedData, the second or None
     from mlvae.temperature import FEWEST
 
     if not share:
         return data, None
-    rest, kept = data.split(by="group" if data.num_groups >= MANY_GROUPS else "observation", test=share, seed=seed)
-    if len(kept) - kept.num_groups >= FEWEST:
+    # Of several levels none should lose whole groups that only the others' validation needs.
+    keys = [level.by for level in levels if level.by] or [data.by]
+    whole = len(keys) == 1 and data.num_groups >= MANY_GROUPS
+    rest, kept = data.split(by="group" if whole else "observation", test=share, seed=seed)
+    if all(len(kept) - int(kept.codes(key).max()) - 1 >= FEWEST for key in keys):
         return rest, kept
     say(f"Too few observations to keep {share:.0%} of them out of training: temperatures stay at 1")
     return data, None

@@ -162,12 +162,15 @@ class GroupedData:
             raise DataError(f"Expected data with groups; {self.name!r} has none. Use data.grouped_by(column).")
         return self.by
 
-    def column(self, name: str) -> np.ndarray:
-        """(N,) the labels of one column.
+    def column(self, name: str | tuple[str, ...]) -> np.ndarray:
+        """(N,) the labels of one column; of several in combination, their labels as text, joined by commas.
 
         Raises:
             DataError: no such column; names the nearest.
         """
+        if not isinstance(name, str):
+            rows = zip(*(self.column(part).tolist() for part in name), strict=True)
+            return np.array([",".join(map(str, row)) for row in rows])
         if name not in self.columns:
             known = nearest(name, self.columns) if self.columns else "There are no columns."
             raise DataError(f"Expected a column of {self.name!r}; got {name!r}. {known}")

@@ -60,38 +60,13 @@ class GroupSampler:
     _range: tuple[int, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        ids = self.ids.cpu().numpy() if isinstance(self.ids, Tensor) else np.asarray(self.ids)
-        if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= len(ids):
-            raise DataError(
-                f"Expected `ids` (N,) of whole numbers 0..G-1; got {ids.dtype} of shape {ids.shape}. "
-                "Use data.codes(by)."
-            )
+        ids = checked_ids(self.ids)
         sizes = np.bincount(ids)
-        if not sizes.all():
-            raise DataError(
-                f"Expected every id up to {len(sizes) - 1}; got none of {sizes.argmin()}. Use data.codes(by)."
-            )
-        _at_least("groups", self.groups, 1)
-        _at_least("seed", self.seed, 0)
-        object.__setattr__(self, "ids", ids.astype(np.int64))
+        at_least("groups", self.groups, 1)
+        at_least("seed", self.seed, 0)
+        object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "_sizes", sizes)
-        object.__setattr__(self, "_range", self._size_range(int(sizes.max())))
-
-    def _size_range(self, largest: int) -> tuple[int, int]:
-        members = self.members
-        if isinstance(members, str):
-            if members != "all":
-                raise DataError(
-                    f"Expected `members` a number, (low, high) or 'all'; got {members!r}. " + nearest(members, ["all"])
-                )
-            return largest, largest
-        ends = tuple(members) if isinstance(members, (tuple, list)) else (members, members)
-        if len(ends) != 2:
-            raise DataError(f"Expected `members` a number, (low, high) or 'all'; got {members!r}. Give both ends.")
-        low, high = _at_least("members", ends[0], 1), _at_least("members", ends[1], 1)
-        if low > high:
-            raise DataError(f"Expected `members` (low, high) with low <= high; got {members!r}. Turn them around.")
-        return low, high
+        object.__setattr__(self, "_range", size_range(self.members, int(sizes.max())))
 
     def __len__(self) -> int:
         """Batches in the first epoch; sizes are drawn anew in each, see `batches`."""
@@ -110,7 +85,7 @@ class GroupSampler:
         Raises:
             DataError: `epoch` or `start` is negative.
         """
-        _at_least("start", start, 0)
+        at_least("start", start, 0)
         random = self._random(epoch)
         chunks = self._chunks(random)
         order = np.lexsort((random.random(len(self.ids)), self.ids))
@@ -128,7 +103,7 @@ class GroupSampler:
         return (batch(number) for number in range(start, -(-len(shuffled) // self.groups)))
 
     def _random(self, epoch: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, _at_least("epoch", epoch, 0)])
+        return np.random.default_rng([self.seed, at_least("epoch", epoch, 0)])
 
     def _chunks(self, random: np.random.Generator) -> Chunks:
         return self._drawn(random) if self.resample else self._cut(random)
@@ -161,7 +136,43 @@ class GroupSampler:
         return Chunks(owner[used], first[used], np.minimum(length, total - before)[used])
 
 
-def _at_least(name: str, value: Any, least: int) -> int:
+def checked_ids(ids: Any) -> np.ndarray:
+    """Dense group ids (N,) int64 as an array.
+
+    Raises:
+        DataError: they are not whole numbers 0..G-1, each of which occurs.
+    """
+    ids = ids.cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
+    if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= len(ids):
+        raise DataError(
+            f"Expected `ids` (N,) of whole numbers 0..G-1; got {ids.dtype} of shape {ids.shape}. Use data.codes(by)."
+        )
+    sizes = np.bincount(ids)
+    if not sizes.all():
+        raise DataError(f"Expected every id up to {len(sizes) - 1}; got none of {sizes.argmin()}. Use data.codes(by).")
+    dense: np.ndarray = ids.astype(np.int64)
+    return dense
+
+
+def size_range(members: int | tuple[int, int] | str, largest: int) -> tuple[int, int]:
+    """The fewest and the most members of a sub-group; ``largest`` for both where it is "all"."""
+    if isinstance(members, str):
+        if members != "all":
+            raise DataError(
+                f"Expected `members` a number, (low, high) or 'all'; got {members!r}. " + nearest(members, ["all"])
+            )
+        return largest, largest
+    ends = tuple(members) if isinstance(members, (tuple, list)) else (members, members)
+    if len(ends) != 2:
+        raise DataError(f"Expected `members` a number, (low, high) or 'all'; got {members!r}. Give both ends.")
+    low, high = at_least("members", ends[0], 1), at_least("members", ends[1], 1)
+    if low > high:
+        raise DataError(f"Expected `members` (low, high) with low <= high; got {members!r}. Turn them around.")
+    return low, high
+
+
+def at_least(name: str, value: Any, least: int) -> int:
+    """The value as a whole number; raises a DataError below ``least``."""
     try:
         number = operator.index(value)
     except TypeError:

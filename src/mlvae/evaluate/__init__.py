@@ -1,5 +1,7 @@
 """What a trained model is worth, on data it never saw, with the controls that keep the numbers honest.
 
+levels.py         several shared levels: what each tells of each, and of groups never seen
+disentanglement.py  whether single dimensions follow single factors, from plain arrays
 probes.py         what codes tell about labels and numbers: accuracy, information in nats, R²
 few_shot.py       naming groups never seen, by Bayes factor
 verification.py   one group or two, known or new
@@ -25,12 +27,24 @@ from typing import Any
 
 from mlvae.evaluate.controls import Controls
 from mlvae.evaluate.diagnosis import diagnose
+from mlvae.evaluate.disentanglement import Disentanglement, disentanglement
 from mlvae.evaluate.few_shot import few_shot, pixel_few_shot
 from mlvae.evaluate.probes import probe, regress
 from mlvae.evaluate.protocol import evaluate
 from mlvae.evaluate.report import table
 
-__all__ = ["Controls", "diagnose", "evaluate", "few_shot", "pixel_few_shot", "probe", "regress", "table"]
+__all__ = [
+    "Controls",
+    "Disentanglement",
+    "diagnose",
+    "disentanglement",
+    "evaluate",
+    "few_shot",
+    "pixel_few_shot",
+    "probe",
+    "regress",
+    "table",
+]
 
 
 class _Callable(ModuleType):

@@ -17,7 +17,7 @@ import torch
 from mlvae.checkpoint import replace as write_file
 from mlvae.data import GroupedData
 from mlvae.errors import DataError
-from mlvae.evaluate import measures
+from mlvae.evaluate import levels, measures
 from mlvae.evaluate.controls import TRAINED, Controls, untrained
 from mlvae.evaluate.few_shot import pixel_few_shot
 from mlvae.evaluate.judge import Judge
@@ -61,6 +61,7 @@ def evaluate(
     Returns:
         A number by name, as `docs/protocol.md` lists them: ``probe.*`` and ``k_curve.*``, ``swap.content_of_*`` where
         every group of ``new`` is in ``train``, ``unseen.*`` and ``amortisation.*`` where some are not;
+        with several shared levels ``probe.<level>.<factor>.*``, ``k_curve.<level>.*``, ``unseen.<factor>.<level>.*``;
         ``verification.*``, ``open_set.*``, ``calibration.*``, ``generation.*``, ``elbo``, ``iwae``, ``kl.*``,
         ``reconstruction.mse`` always, where the data allow; ``control.<name>.*``, the same of the controls.
 
@@ -76,7 +77,7 @@ def evaluate(
     by = model.group_levels[0].by if model.group_levels else train.by
     kinds = [measures.factor(name, train, new) for name in factors]
     # Without a grouping at all there is nothing to ask but the bound.
-    labels = (_labels(train, by), _labels(new, by)) if by is not None else None
+    labels = (train.column(by), new.column(by)) if by is not None else None
     known = np.isin(labels[1], labels[0]) if labels is not None else np.ones(len(new), bool)
     seen = bool(known.all())
     judge = None
@@ -92,11 +93,14 @@ def evaluate(
         """The questions that need labels only."""
         if labels is None:
             return {}
+        several: Metrics = {}
+        if len(of.model.group_levels) > 1:
+            several = levels.matrix(of) | levels.curves(of) | levels.shots(of, pixels=of is own)
         if seen:
-            return measures.probes(of) | measures.curve(of) | measures.verification(of)
+            return several | measures.probes(of) | measures.curve(of) | measures.verification(of)
         # A group that training saw is not unseen, even where others of `new` are.
         part = _part(of, ~known)
-        return measures.unseen(part) | measures.verification(part)
+        return several | measures.unseen(part) | measures.verification(part)
 
     def pictures(of: Subject) -> Metrics:
         """The questions that need a trained decoder."""
@@ -131,9 +135,7 @@ def evaluate(
         metrics |= _under("untrained", groups(fresh) | measures.factors(fresh, kinds))
     else:
         # Pooled by the test label, even an untrained network names groups: never without its number.
-        metrics = {
-            key: v for key, v in metrics.items() if not key.startswith("k_curve.") or key.startswith("k_curve.1.")
-        }
+        metrics = {key: v for key, v in metrics.items() if not key.startswith("k_curve.") or ".1." in key}
     if isinstance(controls, (str, Path, Controls)) and not quick:
         chosen = controls if isinstance(controls, Controls) else Controls(controls)
         about = [VERSION, seed, list(factors), _digest(train, by), _digest(new, by)]
@@ -179,11 +181,3 @@ def _digest(data: GroupedData, by: str | tuple[str, ...] | None) -> str:
     if by is not None:
         digest.update(data.codes(by).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _labels(data: GroupedData, by: str | tuple[str, ...]) -> np.ndarray:
-    """(N,) labels of a column, or of columns in combination, comparable between data sets."""
-    if isinstance(by, str):
-        return data.column(by)
-    columns = [data.column(name) for name in by]
-    return np.array([repr(row) for row in zip(*(column.tolist() for column in columns), strict=True)])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mlvae.networks.conv import conv_decoder, conv_encoder
 from mlvae.networks.mlp import mlp_decoder, mlp_encoder
+from mlvae.networks.series import series_decoder, series_encoder
 
 __all__ = ["NETWORKS", "Network", "beside", "default_network", "joined"]
 
@@ -31,6 +32,7 @@ class Network:
 NETWORKS: dict[str, Network] = {
     "mlp": Network(mlp_encoder, mlp_decoder, width=256),
     "conv": Network(conv_encoder, conv_decoder, width=32),
+    "series": Network(series_encoder, series_decoder, width=32),
 }
 
 

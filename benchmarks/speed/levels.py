@@ -1,0 +1,76 @@
+"""What a third level costs: a step with three levels beside one with two of the same total size, interleaved, medians.
+
+    python benchmarks/speed/levels.py [--threads 1] [--rounds 60] [--out result.json]
+
+Both variants have the same encoder, decoder, codes in all, optimiser and batch; the one has 16 dimensions shared by one
+grouping and 16 of each observation's own, the other 8, 8 and 16. The bound alone, and the default objective.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from mlvae import MLVAE, GroupBatch, Level, Objective, loss
+
+LEVELS = {
+    "two": [Level("content", 16, by="a"), Level("style", 16)],
+    "three": [Level("speaker", 8, by="a"), Level("word", 8, by="b"), Level("style", 16)],
+}
+
+
+def stepper(batch: GroupBatch, levels: list[Level], network: str, objective: Objective) -> Callable[[], float]:
+    """One optimiser step on a fresh model; returns its seconds."""
+    torch.manual_seed(0)
+    model = MLVAE(tuple(batch.x.shape[1:]), levels, network=network)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+
+    def step() -> float:
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        loss(model, batch, objective).total.backward()
+        optimizer.step()
+        return time.perf_counter() - started
+
+    return step
+
+
+def main() -> None:
+    """Prints, and writes where asked, the ratio of medians for each network and objective."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--size", type=int, default=28)
+    parser.add_argument("--networks", nargs="+", default=["mlp", "conv"])
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    x = torch.rand(256, options.size, options.size)
+    place = torch.arange(256)
+    a, b = place % 32, place // 32 * 4 + place % 4
+    results: dict[str, dict[str, float]] = {}
+    for network in options.networks:
+        for name, objective in {"bound": Objective.plain(), "default": Objective()}.items():
+            variants = {
+                "two": stepper(GroupBatch.of(x, {"content": a}), LEVELS["two"], network, objective),
+                "three": stepper(GroupBatch.of(x, {"speaker": a, "word": b}), LEVELS["three"], network, objective),
+            }
+            seconds: dict[str, list[float]] = {variant: [] for variant in variants}
+            for _ in range(options.rounds):
+                for variant, step in variants.items():
+                    seconds[variant].append(step())
+            two, three = (statistics.median(values[options.rounds // 10 :]) for values in seconds.values())
+            results[f"{network}, {name}"] = {"two_ms": 1e3 * two, "three_ms": 1e3 * three, "ratio": three / two}
+            print(f"{network:5} {name:8} {1e3 * two:8.2f} ms {1e3 * three:8.2f} ms  {three / two:.3f}", flush=True)
+    if options.out:
+        options.out.write_text(json.dumps({"threads": options.threads, "results": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

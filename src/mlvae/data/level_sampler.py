@@ -1,0 +1,230 @@
+"""Which rows learn together when several levels share: sub-grids of a crossed design, branches of a nested one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlvae.batch import nests
+from mlvae.data.sampler import at_least, checked_ids, size_range
+from mlvae.errors import DataError
+from mlvae.grouping import Grouping
+
+
+@dataclass(frozen=True, eq=False)
+class LevelSampler:
+    """Batches in which every level has several groups, and its groups several members, as far as the data allow.
+
+    An epoch holds every observation exactly once. It is halved again and again until the parts are batches, each time
+    in the way that leaves the scarcest of three things least scarce: groups of a level, members of a group (up to
+    the most that a sub-group has), groups nested in a group. Halves are either groups of one level kept whole, which
+    makes sub-grids and branches, or a stratified half of every group's observations. Cells may be missing, and groups
+    of any sizes.
+
+    In a batch every level's groups are then cut into sub-groups of random size, by each level for itself; a level in
+    which another is nested has whole sub-groups of that one for members, of different groups where there are enough.
+
+    Args:
+        ids: for every level that shares, (N,) dense group ids 0..G-1, as `GroupedData.codes` gives them.
+        groups: a batch has about as many observations as so many sub-groups have.
+        members: of a sub-group: a number, an inclusive range (low, high), or "all" that the batch has. A group's last
+            sub-group takes what would be too few for another.
+        seed: not negative. Batch b of epoch e is a pure function of (seed, e, b).
+
+    Raises:
+        DataError: no levels, ids of other lengths or not dense, or an argument is out of range.
+
+    Example:
+        >>> speaker, word = np.repeat([0, 1, 2, 3], 8), np.tile([0, 1, 2, 3], 8)
+        >>> sampler = LevelSampler({"speaker": speaker, "word": word}, groups=4, members=4)
+        >>> rows, index = next(sampler.epoch(0))
+        >>> len(rows), sorted(index), int(np.bincount(index["word"]).min())
+        (16, ['speaker', 'word'], 4)
+    """
+
+    ids: Mapping[str, Any] = field(repr=False)
+    groups: int = 64
+    members: int | tuple[int, int] | str = (2, 8)
+    seed: int = 0
+    nested: frozenset[tuple[str, str]] = field(init=False)
+    _codes: dict[str, np.ndarray] = field(init=False, repr=False)
+    _child: dict[str, str | None] = field(init=False, repr=False)
+    _size: int = field(init=False, repr=False)
+    _range: tuple[int, int] = field(init=False, repr=False)
+    _kept: dict[int, list[np.ndarray]] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        at_least("groups", self.groups, 1)
+        at_least("seed", self.seed, 0)
+        codes = {name: checked_ids(ids) for name, ids in self.ids.items()}
+        if len({len(values) for values in codes.values()}) != 1:
+            got = {name: len(values) for name, values in codes.items()}
+            raise DataError(f"Expected ids of one length for every level; got {got}. Take them from the same rows.")
+        groupings = {name: Grouping(torch.from_numpy(values), int(values.max()) + 1) for name, values in codes.items()}
+        nested = nests(groupings)
+        number = {name: grouping.num_groups for name, grouping in groupings.items()}
+        child = {
+            name: min((fine for fine, coarse in nested if coarse == name), key=number.__getitem__, default=None)
+            for name in codes
+        }
+        fewest = max(number.values())
+        low, high = size_range(self.members, -(-len(next(iter(codes.values()))) // fewest))
+        # Finest first: a coarse level's sub-groups are made of those of the level nested in it.
+        ordered = {name: codes[name] for name in sorted(codes, key=number.__getitem__, reverse=True)}
+        for name, value in (
+            ("nested", nested), ("_codes", ordered), ("_child", child), ("_range", (low, high)),
+            ("_size", max(1, self.groups * (low + high) // 2)),
+        ):  # fmt: skip
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        """Batches in the first epoch."""
+        return self.batches(0)
+
+    def batches(self, epoch: int) -> int:
+        """How many batches there are in this epoch."""
+        return len(self._plan(epoch))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """The batches of one epoch, from number `start` on: to resume is to start later.
+
+        Yields:
+            (B,) int64 rows of the data, and for each level (B,) int64 the sub-group of the batch each is in.
+
+        Raises:
+            DataError: `epoch` or `start` is negative.
+        """
+        at_least("start", start, 0)
+        plan = self._plan(epoch)
+
+        def batch(number: int) -> tuple[Tensor, dict[str, Tensor]]:
+            rows = plan[number]
+            index = self._cut(rows, np.random.default_rng([self.seed, epoch, number]))
+            return torch.from_numpy(rows), {name: torch.from_numpy(index[name]) for name in self.ids}
+
+        return (batch(number) for number in range(start, len(plan)))
+
+    def _plan(self, epoch: int) -> list[np.ndarray]:
+        """The rows of every batch; that of the last epoch asked for is kept."""
+        if at_least("epoch", epoch, 0) not in self._kept:
+            random = np.random.default_rng([self.seed, epoch])
+            parts, waiting = [], [np.arange(len(next(iter(self._codes.values()))))]
+            while waiting:
+                rows = waiting.pop()
+                batches = round(len(rows) / self._size)
+                if batches < 2:
+                    parts.append(rows)
+                else:
+                    first = self._first_half(rows, batches // 2 / batches, random)
+                    waiting += [rows[first], rows[~first]]
+            self._kept.clear()
+            self._kept[epoch] = [random.permutation(rows) for rows in self._without_crumbs(parts, random)]
+        return self._kept[epoch]
+
+    def _first_half(self, rows: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
+        """Which rows go to the first half, (n,) bool: about `share` of them, at least one and not all."""
+        sizes = {name: np.bincount(codes[rows]) for name, codes in self._codes.items()}
+        number = {name: int((size > 0).sum()) for name, size in sizes.items()}
+        splits = [None, *(name for name in self._codes if number[name] > 1)]
+        best = max(splits, key=lambda split: self._scarcest(split, number, len(rows)))
+        if best is None:
+            return self._scattered(rows, share, sizes, number, random)
+        size = sizes[best]
+        order = random.permutation(np.flatnonzero(size))
+        cut = int(np.abs(np.cumsum(size[order])[:-1] - share * len(rows)).argmin()) + 1
+        chosen = np.zeros(len(size), bool)
+        chosen[order[:cut]] = True
+        first: np.ndarray = chosen[self._codes[best][rows]]
+        return first
+
+    def _scarcest(self, split: str | None, number: Mapping[str, int], observations: int) -> list[float]:
+        """Groups a level and members a group, least first, after halving a level's groups or each group's members."""
+        after = {
+            name: count / 2 if name == split or (name, split) in self.nested else count
+            for name, count in number.items()
+        }
+        members = [
+            (observations / 2 if child is None else after[child]) / after[name] for name, child in self._child.items()
+        ]
+        return sorted([*after.values(), *(min(m, self._range[1]) for m in members)])
+
+    def _scattered(
+        self,
+        rows: np.ndarray,
+        share: float,
+        sizes: Mapping[str, np.ndarray],
+        number: Mapping[str, int],
+        random: np.random.Generator,
+    ) -> np.ndarray:
+        """A part of each group of the finest level, alike over the others' groups; small groups stay whole."""
+        finest = max((name for name, child in self._child.items() if child is None), key=number.__getitem__)
+        others = [codes[rows] for name, codes in self._codes.items() if name != finest]
+        codes, n = self._codes[finest][rows], len(rows)
+        order = np.lexsort((random.random(n), *others, codes))
+        first = np.empty(n, bool)
+        first[order] = np.diff(np.floor(np.arange(n + 1) * share + random.random())) > 0
+        whole = random.random(len(sizes[finest])) < share
+        first = np.where(sizes[finest][codes] < 2 * self._range[0], whole[codes], first)
+        return first if 0 < first.sum() < n else np.arange(n) < max(1, n // 2)
+
+    def _without_crumbs(self, parts: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
+        """The parts in random order; those of less than half a batch are put together."""
+        batches: list[np.ndarray] = []
+        crumbs: list[np.ndarray] = []
+        for place in random.permutation(len(parts)):
+            if 2 * len(parts[place]) >= self._size:
+                batches.append(parts[place])
+                continue
+            crumbs.append(parts[place])
+            if 2 * sum(map(len, crumbs)) >= self._size:
+                batches.append(np.concatenate(crumbs))
+                crumbs = []
+        if crumbs:
+            last = [batches.pop()] if batches else []
+            batches.append(np.concatenate(last + crumbs))
+        return batches
+
+    def _cut(self, rows: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
+        """For every level the sub-group that each row is in."""
+        index: dict[str, np.ndarray] = {}
+        for name, codes in self._codes.items():
+            child = self._child[name]
+            if child is None:
+                index[name] = self._runs(codes[rows], random.random(len(rows)), random)
+                continue
+            _, first = np.unique(index[child], return_index=True)
+            turn = random.random(len(first)) + _repeats(self._codes[child][rows[first]], random)
+            index[name] = self._runs(codes[rows[first]], turn, random)[index[child]]
+        return index
+
+    def _runs(self, owner: np.ndarray, turn: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Cuts each owner's units, in the order of their turn, into runs of random length; (U,) the run of each."""
+        _, owner, sizes = np.unique(owner, return_inverse=True, return_counts=True)
+        if self.members == "all":
+            return owner.astype(np.int64)
+        low, high = self._range
+        slots = -(-sizes // low)
+        of = np.repeat(np.arange(len(sizes)), slots)
+        length = random.integers(low, high + 1, len(of))
+        first = np.cumsum(length) - length
+        first -= first[np.cumsum(slots) - slots][of]
+        used = (first == 0) | (sizes[of] - first >= low)
+        starts = np.zeros(len(owner), np.int64)
+        starts[(np.cumsum(sizes) - sizes)[of[used]] + first[used]] = 1
+        run = np.empty(len(owner), np.int64)
+        run[np.lexsort((turn, owner))] = np.cumsum(starts) - 1
+        return run
+
+
+def _repeats(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """How many of the same label come before each, in a random order."""
+    _, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    order = np.lexsort((random.random(len(labels)), index))
+    before = np.empty(len(labels), np.int64)
+    before[order] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return before

@@ -1,0 +1,70 @@
+"""Convolutional networks for windows of several channels, (C, T): sensors, recordings."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mlvae.errors import ModelError
+
+SHORTEST = 8
+"""Windows are halved until they are at most so many steps long."""
+
+
+def series_encoder(shape: tuple[int, ...], width: int) -> nn.Module:
+    """(N, C, T) to features (N, 4 width): halve the window to at most 8 steps, then one full layer."""
+    channels, lengths = _plan(shape)
+    layers: list[nn.Module] = []
+    for stage in range(len(lengths) - 1):
+        before, after = channels if stage == 0 else _channels(stage - 1, width), _channels(stage, width)
+        # Only the first layer needs a bias before its normalisation: without one, the input's scale would be lost.
+        layers += [nn.Conv1d(before, after, 5, 2, 2, bias=stage == 0), nn.GroupNorm(_parts(after), after), nn.SiLU()]
+    flat = _channels(len(lengths) - 2, width) * lengths[-1]
+    layers += [nn.Flatten(), nn.Linear(flat, 4 * width, bias=False), nn.LayerNorm(4 * width), nn.SiLU()]
+    return nn.Sequential(*layers)
+
+
+def series_decoder(shape: tuple[int, ...], width: int, code_dim: int) -> nn.Module:
+    """Codes (N, code_dim) to (N, C, T): one full layer, then double the window to its length."""
+    channels, lengths = _plan(shape)
+    last = len(lengths) - 2
+    wide = _channels(last, width)
+    layers: list[nn.Module] = [nn.Linear(code_dim, 4 * width), nn.LayerNorm(4 * width), nn.SiLU()]
+    layers += [nn.Linear(4 * width, wide * lengths[-1], bias=False), nn.Unflatten(1, (wide, lengths[-1]))]
+    layers += [nn.GroupNorm(_parts(wide), wide), nn.SiLU()]
+    for stage in range(last, -1, -1):
+        before, after = _channels(stage, width), _channels(stage - 1, width) if stage else channels
+        layers += [nn.ConvTranspose1d(before, after, 6, 2, 2, bias=stage == 0), Cut(lengths[stage])]
+        layers += [nn.GroupNorm(_parts(after), after), nn.SiLU()] if stage else []
+    return nn.Sequential(*layers)
+
+
+class Cut(nn.Module):
+    """Cuts a window that doubling made a step too long."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.length = length
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., : self.length]
+
+
+def _plan(shape: tuple[int, ...]) -> tuple[int, list[int]]:
+    """Channels, and the window's length after each stage, the whole first."""
+    if len(shape) != 2:
+        raise ModelError(
+            f"Expected windows of shape (channels, steps) for the network 'series'; got {shape}. Reshape them, or use"
+            " another network."
+        )
+    lengths = [shape[1]]
+    while len(lengths) < 2 or lengths[-1] > SHORTEST:
+        lengths.append(-(-lengths[-1] // 2))
+    return shape[0], lengths
+
+
+def _channels(stage: int, width: int) -> int:
+    return width if stage == 0 else 2 * width
+
+
+def _parts(channels: int) -> int:
+    return 8 if channels % 8 == 0 else 1

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mlvae import MLVAE, GroupedData, Level, evaluate
+from mlvae.evaluate.levels import curves, matrix, shots
+from mlvae.evaluate.subject import Subject
+
+
+@pytest.fixture(autouse=True)
+def _short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("mlvae.evaluate.probes"), "MOST_CHECKS", 8)
+
+
+class Reader(nn.Module):
+    """Hands each level two of the observation's six numbers, as mean; votes of precision 100."""
+
+    def __init__(self, model: MLVAE) -> None:
+        super().__init__()
+        with torch.no_grad():
+            for place, level in enumerate(model.levels):
+                head = model.heads[level.name]
+                head.weight.zero_()
+                head.bias.zero_()
+                head.weight[[0, 1], [2 * place, 2 * place + 1]] = 1.0
+                head.bias[2:] = 5.0
+
+
+def data(speakers: int = 6, first: int = 0, words: int = 5, takes: int = 8, seed: int = 0) -> GroupedData:
+    """Observations that are (2 of the speaker, 2 of the word, 2 of noise)."""
+    fixed, random = np.random.default_rng(7), np.random.default_rng(seed)
+    of_speaker, of_word = 3 * fixed.normal(size=(40, 2)), 3 * fixed.normal(size=(5, 2))
+    speaker = np.repeat(np.arange(first, first + speakers), words * takes)
+    word = np.tile(np.repeat(np.arange(words), takes), speakers)
+    x = np.concatenate([of_speaker[speaker], of_word[word], random.normal(size=(len(word), 2))], 1)
+    x[:, :4] += 0.1 * random.normal(size=(len(word), 4))
+    return GroupedData.from_arrays(x.astype(np.float32), columns={"speaker": speaker, "word": word}, by="speaker")
+
+
+@pytest.fixture(scope="module")
+def model() -> MLVAE:
+    levels = [Level("speaker", 2, by="speaker"), Level("word", 2, by="word"), Level("style", 2)]
+    model = MLVAE((6,), levels, likelihood="normal", encoder=nn.Identity(), width=8).eval()
+    Reader(model)
+    return model
+
+
+def subject(model: MLVAE, train: GroupedData, new: GroupedData) -> Subject:
+    return Subject(model, train, new, (train.groups, new.groups), 0)
+
+
+def test_the_matrix_is_diagonal_where_levels_know_only_their_own(model: MLVAE) -> None:
+    found = matrix(subject(model, data(), data(seed=1)))
+    assert found["probe.speaker.chance"] == pytest.approx(1 / 6) and found["probe.word.chance"] == pytest.approx(1 / 5)
+    for level in ("speaker", "word"):
+        for factor in ("speaker", "word"):
+            for kind in ("linear", "mlp"):
+                accuracy = found[f"probe.{level}.{factor}.k1.{kind}"]
+                assert accuracy > 0.95 if level == factor else accuracy < 0.35
+    for factor in ("speaker", "word"):
+        assert found[f"probe.style.{factor}.mean.linear"] < 0.35 and found[f"probe.style.{factor}.sample.mlp"] < 0.35
+        assert found[f"probe.style.{factor}.sample.nats"] < 0.1
+
+
+def test_unseen_groups_are_named_by_their_own_level_and_known_ones_have_a_curve(model: MLVAE) -> None:
+    of = subject(model, data(), data(speakers=20, first=15, seed=1))
+    found = shots(of)
+    assert found["unseen.speaker.way"] == 20
+    assert found["unseen.speaker.speaker.shots.1.accuracy"] > 0.8
+    assert found["unseen.speaker.speaker.shots.5.accuracy"] >= found["unseen.speaker.speaker.shots.1.accuracy"]
+    for other in ("word", "style"):
+        assert found[f"unseen.speaker.{other}.shots.1.accuracy"] < 0.12
+    assert 0 < found["unseen.speaker.pixels.shots.1.accuracy"] < 0.9
+    assert not any(key.startswith("unseen.word") for key in found)
+    assert {key.split(".")[1] for key in curves(of)} == {"word"}
+    assert "probe.word.word.k1.linear" in matrix(of) and "probe.speaker.speaker.k1.linear" not in matrix(of)
+
+
+def test_evaluate_has_the_matrix_with_its_control(model: MLVAE) -> None:
+    found = evaluate(model, data(), data(seed=1), quick=True)
+    assert found["probe.word.word.k1.linear"] > 0.9
+    assert "control.untrained.probe.word.word.k1.linear" in found and "k_curve.word.5.accuracy" in found
