@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import mlvae
-from mlvae import checkpoint
+from mlvae import atomic, checkpoint
 from mlvae.errors import CheckpointError
 from mlvae.likelihoods import Normal
 from mlvae.model import MLVAE, Level
@@ -69,7 +69,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monke
     def full(_: int) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         checkpoint.replace(path, b"new")
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -216,3 +217,50 @@ def test_several_levels_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFi
     assert "Did you mean 'word'" in fails(capsys, *command[:3], str(tmp_path / "no"), *command[4:], "--kl", "wrod:1")
     assert "name:weight" in fails(capsys, *command[:3], str(tmp_path / "no"), *command[4:], "--kl", "word")
     assert not (tmp_path / "no").exists()
+
+
+def test_evidence_is_added_taken_back_and_asked(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = read("digits")
+    for name, rows in (("a", slice(0, 600)), ("b", slice(600, 1200)), ("q", slice(1200, 1300))):
+        np.savez(tmp_path / f"{name}.npz", x=data.x[rows].numpy(), group=data.groups[rows])
+        main(["encode", str(run), str(tmp_path / f"{name}.npz"), "--evidence", str(tmp_path / name)])
+    a, b, q, ab = (str(tmp_path / name) for name in ("a", "b", "q", "ab"))
+    main(["evidence", "merge", a, b, "--out", ab])
+    main(["evidence", "retract", ab, b, "--out", str(tmp_path / "rest")])
+    assert "it does not forget" in capsys.readouterr().out
+    counts = {name: sum(pq.read_table(tmp_path / name)["count"].to_pylist()) for name in ("a", "b", "ab", "rest")}
+    assert counts == {"a": 600, "b": 600, "ab": 1200, "rest": 600}
+    main(["evidence", "posterior", ab, "--out", str(tmp_path / "p.parquet")])
+    assert pq.read_table(tmp_path / "p.parquet").column_names == ["level", "group", "count", "mean", "variance"]
+    main(["evidence", "calibrate", a, b, "--out", str(tmp_path / "c.json")])
+    capsys.readouterr()
+    main(["evidence", "identify", ab, q, "-k", "3", "--new", "0.1", "--calibration", str(tmp_path / "c.json")])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10 and all(line.count("nats") == 3 and "none of these" in line for line in lines)
+    main(["evidence", "identify", ab, q, "-k", "3", "--out", str(tmp_path / "r.parquet")])
+    assert pq.read_table(tmp_path / "r.parquet").num_rows == 30
+    main(["evidence", "verify", ab, q])
+    assert capsys.readouterr().out.count("nats") == 10
+    assert "Expected nothing at" in fails(capsys, "evidence", "merge", a, b, "--out", ab)
+    assert "--out" in fails(capsys, "evidence", "merge", a, b)
+    assert "holds a piece" in fails(capsys, "evidence", "merge", a, a, "--out", str(tmp_path / "new"))
+    assert "Did you mean 'content'" in fails(capsys, "evidence", "verify", ab, q, "--level", "contnet")
+    assert "between 0 and 1" in fails(capsys, "evidence", "verify", ab, q, "--prior", "1.5")
+    assert "Did you mean 'calibration'" in fails(capsys, "evidence", "verify", ab, q, "--calibratoin", "x")
+    assert "cannot be read" in fails(capsys, "evidence", "verify", ab, q, "--calibration", a)
+
+
+def test_adding_evidence_up_needs_no_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+from mlvae.cli import main
+try:
+    main(["evidence", "merge", "nowhere", "--out", "x"])
+except SystemExit:
+    assert "torch" not in sys.modules
+"""
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=path
+    )
+    assert done.returncode == 0 and "there is none" in done.stderr, done.stderr

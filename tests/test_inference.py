@@ -212,3 +212,24 @@ def test_bad_input_is_refused(model: MLVAE) -> None:
         MLVAE((6,), [Level("style", 2)]).evidence(x)
     with pytest.raises(ModelError, match="Did you mean 'content'"):
         model.evidence(pictures(2)).posterior("contnet")
+
+
+def test_observations_are_scored_against_the_others_of_their_group_or_against_what_is_known(model: MLVAE) -> None:
+    x = pictures(6)
+    scores = model.score(x, LABELS)["content"]
+    assert scores.log_odds.shape == scores.p_value.shape == (6,)
+    for row in range(6):
+        others = [i for i in range(6) if i != row and LABELS[i] == LABELS[row]]
+        if not others:
+            assert scores.log_odds[row].item() == pytest.approx(0, abs=1e-12)
+            continue
+        rest = model.evidence(x[others])
+        expected = model.evidence(x[[row]]).log_bayes_factor(rest).item()
+        assert scores.log_odds[row].item() == pytest.approx(expected, abs=1e-9)
+        known = rest if row % 2 else model.evidence(x[others], [LABELS[row]] * len(others))
+        again = model.score(x[[row]], None if row % 2 else [LABELS[row]], known)["content"]
+        assert again.log_odds.item() == pytest.approx(expected, abs=1e-9)
+        assert again.p_value.item() == pytest.approx(scores.p_value[row].item(), abs=1e-9)
+    assert model.score(x[:1], ["nobody"], model.evidence(x, LABELS))["content"].log_odds.item() == 0
+    with pytest.raises(EvidenceError, match="named on both sides"):
+        model.score(x[:1], None, model.evidence(x, LABELS))

@@ -1,4 +1,4 @@
-"""The README's Python runs as it is written."""
+"""The Python of the README and of the page on evidence runs as it is written."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+EVIDENCE = README.parent / "docs" / "evidence.md"
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+BLOCKS = blocks(README)
 
 
 def test_the_readme_has_both_ways_to_train() -> None:
     assert [("mlvae.fit(" in block, "mlvae.elbo(" in block) for block in BLOCKS] == [(True, False), (False, True)]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=["fit", "loop"])
+@pytest.mark.parametrize("block", [*BLOCKS, *blocks(EVIDENCE)], ids=["fit", "loop", "evidence"])
 def test_a_block_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(block, str(README), "exec"), {})

@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Evidence": "evidence",
+    "EvidenceStore": "store.living",
+    "Gallery": "gallery",
     "GroupBatch": "batch",
     "GroupEvidence": "group_evidence",
     "GroupSampler": "data",
@@ -38,12 +40,14 @@ if TYPE_CHECKING:
     from mlvae.errors import MLVAEError
     from mlvae.evaluate import evaluate
     from mlvae.evidence import Evidence
+    from mlvae.gallery import Gallery
     from mlvae.group_evidence import GroupEvidence
     from mlvae.grouping import Grouping
     from mlvae.levels import Level
     from mlvae.model import MLVAE
     from mlvae.normal import Normal
     from mlvae.objective import Objective, Ramp, elbo, loss
+    from mlvae.store.living import EvidenceStore
     from mlvae.temperature import temper
     from mlvae.training import fit
 

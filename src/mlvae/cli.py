@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import sys
 from typing import Any, NoReturn
@@ -31,6 +33,14 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
 
 
+def functions(commands: dict[str, Any]) -> list[Any]:
+    """The functions of all commands, those of a command's own commands included."""
+    found: list[Any] = []
+    for command in commands.values():
+        found += functions(command) if isinstance(command, dict) else [command] if callable(command) else []
+    return found
+
+
 def _hyphenated(text: str) -> str:
     """Options as they are typed."""
     return re.sub(r"--[a-z_]+", lambda option: option.group().replace("_", "-"), text)
@@ -38,12 +48,19 @@ def _hyphenated(text: str) -> str:
 
 def _spelt(arguments: list[str]) -> list[str]:
     """Arguments as the parser spells them: underscores in options, a switch without a value is on, lists add up."""
-    several = {k for f in COMMANDS.values() for k, kind in f.__annotations__.items() if kind == "list[str] | None"}
-    switches = {k for f in COMMANDS.values() for k, kind in f.__annotations__.items() if kind == "bool"}
+    command = COMMANDS.get(arguments[0], {}) if arguments else {}  # its own commands, if it has any, take no lists
+    several = {k for k, kind in getattr(command, "__annotations__", {}).items() if kind == "list[str] | None"}
+    switches = {k for f in functions(COMMANDS) for k, kind in f.__annotations__.items() if kind == "bool"}
     result = []
     if arguments[:1] == ["info"] and len(arguments) > 1 and not arguments[1].startswith("-"):
         arguments = ["info", "--run", *arguments[1:]]  # the parser takes only what is required by position
+    if arguments[:2] == ["evidence", "merge"]:  # it takes one list by position
+        files = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments[2:]))
+        if files:
+            arguments = [*arguments[:2], json.dumps(files), *arguments[2 + len(files) :]]
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == "-k":
+            argument = "--k"
         if argument.startswith("--"):
             name, equals, value = argument[2:].partition("=")
             name = name.replace("-", "_")
@@ -68,7 +85,7 @@ def _helpful(message: str) -> str:
         return f"{message.strip().rstrip('.')}. See mlvae --help."
     name = (unknown.group(1) or unknown.group(2)).split(".")[-1]
     parameters: set[str] = set()
-    for command in COMMANDS.values():
+    for command in functions(COMMANDS):
         parameters |= set(command.__annotations__) - {"return"}
     hint = nearest(name.replace("-", "_"), sorted(parameters))
     hint = hint if hint.startswith("Did") else "See mlvae --help."

@@ -7,7 +7,7 @@ taken back, and the group's posterior never notices.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +50,26 @@ class Evidence:
         zero = torch.zeros(groups, dim, dtype=dtype)
         return cls(zero, zero, torch.zeros(groups, dtype=torch.int64))
 
+    @classmethod
+    def chosen(cls, first: Tensor, one: Evidence, other: Evidence) -> Evidence:
+        """The rows of ``one`` where ``first`` (N,), and of ``other`` elsewhere."""
+        wide = first.unsqueeze(-1)
+        return cls(
+            torch.where(wide, one.precision, other.precision),
+            torch.where(wide, one.information, other.information),
+            torch.where(first, one.count, other.count),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Evidence], dim: int) -> Evidence:
+        """The rows of all parts, one after another; none where there are no parts."""
+        parts = list(parts) or [cls.empty(0, dim)]
+        return cls(
+            torch.cat([part.precision for part in parts]),
+            torch.cat([part.information for part in parts]),
+            torch.cat([part.count for part in parts]),
+        )
+
     def __len__(self) -> int:
         return len(self.count)
 
@@ -75,12 +95,10 @@ class Evidence:
         """For each member, the evidence of the others of its group; its own where it is alone (N rows)."""
         if grouping.singletons:
             return self
-        alone = grouping.expand(grouping.sizes == 1).unsqueeze(-1)
-        return Evidence(
-            torch.where(alone, self.precision, grouping.sum_others(self.precision)),
-            torch.where(alone, self.information, grouping.sum_others(self.information)),
-            torch.where(alone[:, 0], self.count, grouping.sum_others(self.count)),
+        others = Evidence(
+            grouping.sum_others(self.precision), grouping.sum_others(self.information), grouping.sum_others(self.count)
         )
+        return Evidence.chosen(grouping.expand(grouping.sizes == 1), self, others)
 
     def __add__(self, other: Evidence) -> Evidence:
         self._same_layout(other)

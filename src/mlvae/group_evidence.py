@@ -54,6 +54,33 @@ class GroupEvidence:
         """Takes evidence back out, group by group; a group left without votes is exactly empty."""
         return self._combined(other, Evidence.__sub__)
 
+    def of(self, level: str, labels: np.ndarray[Any, Any] | None, rows: int) -> Evidence:
+        """The evidence on the group of each label, (rows,); empty where the group is not known.
+
+        Args:
+            level: whose groups.
+            labels: (rows,); None takes the one group without a name.
+            rows: how many.
+        """
+        level, mine = self._known(level), self.groups[level]
+        evidence = self.levels[level]
+        if (mine is None) != (labels is None):
+            raise EvidenceError(f"Expected groups of level {level!r} named on both sides or on neither. Pass `groups`.")
+        if mine is None or labels is None:
+            return evidence[torch.zeros(rows, dtype=torch.int64)]
+        order = np.argsort(mine)
+        place = order[np.searchsorted(mine, labels, sorter=order).clip(max=len(mine) - 1)]
+        known = torch.from_numpy(mine[place] == labels)
+        return Evidence.chosen(known, evidence[torch.from_numpy(place)], Evidence.empty(rows, evidence.dim))
+
+    def check_comparable(self, level: str) -> None:
+        """Raises EvidenceError where a level's readout has no prior, so that Bayes factors have no meaning."""
+        if self.readouts[self._known(level)] != "product_with_prior":
+            raise EvidenceError(
+                f"Expected the readout 'product_with_prior' for a Bayes factor; level {level!r} has"
+                f" {self.readouts[level]!r}. Only under a prior is the evidence of two groups comparable."
+            )
+
     def log_bayes_factor(self, other: GroupEvidence, level: str = "content") -> Tensor:
         """log Z(A + B) - log Z(A) - log Z(B) for every group A of this and B of the other: one group or two?
 
@@ -63,11 +90,7 @@ class GroupEvidence:
         Raises:
             EvidenceError: the level's readout has no prior, so a Bayes factor has no meaning.
         """
-        if self.readouts[self._known(level)] != "product_with_prior":
-            raise EvidenceError(
-                f"Expected the readout 'product_with_prior' for a Bayes factor; level {level!r} has"
-                f" {self.readouts[level]!r}. Only under a prior is the evidence of two groups comparable."
-            )
+        self.check_comparable(level)
         a, b = self.levels[level], other.levels[other._known(level)]
         if a.dim != b.dim:
             raise EvidenceError(f"Expected {a.dim} dimensions on both sides; got {b.dim}. Use one model's evidence.")

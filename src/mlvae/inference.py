@@ -6,17 +6,18 @@ without groups every observation is understood alone; with groups it is understo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mlvae.errors import DataError, ModelError
+from mlvae.errors import DataError, EvidenceError, ModelError
 from mlvae.evidence import READOUTS, Evidence
 from mlvae.group_evidence import GroupEvidence
 from mlvae.grouping import Grouping
+from mlvae.identification import Belonging, belonging
 from mlvae.normal import Normal
 from mlvae.schema import Covariates
 
@@ -81,16 +82,63 @@ def votes(
         raise ModelError("Expected a model with a level that groups share; this one has none (a plain VAE).")
     x = _rows(x)
     labels = _labels(model, x, groups)
-    features = _features(model, x, covariates)
+    # A head that sees no other is asked a chunk at a time, so that features, which are large, need not be kept.
+    features: list[Tensor] = []
+    alone: dict[str, list[Evidence]] = {level.name: [] for level in model.group_levels if not level.given}
+    for chunk in _chunks(model, x, covariates):
+        for name, parts in alone.items():
+            parts.append(model.votes(name, chunk).to(torch.float64, "cpu"))
+        if len(alone) < len(model.group_levels):
+            features.append(chunk)
     cast: dict[str, tuple[Evidence, Grouping]] = {}
     means: dict[str, Tensor] = {}
     for level in model.group_levels:
         ids = labels[level.name]
         grouping = Grouping.one(len(x)) if ids is None else Grouping.from_ids(ids)
-        kept = model.votes(level.name, features, [means[name] for name in level.given]).to(torch.float64, "cpu")
-        means[level.name] = grouping.expand(READOUTS[level.readout](kept.sum(grouping)).mean).to(features)
+        if level.given:
+            votes = model.votes(level.name, torch.cat(features), [means[name] for name in level.given])
+            kept = votes.to(torch.float64, "cpu")
+        else:
+            kept = Evidence.joined(alone[level.name], level.dim)
+        if features:
+            mean = READOUTS[level.readout](kept.sum(grouping)).mean
+            means[level.name] = grouping.expand(mean).to(features[0])
         cast[level.name] = kept, grouping
     return cast
+
+
+def score(
+    model: MLVAE, x: Array, groups: Groups, known: GroupEvidence | None = None, covariates: Covariates = None
+) -> dict[str, Belonging]:
+    """Does each observation belong to the group it is said to be of? For every shared level, its log-odds and p-value.
+
+    Args:
+        model: whose shared levels have the readout "product_with_prior".
+        x: (N, *shape).
+        groups: as for `evidence`: the groups that observations are said to be of.
+        known: evidence that ``x`` is no part of, to score against; an observation of a group that it does not know has
+            odds of zero. None scores each observation against the other members of its group in ``x``.
+        covariates: as for `evidence`.
+
+    Raises:
+        EvidenceError: a level's readout has no prior.
+    """
+    x = _rows(x)
+    labels = _labels(model, x, groups)
+    scores: dict[str, Belonging] = {}
+    for name, (cast, grouping) in votes(model, x, groups, covariates).items():
+        if known is None:
+            if model.level(name).readout != "product_with_prior":
+                raise EvidenceError(f"Expected the readout 'product_with_prior' to score; level {name!r} has another.")
+            alone = grouping.expand(grouping.sizes == 1)
+            others = cast.sum_others(grouping)
+            nothing = Evidence.empty(len(cast), cast.dim)
+            against = Evidence.chosen(alone, nothing, others)
+        else:
+            known.check_comparable(name)
+            against = known.of(name, labels[name], len(cast))
+        scores[name] = belonging(cast, against)
+    return scores
 
 
 @torch.no_grad()
@@ -273,15 +321,19 @@ def _rows(x: Array) -> Tensor:
 
 @torch.no_grad()
 def _features(model: MLVAE, x: Tensor, covariates: Covariates) -> Tensor:
-    """The encoder's output for all rows, a chunk at a time, each checked."""
+    """The encoder's output for all rows."""
+    return torch.cat([*_chunks(model, x, covariates)])
+
+
+@torch.no_grad()
+def _chunks(model: MLVAE, x: Tensor, covariates: Covariates) -> Iterator[Tensor]:
+    """The encoder's output, some rows at a time, each checked."""
     known = model.covariates(covariates, len(x))
     with _Evaluating(model):
-        parts = []
         for start in range(0, max(len(x), 1), CHUNK):
             chunk = model.prepare(x[start : start + CHUNK])
             model.check(chunk)
-            parts.append(model.features(chunk, None if known is None else known[start : start + CHUNK]))
-    return torch.cat(parts)
+            yield model.features(chunk, None if known is None else known[start : start + CHUNK])
 
 
 class _Evaluating:

@@ -23,6 +23,9 @@ from mlvae.grouping import Grouping
 from mlvae.levels import Level
 from mlvae.model import MLVAE, Latent
 from mlvae.penalties import dependence, leakage, misidentification
+from mlvae.ranks import Ranks
+
+ALONE = Ranks()
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,7 @@ def loss(
     *,
     progress: float = 1.0,
     generator: torch.Generator | None = None,
+    ranks: Ranks = ALONE,
 ) -> Loss:
     """Minus the objective per group: weighted bound and penalties.
 
@@ -224,10 +228,13 @@ def loss(
         objective: what is asked.
         progress: the share of training done, for weights that move.
         generator: of the noise.
+        ranks: the processes whose shares of one batch are descended together: the mean of their totals is the total of
+            the whole.
     """
     latents = model.encode(batch, draw=objective.draw, evidence=objective.evidence, generator=generator)
     terms = _terms(model, batch, latents)
-    penalties = _penalties(model, batch, latents, objective)
+    whole, all_latents = ranks.whole(batch, latents)
+    penalties = _penalties(model, whole, all_latents, objective)
 
     weights = batch.inverse_inclusion(model.levels[0].name) if objective.subsampling == "scaled" else None
     value = (terms.log_likelihood if weights is None else weights * terms.log_likelihood).sum()
@@ -239,7 +246,8 @@ def loss(
     penalty = sum(_asked(getattr(objective, name), level, progress) * nats for (name, level), nats in penalties.items())
     summed = {name: torch.stack([nats for (kind, _), nats in penalties.items() if kind == name]).sum()
               for name in dict(penalties.keys())}  # fmt: skip
-    return Loss((len(batch) * penalty - value) / terms.groups, terms, summed)
+    groups = whole.grouping(model.levels[0].name).num_groups
+    return Loss((len(whole) * penalty - ranks.size * value) / groups, terms, summed)
 
 
 def _at(weight: float | Ramp, progress: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
 import threading
 import time
@@ -20,6 +21,7 @@ from mlvae import checkpoint
 from mlvae.errors import CheckpointError, TrainingError
 from mlvae.model import MLVAE
 from mlvae.objective import Objective
+from mlvae.ranks import Ranks
 
 SAME_NUMBERS_EITHER_WAY = {"patience"}
 """Settings that a resumption may change: they decide when training ends, not what it computes."""
@@ -72,7 +74,7 @@ class Run:
 
     def save(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, weights: bool) -> None:
         """Writes the training state, and the weights for use where ``weights``."""
-        if self.folder is None:
+        if self.folder is None or not Ranks.launched().first:
             if weights:
                 self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
             return
@@ -118,7 +120,7 @@ class Run:
 
     def keep(self) -> None:
         """Writes the model as it is, for use."""
-        if self.folder is not None:
+        if self.folder is not None and Ranks.launched().first:
             checkpoint.save(self.model, self.folder)
 
     def how_to_resume(self) -> str:
@@ -139,6 +141,19 @@ def options_of(run: str | Path) -> dict[str, Any]:
     names = ("epochs", "groups", "members", "resample", "lr", "precision")
     options = {name: tuple(v) if isinstance(v := settings[name], list) else v for name in names}
     return {**options, "objective": Objective.from_settings(settings["objective"])}
+
+
+def engine(device: str, precision: Any) -> Any:
+    """The engine, on one device; on all that `torchrun` started processes for, where it did."""
+    from lightning_fabric import Fabric
+
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Fabric(accelerator=device, devices=1, precision=precision)
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    nodes = int(os.environ["WORLD_SIZE"]) // here
+    fabric = Fabric(accelerator=device, strategy="ddp", devices=here, num_nodes=nodes, precision=precision)
+    fabric.launch()
+    return fabric
 
 
 class Interrupt:

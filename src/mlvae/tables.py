@@ -1,12 +1,13 @@
-"""Codes and evidence as Parquet, which any Arrow tool reads."""
+"""Codes as Parquet, which any Arrow tool reads."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from mlvae.atomic import replacing
 
 if TYPE_CHECKING:
     from mlvae.data import GroupedData
@@ -34,49 +35,11 @@ def write_codes(model: MLVAE, data: GroupedData, path: str | Path) -> Path:
         return pa.table(table)
 
     first = part(0)
-    path, beside = _beside(path)
-    with pq.ParquetWriter(beside, first.schema) as writer:
+    with replacing(path) as beside, pq.ParquetWriter(beside, first.schema) as writer:
         writer.write_table(first)
         for start in range(ROWS, len(data), ROWS):
             writer.write_table(part(start))
-    os.replace(beside, path)
-    return path
-
-
-def write_evidence(model: MLVAE, data: GroupedData, path: str | Path) -> Path:
-    """A row a group of each shared level: ``level``, ``group``, ``count``, ``precision`` and ``information``.
-
-    Precision and information are float64 lists: evidence of two files on one group is their sum. With one shared level
-    the groups are the data's own, of their type; with several, each level's by its columns, as text.
-
-    Returns:
-        The file, written whole or not at all.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    several = len(model.group_levels) > 1
-    labels = {level.name: data.column(level.by).astype(str) for level in model.group_levels if level.by}
-    evidence = model.evidence(data.x, labels if several else data.groups, data.columns)
-    tables = []
-    for name, level in evidence.levels.items():
-        groups = evidence.groups[name]
-        assert groups is not None
-        tables.append(
-            pa.table(
-                {
-                    "level": [name] * len(level),
-                    "group": pa.array(groups),
-                    "count": pa.array(level.count.numpy()),
-                    "precision": _lists(level.precision, several),
-                    "information": _lists(level.information, several),
-                }
-            )
-        )
-    path, beside = _beside(path)
-    pq.write_table(pa.concat_tables(tables), beside)
-    os.replace(beside, path)
-    return path
+    return Path(path)
 
 
 def write_generated(model: MLVAE, data: GroupedData, path: str | Path, count: int, seed: int = 0) -> Path:
@@ -107,25 +70,16 @@ def write_generated(model: MLVAE, data: GroupedData, path: str | Path, count: in
     known = {feature.name: data.column(feature.name)[rows] for feature in model.schema.covariates}
     made = model.restore(model.generate(count, seed=seed, covariates=known))
     table = pa.table({**known, **model.schema.table(made)})
-    path, beside = _beside(path)
-    if path.suffix == ".csv":
-        csv.write_csv(table, beside)
-    else:
-        pq.write_table(table, beside)
-    os.replace(beside, path)
+    path = Path(path)
+    with replacing(path) as beside:
+        if path.suffix == ".csv":
+            csv.write_csv(table, beside)
+        else:
+            pq.write_table(table, beside)
     return path
 
 
-def _lists(values: torch.Tensor, any_length: bool = False) -> Any:
-    """A list a row; levels of several dimensions in one table need lists of any length."""
+def _lists(values: torch.Tensor) -> Any:
     import pyarrow as pa
 
-    if any_length:
-        return pa.array(values.tolist(), pa.list_(pa.float64()))
     return pa.FixedSizeListArray.from_arrays(pa.array(values.cpu().flatten().numpy()), values.shape[1])
-
-
-def _beside(path: str | Path) -> tuple[Path, Path]:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path, path.with_name(f".{path.name}.part")

@@ -21,8 +21,9 @@ from mlvae.data import GroupedData, GroupSampler, LevelSampler
 from mlvae.errors import DataError, TrainingError
 from mlvae.grouping import Grouping
 from mlvae.model import MLVAE
-from mlvae.objective import Objective, loss
-from mlvae.runs import Interrupt, Progress, Run
+from mlvae.objective import ALONE, Objective, loss
+from mlvae.ranks import Ranks
+from mlvae.runs import Interrupt, Progress, Run, engine
 from mlvae.temperature import FEWEST, temper
 
 STEPS = 4000
@@ -119,18 +120,21 @@ def fit(
     run = Run(None if out is None else Path(out), model, settings)
     saved = run.open(resume)
 
-    from lightning_fabric import Fabric
-
-    fabric = Fabric(accelerator=device, devices=1, precision=precision)
+    fabric = engine(device, precision)
+    ranks = Ranks.launched()
+    if ranks.size > 1 and len(model.group_levels) > 1:
+        raise TrainingError(
+            f"Expected one process for a model of several shared levels; got {ranks.size}. Start it without torchrun."
+        )
     with torch.random.fork_rng(), Interrupt() as interrupt:
         torch.manual_seed(seed)
-        step_module = _Step(model, data, objective, augment)
+        step_module = _Step(model, data, objective, augment, ranks)
         optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=fabric.device.type != "mps")
         step_module, optimizer = fabric.setup(step_module, optimizer)
         data.to(fabric.device)
         checked = None if valid is None else _Resident(model, valid).to(fabric.device)
         state = _State() if saved is None else _State(**run.restore(saved, optimizer))
-        bar = Progress(epochs, enabled=progress)
+        bar = Progress(epochs, enabled=progress and ranks.first)
         model.train()
         with bar:
             while state.epoch < epochs and not _out_of_patience(state, patience):
@@ -140,16 +144,17 @@ def fit(
                     share = (state.epoch + state.batch / batches) / epochs
                     for parameters in optimizer.param_groups:
                         parameters["lr"] = lr * _schedule(share)
+                    ranks.seed(seed, state.epoch, state.batch)
                     total, log = step_module(rows, index, share)
                     optimizer.zero_grad()
                     fabric.backward(total)
                     optimizer.step()
                     state.batch += 1
-                    meter.add(total, log, len(rows))
+                    meter.add(log, len(rows))
                     if state.batch % CHECK_EVERY == 0:
                         meter.check(state)
                         bar.show(state.epoch, state.batch / batches, meter.means(), meter.seen, started)
-                    if interrupt.asked:
+                    if ranks.any(interrupt.asked):
                         meter.check(state)
                         state.sums, state.seen = meter.sums(), meter.seen
                         run.save(optimizer, asdict(state), weights=valid is None)
@@ -171,7 +176,9 @@ def fit(
                 run.save(optimizer, asdict(state), weights=improved)
     model.eval()
     if valid is not None:
-        run.take_best()
+        if ranks.first:
+            run.take_best()
+        ranks.agree(model)
         if model.group_levels:
             groups_of = {level.name: valid.codes(level.by) for level in model.group_levels if level.by}
             temper(model, valid.x, groups_of, valid.columns)
@@ -248,21 +255,32 @@ class _Resident:
 class _Step(nn.Module):
     """What Fabric wraps: from rows to the loss, under its precision."""
 
-    def __init__(self, model: MLVAE, data: _Resident, objective: Objective, augment: Augmentation | None) -> None:
+    def __init__(
+        self, model: MLVAE, data: _Resident, objective: Objective, augment: Augmentation | None, ranks: Ranks
+    ) -> None:
         super().__init__()
         self.model = model
         self.data = data
         self.objective = objective
         self.augment = augment
+        self.ranks = ranks
 
     def forward(
         self, rows: Tensor, index: Tensor | Mapping[str, Tensor], progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """This process's total, and the terms of the whole batch."""
+        share = None
+        if self.ranks.size > 1:
+            assert isinstance(index, Tensor)  # `fit` refuses several shared levels then
+            index = index if self.data.ids else torch.arange(len(rows))  # without groups, rows are shared one by one
+            share = self.ranks.share(rows, index)
+            rows, index = share or (rows, index)  # a batch of too few groups is done by every process
         batch = self.data.batch(self.model, rows, index)
         if self.augment is not None:
             batch = replace(batch, x=self.augment(batch.x))
-        value = loss(self.model, batch, self.objective, progress=progress)
-        return value.total, value.log()
+        ranks = self.ranks if share else ALONE
+        value = loss(self.model, batch, self.objective, progress=progress, ranks=ranks)
+        return value.total, self.ranks.mean({"loss": value.total.detach(), **value.log()}, len(rows))
 
 
 class _Meter:
@@ -272,8 +290,8 @@ class _Meter:
         self.total = {name: torch.tensor(value, dtype=torch.float64) for name, value in sums.items()}
         self.seen = seen
 
-    def add(self, total: Tensor, log: Mapping[str, Tensor], n: int) -> None:
-        for name, value in {"loss": total.detach(), **log}.items():
+    def add(self, log: Mapping[str, Tensor], n: int) -> None:
+        for name, value in log.items():
             weighted = n * (value.double() if value.device.type != "mps" else value)
             self.total[name] = self.total.get(name, 0) + weighted
         self.seen += n

@@ -20,31 +20,37 @@ def encode(
     on_bad_file: Literal["error", "skip"] = "error",
     network: str | None = None,
     likelihood: str | None = None,
+    workers: int | None = None,
 ) -> None:
     """Write codes, and evidence of groups. Example: mlvae encode runs/faces faces.npz --out codes.parquet
 
     Args:
         run: the folder that training wrote
-        data: what `mlvae train` takes
+        data: what `mlvae train` takes, or a folder of .npz files, encoded one after another
         out: Parquet, a row an observation: group, mean and variance of each level, understood alone
-        evidence: Parquet, a row a group of each shared level: count, precision and information, which add
+        evidence: Parquet, a row a group of each shared level: count, precision and information, which add; a job that
+            was killed goes on when started again
         by: the grouping column (default: "group", or the only one)
         missing: rows without a group: error, drop, or own
         cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
         on_bad_file: error, or skip and go on
         network: package.module:name of the network that the run was trained with, where it is one's own
         likelihood: likewise of the likelihood
+        workers: encode with as many processes of a Ray cluster, that RAY_ADDRESS names (default: in this process)
     """
-    from mlvae import tables
+    reading = {"cache": cache, "on_bad_file": on_bad_file}
+    if workers is None:
+        from mlvae.store import jobs
 
-    if out is None and evidence is None:
-        raise DataError("Expected a file to write; got none. Add --out codes.parquet, --evidence evidence.parquet.")
-    model = load_run(run, network, likelihood)
-    members = grouped(data, by, missing, model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
-    if out is not None:
-        say(f"Wrote {tables.write_codes(model, members, out)}: {len(members):,} observations")
-    if evidence is not None:
-        say(f"Wrote {tables.write_evidence(model, members, evidence)}")
+        model = load_run(run, network, likelihood)
+        jobs.encode(model, data, out=out, evidence=evidence, by=by, missing=missing, reading=reading, say=say)
+    else:
+        from mlvae.store import cluster
+
+        cluster.encode(
+            run, data, out=out, evidence=evidence, by=by, missing=missing, reading=reading, workers=workers, say=say
+        )
+    say("Wrote " + " and ".join(str(target) for target in (out, evidence) if target is not None))
 
 
 def draw(

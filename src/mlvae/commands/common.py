@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,4 +95,6 @@ def config_of(run: str) -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    """Prints; of several processes that torchrun started, the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)

@@ -1,0 +1,142 @@
+"""Several processes as one: each takes whole groups of every batch, and the gradient is that of the whole batch.
+
+The bound is a sum over groups, so its parts add. Penalties compare observations of the whole batch: each process
+gathers the others' samples and votes, which are small, and gradients flow back to where they came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from mlvae.batch import GroupBatch
+from mlvae.evidence import Evidence
+from mlvae.grouping import Grouping
+
+if TYPE_CHECKING:
+    from mlvae.model import Latent
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train one model.
+
+    Args:
+        rank: which of them this one is.
+        size: how many there are.
+
+    Example:
+        >>> Ranks.launched()
+        Ranks(rank=0, size=1)
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def launched(cls) -> Ranks:
+        """Those that `torchrun` or another launcher started; this one alone where there was none."""
+        on = distributed.is_available() and distributed.is_initialized()
+        return cls(distributed.get_rank(), distributed.get_world_size()) if on else cls()
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def share(self, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor] | None:
+        """This process's whole sub-groups of a batch; None where there are too few for each to have one."""
+        if int(index[-1]) + 1 < self.size:
+            return None
+        mine = index % self.size == self.rank
+        return rows[mine], index[mine] // self.size
+
+    def whole(self, batch: GroupBatch, latents: Mapping[str, Latent]) -> tuple[GroupBatch, Mapping[str, Latent]]:
+        """Groupings, samples and votes of all processes' shares; observations and posteriors are left out.
+
+        A group of a further level is a sub-group of its own in each process.
+        """
+        if self.size == 1:
+            return batch, latents
+        ids = {name: self._gathered(value) for name, value in batch.ids.items()}
+        groupings = {
+            name: Grouping.from_ids(self._gathered(grouping.index + self.rank * 2**32))
+            for name, grouping in batch.groupings.items()
+        }
+        names = list(latents)
+        fields = [
+            field
+            for latent in latents.values()
+            for field in (latent.sample, latent.votes.precision, latent.votes.information)
+        ]
+        parts = iter(self._gathered(torch.cat(fields, 1)).split([field.shape[1] for field in fields], 1))
+        all_latents = {}
+        for name in names:
+            sample, precision, information = next(parts), next(parts), next(parts)
+            count = torch.ones(len(sample), dtype=torch.int64, device=sample.device)
+            votes = Evidence(precision, information, count)
+            all_latents[name] = replace(latents[name], sample=sample, votes=votes)
+        rows = len(next(iter(all_latents.values())).sample)
+        return GroupBatch(batch.x.new_empty(rows, 0), groupings, ids), all_latents
+
+    def mean(self, log: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
+        """Logged terms over all processes: ``loss`` is the mean of theirs, others are means over observations."""
+        if self.size == 1:
+            return dict(log)
+        weights = torch.tensor([1.0 if name == "loss" else n for name in log], dtype=torch.float64)
+        values = torch.stack([value.double().cpu() for value in log.values()])
+        sums = self.add_up(torch.stack([weights * values, weights]))
+        return dict(zip(log, sums[0] / sums[1], strict=True))
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in any process, the same answer in all."""
+        return flag if self.size == 1 else bool(self.add_up(torch.tensor([float(flag)])).item())
+
+    def seed(self, seed: int, epoch: int, batch: int) -> None:
+        """Noise of its own for each process, a pure function of the place in training, so a resumption has it again."""
+        if self.size > 1:
+            torch.manual_seed(hash((seed, epoch, batch, self.rank)) % 2**63)
+
+    def agree(self, model: nn.Module) -> None:
+        """Gives all processes the first one's weights."""
+        if self.size > 1:
+            for value in model.state_dict().values():
+                distributed.broadcast(value, 0)
+
+    def add_up(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        values = values.to(device)
+        distributed.all_reduce(values)
+        return values.cpu()
+
+    def _gathered(self, values: Tensor) -> Tensor:
+        """All processes' rows, those of the first one first."""
+        gathered: Tensor = _Gather.apply(values, self.rank, self.size)  # type: ignore[no-untyped-call]
+        return gathered
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all processes; backwards, a row's gradient is the sum of what all processes made of it."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor, rank: int, size: int) -> Tensor:
+        counts = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(size)]
+        distributed.all_gather(counts, torch.tensor([len(values)], device=values.device))
+        lengths = [int(count) for count in counts]
+        padded = values.new_zeros(max(lengths), *values.shape[1:])
+        padded[: len(values)] = values
+        parts = [torch.empty_like(padded) for _ in range(size)]
+        distributed.all_gather(parts, padded)
+        context.start, context.length = sum(lengths[:rank]), len(values)
+        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        gradient = gradient.contiguous()
+        distributed.all_reduce(gradient)
+        return gradient[context.start : context.start + context.length], None, None

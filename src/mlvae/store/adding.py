@@ -1,0 +1,138 @@
+"""Evidence on disk, added up by DuckDB, which spills what memory cannot hold. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlvae.atomic import replacing
+from mlvae.errors import EvidenceError, MissingExtraError
+from mlvae.store.layout import COLUMNS, KEY, Layout, PathLike, free, layout_of
+
+
+def merge(inputs: Sequence[PathLike], out: PathLike) -> Path:
+    """Adds files of evidence up, group by group, in a database that spills to the disk what memory cannot hold.
+
+    Args:
+        inputs: files of one model; rows of one group add, also within a file.
+        out: a file that does not exist yet.
+
+    Raises:
+        EvidenceError: other models or layouts, or one piece of evidence is in two inputs.
+        CheckpointError: there is something at ``out``.
+    """
+    if not inputs:
+        raise EvidenceError("Expected files of evidence to merge; got none.")
+    layouts = [layout_of(path) for path in inputs]
+    layout = layouts[0].combined(layouts[1:], 1, [str(path) for path in inputs])
+    return _summed(list(inputs), [], layout, out)
+
+
+def retract(everything: PathLike, part: PathLike, out: PathLike) -> Path:
+    """Takes the evidence of one file out of another's; a group without votes is left out.
+
+    This takes votes out of sums. A network that was trained on the observations still remembers them.
+
+    Args:
+        everything: a file of evidence.
+        part: evidence that was added to it, or that of observations which were.
+        out: a file that does not exist yet.
+
+    Raises:
+        EvidenceError: more votes on a group would be taken out than went in, other models or layouts, or ``part`` was
+            taken out before.
+        CheckpointError: there is something at ``out``.
+    """
+    names = [str(everything), str(part)]
+    layout = layout_of(everything).combined([layout_of(part)], -1, names)
+    return _summed([everything], [part], layout, out)
+
+
+def database() -> Any:
+    """The duckdb package."""
+    try:
+        import duckdb
+    except ImportError as error:
+        raise MissingExtraError(
+            "Expected the package duckdb to add up evidence on disk; it is not installed. pip install 'mlvae[store]'."
+        ) from error
+    return duckdb
+
+
+def sums(level: str, layout: Layout, source: str, *, sign: str = "") -> str:
+    """The SQL that adds up a level's rows, group by group."""
+    dim = layout.levels[level].dim
+    low = ("greatest(", ", 0)") if sign else ("", "")
+    lists = {
+        "precision": ", ".join(f"{low[0]}sum({sign}precision[{d}]){low[1]}" for d in range(1, dim + 1)),
+        "information": ", ".join(f"sum({sign}information[{d}])" for d in range(1, dim + 1)),
+    }
+    where = f" where level = {_quoted(level)}" if len(layout.levels) > 1 else ""
+    having = f" having sum({sign}count) > 0" if sign else ""
+    return (
+        f'select {_quoted(level)} as level, "group", sum({sign}count)::bigint as count,'
+        f" [{lists['precision']}] as precision, [{lists['information']}] as information"
+        f' from {source}{where} group by "group"{having}'
+    )
+
+
+def _summed(plus: Sequence[PathLike], minus: Sequence[PathLike], layout: Layout, out: PathLike) -> Path:
+    duckdb, out = database(), free(out)
+    source = _files(plus)
+    if minus:
+        source = f"(select *, 1 as sign from {source} union all by name select *, -1 as sign from {_files(minus)})"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as spill, duckdb.connect() as connection:
+        connection.execute(f"set temp_directory = {_quoted(spill)}; set preserve_insertion_order = false")
+        try:
+            if minus:
+                _check_enough(connection, source, str(plus[0]), str(minus[0]))
+            query = " union all ".join(
+                sums(level, layout, source, sign="sign * " if minus else "") for level in layout.levels
+            )
+            about = f"{{{KEY.decode()}: {_quoted(layout.metadata())}}}"
+            with replacing(out) as beside:
+                target = f"{_quoted(str(beside))} (format parquet, compression uncompressed, kv_metadata {about})"
+                connection.execute(f"copy ({query}) to {target}")
+        except duckdb.Error as error:
+            names = ", ".join(str(path) for path in [*plus, *minus])
+            raise EvidenceError(f"Expected to add up {names}; the database could not: {error}") from error
+    return out
+
+
+def _check_enough(connection: Any, source: str, everything: str, part: str) -> None:
+    row = connection.execute(
+        f'select level, "group", sum(count) filter (sign > 0), sum(count) filter (sign < 0) from {source}'
+        " group by all having sum(sign * count) < 0 limit 1"
+    ).fetchone()
+    if row:
+        raise EvidenceError(
+            f"Expected to remove at most the {row[2] or 0} votes that {everything} has on group {row[1]!r} of"
+            f" {row[0]!r}; {part} has {row[3]}. Remove only evidence that was added before."
+        )
+
+
+def check_unique(path: PathLike) -> None:
+    """Raises EvidenceError where a group is in a file more than once."""
+    with database().connect() as connection:
+        row = connection.execute(
+            f'select level, "group" from {_files([path])} group by all having count(*) > 1 limit 1'
+        ).fetchone()
+    if row:
+        raise EvidenceError(
+            f"Expected every group once in {path}; {row[1]!r} of {row[0]!r} is there more often."
+            f" `mlvae evidence merge {path} --out NEW` adds its rows up."
+        )
+
+
+def _files(paths: Sequence[PathLike]) -> str:
+    columns = ", ".join(f'"{name}"' for name in COLUMNS)
+    # A name with *, ? or [ would be taken for a pattern.
+    literal = ["".join(f"[{c}]" if c in "*?[" else c for c in str(Path(path).resolve())) for path in paths]
+    return f"(select {columns} from read_parquet([{', '.join(map(_quoted, literal))}]))"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

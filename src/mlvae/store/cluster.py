@@ -1,0 +1,94 @@
+"""Encoding jobs on a Ray cluster: workers encode parts to files that all machines see, and their evidence is added up.
+
+Any engine could do it: a part is a number, its result a file, and a part done twice is the same file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlvae.checkpoint import load
+from mlvae.errors import MissingExtraError
+from mlvae.store.jobs import Job, Progress
+
+
+def encode(
+    run: str | Path,
+    source: str | Path,
+    *,
+    out: str | Path | None = None,
+    evidence: str | Path | None = None,
+    by: str | None = None,
+    missing: str = "error",
+    reading: Mapping[str, Any] | None = None,
+    workers: int = 1,
+    cpus: float = 0.5,
+    gpus: float = 0.0,
+    say: Callable[[str], None] | None = None,
+) -> int:
+    """As `jobs.encode`, by the workers of the Ray cluster that `ray.init` or RAY_ADDRESS names, or of this machine.
+
+    Args:
+        run: the folder that training wrote, on a file system that all workers see, like all the others.
+        source: a folder of files.
+        out: Parquet of codes to write.
+        evidence: Parquet of evidence to write.
+        by: the grouping column.
+        missing: what to do with rows without a group.
+        reading: further arguments of `mlvae.read`.
+        workers: processes, each with a model.
+        cpus: that Ray reserves for each. On two processors, two workers that ask for one each leave none to Ray's own
+            reading, and nothing moves.
+        gpus: likewise.
+        say: told of progress.
+
+    Returns:
+        How many parts were encoded now.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError(
+            "Expected the package ray to encode on a cluster; it is not installed. pip install 'mlvae[cluster]'."
+        ) from error
+    paths = {"source": source, "out": out, "evidence": evidence}
+    options: dict[str, Any] = {name: None if path is None else _absolute(path) for name, path in paths.items()}
+    options |= {"by": by, "missing": missing, "reading": dict(reading or {})}
+    job = Job(load(run), **options)
+    todo = job.begin()
+    if todo:
+        progress = Progress(job, todo, say)
+        numbers = ray.data.from_items([{"number": number} for number in todo], override_num_blocks=len(todo))
+        done = numbers.map(
+            _Worker,  # type: ignore[arg-type]
+            fn_constructor_args=(_absolute(run), options), concurrency=workers,
+            num_cpus=cpus, num_gpus=gpus,
+        )  # fmt: skip
+        for row in done.iter_rows():
+            progress.add(int(row["number"]), int(row["rows"]))
+    job.finish()
+    return len(todo)
+
+
+class _Worker:
+    """A process with the model, which encodes the parts it is given."""
+
+    def __init__(self, run: str, options: dict[str, Any]) -> None:
+        import torch
+
+        model = load(run)
+        self.job = Job(model.to("cuda" if torch.cuda.is_available() else "cpu"), **options)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"number": row["number"], "rows": self.job.encode(int(row["number"]))}
+
+
+def _absolute(path: str | Path) -> str:
+    """Workers start in folders of their own."""
+    return str(Path(path).resolve())

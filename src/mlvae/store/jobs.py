@@ -1,0 +1,230 @@
+"""Long encoding jobs: data in, codes and evidence out, a part at a time.
+
+Each part's files are written whole or not at all, its evidence last; so what is there is done, and a job that was
+killed goes on with the first part that is not. At the end the evidence of all parts is added up.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlvae import tables
+from mlvae.atomic import replacing
+from mlvae.checkpoint import fingerprint, replace
+from mlvae.errors import CheckpointError, DataError, ModelError
+from mlvae.store import adding, files
+from mlvae.store.layout import free
+from mlvae.store.parts import Part, parts_of
+
+if TYPE_CHECKING:
+    from mlvae.data import GroupedData
+    from mlvae.group_evidence import GroupEvidence
+    from mlvae.model import MLVAE
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What is to be encoded, and where to.
+
+    Unfinished work lies in a folder beside the target, named like it with ".parts" at the end, which goes at the end.
+
+    Args:
+        model: on any device.
+        source: as `parts_of` takes it.
+        out: Parquet of codes, a row an observation.
+        evidence: Parquet of evidence, a row a group of each shared level.
+        by: the grouping column.
+        missing: what to do with rows without a group.
+        reading: further arguments of `mlvae.read`.
+
+    Raises:
+        DataError: nothing to write is named, or as `parts_of`.
+        ModelError: votes of one part depend on other parts, where a shared level's head sees another.
+    """
+
+    model: MLVAE
+    source: str | Path | GroupedData
+    out: str | Path | None = None
+    evidence: str | Path | None = None
+    by: str | None = None
+    missing: str = "error"
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    parts: list[Part] = field(init=False)
+    wanted: dict[str, Path] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.out is None and self.evidence is None:
+            raise DataError("Expected a file to write; got none. Add --out codes.parquet, --evidence evidence.parquet.")
+        if self.evidence is not None and not self.model.group_levels:
+            raise ModelError("Expected a model with a level that groups share, for evidence; this one is a plain VAE.")
+        by, reading = self.by, dict(self.reading)
+        if len(self.model.group_levels) > 1:
+            keys = [(level.by,) if isinstance(level.by, str) else level.by for level in self.model.group_levels]
+            reading["labels"] = tuple(dict.fromkeys(column for key in keys for column in key or ()))
+            by = by or reading["labels"][0]
+        parts = parts_of(self.source, by, self.missing, like=self.model, **reading)
+        dependent = [level.name for level in self.model.group_levels if level.given]
+        if len(parts) > 1 and dependent:
+            raise ModelError(
+                f"Expected one part for a model whose shared level {dependent[0]!r} sees another: its votes depend on"
+                f" all rows of a group. Got {len(parts)}; encode the groups separately, from Python."
+            )
+        targets = {"codes": self.out, "evidence": self.evidence}
+        object.__setattr__(self, "parts", parts)
+        object.__setattr__(self, "wanted", {k: Path(target) for k, target in targets.items() if target is not None})
+
+    @property
+    def work(self) -> Path:
+        """The folder of unfinished work."""
+        main = list(self.wanted.values())[-1]
+        return main.with_name(main.name + ".parts")
+
+    def begin(self) -> list[int]:
+        """The parts that are still to be done.
+
+        Raises:
+            CheckpointError: there is something at a target, or the unfinished work beside it is of another job.
+        """
+        job = {
+            "model": fingerprint(self.model), "by": self.by, "missing": self.missing, "targets": sorted(self.wanted),
+            "parts": [[part.name, part.size, part.stamp] for part in self.parts],
+        }  # fmt: skip
+        _begin(self.work, job, list(self.wanted.values()))
+        return [number for number in range(len(self.parts)) if not list(self._places(number).values())[-1].exists()]
+
+    def encode(self, number: int) -> int:
+        """Does one part; returns its observations."""
+        places, data = self._places(number), self.parts[number].load()
+        if "codes" in places:
+            tables.write_codes(self.model, data, places["codes"])
+        if "evidence" in places:
+            piece = places["evidence"]
+            piece.unlink(missing_ok=True)  # where two processes were given one part
+            files.write(evidence_of(self.model, data), self.model, piece)
+        return len(data)
+
+    def finish(self) -> None:
+        """Joins the codes, adds up the evidence, and removes the parts."""
+        for kind, target in self.wanted.items():
+            pieces = [self._places(number)[kind] for number in range(len(self.parts))]
+            if len(pieces) == 1:
+                with replacing(target) as beside:
+                    shutil.copyfile(pieces[0], beside)
+            elif kind == "codes":
+                _joined(pieces, target)
+            elif not target.exists():  # else all that was left to do was to remove the parts
+                adding.merge(pieces, target)
+        shutil.rmtree(self.work)
+
+    def _places(self, number: int) -> dict[str, Path]:
+        return {kind: self.work / f"{number:06}.{kind}.parquet" for kind in self.wanted}
+
+
+def encode(
+    model: MLVAE,
+    source: str | Path | GroupedData,
+    *,
+    out: str | Path | None = None,
+    evidence: str | Path | None = None,
+    by: str | None = None,
+    missing: str = "error",
+    reading: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> int:
+    """Encodes data that need not fit in memory; called again after a kill, it goes on where it was. See `Job`.
+
+    Args:
+        model: as for `Job`.
+        source: likewise.
+        out: likewise.
+        evidence: likewise.
+        by: likewise.
+        missing: likewise.
+        reading: likewise.
+        say: told of progress, with an estimate of the end.
+
+    Returns:
+        How many parts were encoded now; those of an earlier start are not.
+    """
+    job = Job(model, source, out, evidence, by, missing, reading or {})
+    todo = job.begin()
+    progress = Progress(job, todo, say)
+    for number in todo:
+        progress.add(number, job.encode(number))
+    job.finish()
+    return len(todo)
+
+
+def evidence_of(model: MLVAE, data: GroupedData) -> GroupEvidence:
+    """The evidence of grouped data, under labels that mean the same in other data.
+
+    One shared level takes the data's own grouping; several take the columns that they name, as text. A group by several
+    columns is called by their values with commas between.
+    """
+    if len(model.group_levels) == 1:
+        return model.evidence(data.x, data.groups, data.columns)
+    labels = {level.name: data.column(level.by).astype(str) for level in model.group_levels if level.by}
+    return model.evidence(data.x, labels, data.columns)
+
+
+def _begin(work: Path, job: dict[str, Any], targets: list[Path]) -> None:
+    """Writes what the job is where nothing is in its way, or finds that it is the one that was begun."""
+    manifest = work / MANIFEST
+    if not manifest.exists():
+        for path in (work, *targets):
+            free(path)
+        replace(manifest, json.dumps(job).encode())
+        return
+    begun = json.loads(manifest.read_bytes())
+    if differing := [name for name in job if begun.get(name) != job[name]]:
+        raise CheckpointError(
+            f"Expected the job that was begun in {work}; this one has other {' and '.join(differing)}."
+            " Start it as it was, or remove the folder to begin anew."
+        )
+
+
+def _joined(pieces: list[Path], target: Path) -> None:
+    """Codes of all parts in one file, a row group at a time."""
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(pieces[0])
+    with replacing(target) as beside, pq.ParquetWriter(beside, schema) as writer:
+        for piece in pieces:
+            with pq.ParquetFile(piece) as file:
+                for number in range(file.num_row_groups):
+                    writer.write_table(file.read_row_group(number).cast(schema))
+
+
+class Progress:
+    """Says how far a job is, and when it will end."""
+
+    def __init__(self, job: Job, todo: list[int], say: Callable[[str], None] | None) -> None:
+        self.parts, self.say = job.parts, say
+        self.left = sum(job.parts[number].size for number in todo)
+        self.finished = len(job.parts) - len(todo)
+        self.done = self.rows = 0
+        self.started = self.said = time.perf_counter()
+
+    def add(self, number: int, rows: int) -> None:
+        """A part is done."""
+        size, now = self.parts[number].size, time.perf_counter()
+        self.left, self.done = self.left - size, self.done + size
+        self.finished, self.rows = self.finished + 1, self.rows + rows
+        if self.say is not None and len(self.parts) > 1 and (now - self.said > 1 or not self.left):
+            self.said, seconds = now, now - self.started
+            rate, rest = self.rows / seconds, _duration(seconds * self.left / max(self.done, 1))
+            self.say(f"part {self.finished} of {len(self.parts)}, {rate:,.0f} observations/s, {rest} to go")
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

@@ -1,0 +1,170 @@
+"""Encoding jobs: killed at any instant they go on, and nothing counts twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from mlvae import MLVAE, GroupedData, Level, read, save
+from mlvae.errors import CheckpointError, DataError, ModelError
+from mlvae.store import files, jobs, parts
+from test_store import close
+
+
+@pytest.fixture
+def model() -> MLVAE:
+    torch.manual_seed(0)
+    return MLVAE((4,), [Level("content", 3, by="group"), Level("style", 2)], width=8, likelihood="normal")
+
+
+def folder(path: Path, count: int = 5, rows: int = 40) -> GroupedData:
+    """A folder of files whose groups overlap; returns all of it."""
+    path.mkdir()
+    x = np.random.default_rng(0).normal(size=(count * rows, 4)).astype(np.float32)
+    group = np.random.default_rng(1).integers(0, 12, count * rows)
+    for i in range(count):
+        part = slice(i * rows, (i + 1) * rows)
+        np.savez(path / f"{i}.npz", x=x[part], group=group[part])
+    return GroupedData.from_arrays(x, group)
+
+
+def test_a_folder_of_parts_gives_what_one_set_gives(tmp_path: Path, model: MLVAE) -> None:
+    data, said = folder(tmp_path / "in"), list[str]()
+    out, evidence = tmp_path / "codes.parquet", tmp_path / "evidence.parquet"
+    assert jobs.encode(model, tmp_path / "in", out=out, evidence=evidence, say=said.append) == 5
+    assert close(files.read(evidence), model.evidence(data.x, data.groups), 1e-9)
+    codes = pq.read_table(out)
+    assert codes["group"].to_pylist() == data.groups.tolist()
+    expected = model.codes(data.x)["content"].mean.numpy()
+    np.testing.assert_allclose(np.stack(codes["content_mean"].to_pylist()), expected, rtol=1e-5, atol=1e-6)
+    assert {p.name for p in tmp_path.iterdir()} == {"in", "codes.parquet", "evidence.parquet"}
+    assert "part 5 of 5" in said[-1] and "0 s to go" in said[-1]
+    with pytest.raises(CheckpointError, match="Expected nothing at"):
+        jobs.encode(model, tmp_path / "in", out=out, evidence=evidence)
+
+
+def test_a_large_set_is_encoded_in_stretches(tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = folder(tmp_path / "in")
+    monkeypatch.setattr(parts, "STRETCH", 64)
+    assert jobs.encode(model, data, evidence=tmp_path / "e") == 4
+    assert close(files.read(tmp_path / "e"), model.evidence(data.x, data.groups), 1e-9)
+
+
+def test_a_stopped_job_goes_on_and_refuses_to_become_another(
+    tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = folder(tmp_path / "in")
+    original, taken = jobs.evidence_of, 0
+
+    def stops(*arguments: object) -> object:
+        nonlocal taken
+        taken += 1
+        if taken == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(jobs, "evidence_of", stops)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.encode(model, tmp_path / "in", evidence=tmp_path / "e")
+    monkeypatch.undo()
+    other = MLVAE((4,), [Level("content", 3, by="group"), Level("style", 2)], width=8, likelihood="normal")
+    with pytest.raises(CheckpointError, match="has other model"):
+        jobs.encode(other, tmp_path / "in", evidence=tmp_path / "e")
+    stamp = (tmp_path / "in" / "4.npz").stat().st_mtime_ns
+    os.utime(tmp_path / "in" / "4.npz", ns=(stamp + 5, stamp + 5))
+    with pytest.raises(CheckpointError, match="has other parts"):
+        jobs.encode(model, tmp_path / "in", evidence=tmp_path / "e")
+    os.utime(tmp_path / "in" / "4.npz", ns=(stamp, stamp))
+    assert jobs.encode(model, tmp_path / "in", evidence=tmp_path / "e") == 3
+    assert close(files.read(tmp_path / "e"), model.evidence(data.x, data.groups), 1e-9)
+
+
+@pytest.mark.parametrize("place", ["adding.merge", "shutil.rmtree"])
+def test_a_job_stopped_at_its_very_end_is_finished(
+    tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    data, remove = folder(tmp_path / "in", count=3), shutil.rmtree
+
+    def stops(what: object, *arguments: object, **options: object) -> None:
+        if isinstance(what, list) or str(what).endswith(".parts"):  # not the database's own folder
+            raise KeyboardInterrupt
+        remove(what, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(f"mlvae.store.jobs.{place}", stops)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.encode(model, tmp_path / "in", out=tmp_path / "c", evidence=tmp_path / "e")
+    monkeypatch.undo()
+    assert jobs.encode(model, tmp_path / "in", out=tmp_path / "c", evidence=tmp_path / "e") == 0
+    assert close(files.read(tmp_path / "e"), model.evidence(data.x, data.groups), 1e-9)
+    assert {p.name for p in tmp_path.iterdir()} == {"in", "c", "e"}
+
+
+def test_what_cannot_be_done_in_parts_is_refused(tmp_path: Path, model: MLVAE) -> None:
+    folder(tmp_path / "in")
+    with pytest.raises(DataError, match="same names"):
+        jobs.encode(model, tmp_path / "in", evidence=tmp_path / "e", missing="own")
+    with pytest.raises(DataError, match="got none"):
+        jobs.encode(model, tmp_path / "in")
+    levels = [Level("speaker", 3, by="group"), Level("word", 2, by="group", given=("speaker",)), Level("style", 2)]
+    with pytest.raises(ModelError, match="'word' sees another"):
+        jobs.encode(MLVAE((4,), levels, likelihood="normal"), tmp_path / "in", evidence=tmp_path / "e")
+    with pytest.raises(ModelError, match="plain VAE"):
+        jobs.encode(MLVAE((4,), [Level("style", 2)]), tmp_path / "in", evidence=tmp_path / "e")
+
+
+def test_groups_by_several_columns_have_one_label() -> None:
+    levels = [Level("country", 2, by="country"), Level("person", 2, by=("country", "person")), Level("style", 2)]
+    nested = MLVAE((4,), levels, width=8, likelihood="normal")
+    columns = {"country": ["fr", "fr", "de"], "person": ["al", "bo", "al"]}
+    data = GroupedData.from_arrays(torch.randn(3, 4), columns=columns, by="person")
+    labels = jobs.evidence_of(nested, data).groups["person"]
+    assert labels is not None and labels.tolist() == ["de,al", "fr,al", "fr,bo"]
+
+
+ENCODE = """
+import sys
+from mlvae import load
+from mlvae.store import jobs
+jobs.encode(load(sys.argv[1]), sys.argv[2], out=sys.argv[3] + "/c", evidence=sys.argv[3] + "/e")
+"""
+
+
+def test_killed_at_random_instants_a_job_ends_with_the_same_evidence(tmp_path: Path, model: MLVAE) -> None:
+    data = folder(tmp_path / "in", count=40, rows=30)
+    save(model, tmp_path / "run")
+    out, random_ = tmp_path / "out", random.Random(0)
+    out.mkdir()
+    command = [sys.executable, "-c", ENCODE, str(tmp_path / "run"), str(tmp_path / "in"), str(out)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    kills = 0
+    while not (out / "e").exists():
+        job = subprocess.Popen(command, env=environment)
+        before = len(list(out.rglob("*.evidence.parquet")))
+        while job.poll() is None and len(list(out.rglob("*.evidence.parquet"))) == before and not (out / "e").exists():
+            time.sleep(0.002)
+        time.sleep(random_.random() * 0.05)
+        if kills < 3 and job.poll() is None:
+            job.send_signal(signal.SIGKILL)
+            kills += 1
+        job.wait()
+    assert kills >= 2
+    assert close(files.read(out / "e"), model.evidence(data.x, data.groups), 1e-9)
+    assert len(pq.read_table(out / "c")) == len(data)
+
+
+def test_built_in_sets_are_encoded(tmp_path: Path) -> None:
+    data = read("digits")
+    model = MLVAE.for_data(data, content_dim=2, style_dim=2, width=8)
+    assert jobs.encode(model, "digits", evidence=tmp_path / "e") == 1
+    assert files.read(tmp_path / "e").count().sum() == len(data)
