@@ -200,10 +200,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         result = reading(folder, arguments.rounds) | out_of_core(folder, arguments.gigabytes, arguments.steps)
-    for key, value in result.items():
-        print(f"{key:28} {value:,.2f}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2))
+        for key, value in result.items():
+            print(f"{key:28} {value:,.2f}", flush=True)
+        if arguments.out:
+            arguments.out.write_text(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ def write(path: Path, shape: tuple[int, ...], kind: Any, blocks: Iterable[np.nda
             _header(file, rows, shape, kind)
             file.flush()
             os.fsync(file.fileno())
+        part.chmod(0o644)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
