@@ -137,6 +137,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         {},
         r"x\.png is not",
     ),
+    "pictures and a table": (pictures(lambda p: p.with_suffix(".csv").write_text("a\n1\n")), {}, "holds both"),
     "a truncated picture": (pictures(truncated), {}, r"odd\.png cannot be read.*on-bad-file"),
     "no picture": (pictures(lambda p: p.write_text("hello")), {}, r"odd\.png cannot be read"),
     "CMYK": (pictures(cmyk), {}, r"odd\.jpg is CMYK.*--mode"),
@@ -278,3 +279,15 @@ def test_a_word_only_the_new_part_has_is_a_gap() -> None:
     assert model.prepare(train.x)[:, 0].mean().abs() < 1e-6  # scaled by the training part alone
     torch.testing.assert_close(model.restore(model.prepare(train.x)), train.x)
     assert model.schema.table(train.x)["site"].tolist() == list("xyxyxy")
+
+
+def test_a_rare_word_of_a_large_table_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlvae.model.FITTED", 10)
+    site = np.array(["x", "y"] * 50, dtype="<U4")
+    site[77] = "rare"
+    table = {"person": np.arange(100) // 5, "age": np.arange(100.0), "site": site}
+    data = read(pa.table(table), "person", features="age,site")
+    assert mlvae.MLVAE.for_data(data, content_dim=2, style_dim=2, width=8).schema.features[1].unseen == ()
+    without = data.subset(np.arange(100) != 77)
+    model = mlvae.MLVAE.for_data(without, content_dim=2, style_dim=2, width=8)
+    assert [model.schema.features[1].categories[code] for code in model.schema.features[1].unseen] == ["rare"]

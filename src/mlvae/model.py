@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mlvae.data import GroupedData
 
 FITTED = 200_000
-"""Observations, evenly spaced, that a likelihood, scales and known categories are fitted on."""
+"""Observations, evenly spaced, that a likelihood and scales are fitted on."""
 
 OWN = "own"
 """What a network that has no name here is called."""
@@ -148,6 +148,8 @@ class MLVAE(nn.Module):
         """
         sample = data.sample(FITTED)
         schema = data.schema.fitted(sample, data.columns)
+        if len(sample) < len(data) and any(feature.unseen for feature in schema.features):
+            schema = schema.seeing(data.chunks())
         chosen = options.pop("likelihood", None)
         if not isinstance(chosen, Likelihood):
             chosen = likelihood_for(sample, schema, chosen)

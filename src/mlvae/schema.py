@@ -7,7 +7,7 @@ it needs from training data; `MLVAE.prepare` applies it, `MLVAE.restore` takes i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -119,6 +119,18 @@ class Schema:
             for feature in self.covariates
         )
         return replace(self, features=features, covariates=covariates)
+
+    def seeing(self, rows: Iterable[Tensor]) -> Schema:
+        """The same with the categories of further training rows (n, F) known: a sample misses rare ones."""
+        unseen = {place: set(feature.unseen) for place, feature in enumerate(self.features) if feature.unseen}
+        for part in rows:
+            for place, codes in unseen.items():
+                codes -= set(part[:, place].unique().tolist())
+        features = [
+            replace(feature, unseen=tuple(sorted(unseen[place]))) if place in unseen else feature
+            for place, feature in enumerate(self.features)
+        ]
+        return replace(self, features=tuple(features))
 
     @cached_property
     def _scaling(self) -> tuple[Tensor, Tensor]:

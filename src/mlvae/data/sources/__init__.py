@@ -160,6 +160,9 @@ def _from_folder(path: Path, asked: Asked) -> Raw:
         parts = ", ".join(sorted(str(part) for part in path.iterdir() if part.is_dir()))
         raise DataError(f"Expected one data set; {path} holds several. Name one: {parts}.")
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in TABLES and not _hidden(file, path))
+    if files and images.holds_images(path):
+        pattern = path / f"*{files[0].suffix}"
+        raise DataError(f"Expected tables or pictures in {path}; it holds both. Name the tables: '{pattern}'.")
     if files:
         return _tables(files, asked, f"the folder {path}")
     if not images.holds_images(path):
