@@ -61,7 +61,7 @@ def in_memory(table: Any, name: str, files: Sequence[Path] = (), skipped: Sequen
 
 def parquet_table(files: list[Path], asked: Asked) -> Table:
     """Parquet files with the same columns, read a part at a time."""
-    import pyarrow.dataset as ds
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     good: list[Path] = []
@@ -83,22 +83,21 @@ def parquet_table(files: list[Path], asked: Asked) -> Table:
     if not good:
         raise DataError(f"Expected a Parquet file that can be read; all {len(files)} cannot.")
     with wrap(good[0], "Parquet"):
-        data = ds.dataset([str(file) for file in good], format="parquet")
-        rows = data.count_rows()
+        rows = sum(pq.read_metadata(file).num_rows for file in good)
+        schema = pq.read_schema(good[0])
     name = good[0].stem if len(good) == 1 else good[0].parent.name
     if not rows:
         raise DataError(f"Expected rows in {name}; it has none.")
 
     def batches(columns: Sequence[str]) -> Iterator[Any]:
-        # Left to itself the scanner reads ahead and keeps whole row groups: hundreds of megabytes.
-        streamed = ds.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
-        with wrap(good[0], "Parquet"):
-            yield from data.to_batches(
-                columns=list(columns), batch_size=_batch(len(columns)), batch_readahead=1, fragment_readahead=1,
-                fragment_scan_options=streamed,
-            )  # fmt: skip
+        # File by file: a scanner over all of them reads ahead, and holds gigabytes.
+        for file in good:
+            with wrap(file, "Parquet"), pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20) as opened:
+                for batch in opened.iter_batches(_batch(len(columns)), columns=list(columns), use_threads=False):
+                    arrays = [batch.column(column).cast(schema.field(column).type) for column in columns]
+                    yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
-    types = {field.name: kind_of(field.type) for field in data.schema}
+    types = {field.name: kind_of(field.type) for field in schema}
     return Table(name, types, rows, batches, tuple(good), tuple(skipped))
 
 
