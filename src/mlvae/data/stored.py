@@ -17,8 +17,8 @@ from mlvae.errors import DataError
 RESIDENT = 128 * 2**20
 """Bytes of the file that may stay mapped before they are handed back; the page cache keeps them as long as it can."""
 
-FAULT = 64 * 2**10
-"""Bytes that the kernel may map around a row that is touched."""
+FAULT = 2 * 2**20
+"""Bytes that the kernel may map around a row that is touched: a large page of its cache."""
 
 
 class Stored:
