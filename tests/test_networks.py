@@ -9,6 +9,7 @@ from mlvae.networks import NETWORKS, default_network
 CASES = [
     *[("mlp", shape) for shape in ((2,), (7,), (5, 3), (2, 3, 4))],
     *[("conv", shape) for shape in ((16, 16), (17, 23), (1, 28, 28), (3, 33, 20), (5, 9, 40), (3, 64, 64), (4, 4))],
+    *[(name, (16, 16)) for name in ("conv-small", "conv-large", "mlp-small", "mlp-large")],
     *[("series", shape) for shape in ((6, 100), (1, 8), (3, 37), (2, 5))],
 ]
 
@@ -32,6 +33,10 @@ def test_shapes_and_independent_rows(name: str, shape: tuple[int, ...], width: i
         assert torch.allclose(module.eval()(mine), module.train()(mine), atol=1e-5)
         # ... and different rows differ, or the above would say nothing.
         assert not torch.allclose(module(mine)[0], module(mine)[1], atol=1e-4)
+
+
+def test_every_network_has_a_case() -> None:
+    assert {name for name, _ in CASES} == set(NETWORKS)
 
 
 def test_windows_have_two_axes() -> None:

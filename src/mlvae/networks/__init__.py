@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,13 @@ class Network:
 
 
 NETWORKS: dict[str, Network] = {
+    "mlp-small": Network(mlp_encoder, mlp_decoder, width=64),
     "mlp": Network(mlp_encoder, mlp_decoder, width=256),
+    "mlp-large": Network(mlp_encoder, mlp_decoder, width=1024),
+    "conv-small": Network(conv_encoder, conv_decoder, width=16),
     "conv": Network(conv_encoder, conv_decoder, width=32),
+    # For a GPU: residual blocks from 16 x 16 pixels down.
+    "conv-large": Network(partial(conv_encoder, residual_up_to=16), partial(conv_decoder, residual_up_to=16), width=96),
     "series": Network(series_encoder, series_decoder, width=32),
 }
 

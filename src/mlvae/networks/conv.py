@@ -16,7 +16,7 @@ RESIDUAL_UP_TO = 4
 """Residual blocks stand where the image is at most this high and wide: most of the use for a small part of the time."""
 
 
-def conv_encoder(shape: tuple[int, ...], width: int) -> nn.Module:
+def conv_encoder(shape: tuple[int, ...], width: int, residual_up_to: int = RESIDUAL_UP_TO) -> nn.Module:
     """(N, *shape) to features (N, 8 width): shrink the image to 4 x 4, then one full layer."""
     channels, sizes, widths = _plan(shape, width)
     layers: list[nn.Module] = [nn.Flatten(1, 2)] if len(shape) == 4 else []
@@ -26,14 +26,14 @@ def conv_encoder(shape: tuple[int, ...], width: int) -> nn.Module:
         kernel, stride = (3, 2) if _step(larger) == 2 else (7, 4)
         first = larger == sizes[0]
         layers += [nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=first), *_activation(after)]
-        layers += _residual(after, size)
+        layers += _residual(after, size, residual_up_to)
     flat = widths[-1] * sizes[-1][0] * sizes[-1][1]
     layers += [nn.Flatten(), nn.Linear(flat, 8 * width, bias=False), nn.LayerNorm(8 * width), nn.SiLU()]
     network: nn.Module = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 
-def conv_decoder(shape: tuple[int, ...], width: int, code_dim: int) -> nn.Module:
+def conv_decoder(shape: tuple[int, ...], width: int, code_dim: int, residual_up_to: int = RESIDUAL_UP_TO) -> nn.Module:
     """Codes (N, code_dim) to (N, *shape): one full layer, then grow the image to its size."""
     channels, sizes, widths = _plan(shape, width)
     height, breadth = sizes[-1]
@@ -41,10 +41,10 @@ def conv_decoder(shape: tuple[int, ...], width: int, code_dim: int) -> nn.Module
     layers: list[nn.Module] = [nn.Linear(code_dim, 8 * width), nn.LayerNorm(8 * width), nn.SiLU()]
     layers += [nn.Linear(8 * width, flat, bias=False), nn.Unflatten(1, (widths[-1], height, breadth))]
     layers += _activation(widths[-1])
-    layers += _residual(widths[-1], sizes[-1])
+    layers += _residual(widths[-1], sizes[-1], residual_up_to)
     for (before, after), size in zip(pairwise(widths[::-1]), sizes[-2:0:-1], strict=True):
         layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False), Crop(size)]
-        layers += [*_activation(after), *_residual(after, size)]
+        layers += [*_activation(after), *_residual(after, size, residual_up_to)]
     step = _step(sizes[0])
     layers += [nn.ConvTranspose2d(widths[0], channels, 2 * step, step, step // 2), Crop(sizes[0])]
     if len(shape) == 2:
@@ -102,5 +102,5 @@ def _activation(channels: int) -> list[nn.Module]:
     return [nn.GroupNorm(8 if channels % 8 == 0 else 1, channels), nn.SiLU()]
 
 
-def _residual(channels: int, size: tuple[int, int]) -> list[nn.Module]:
-    return [Residual(channels)] if max(size) <= RESIDUAL_UP_TO else []
+def _residual(channels: int, size: tuple[int, int], up_to: int) -> list[nn.Module]:
+    return [Residual(channels)] if max(size) <= up_to else []
