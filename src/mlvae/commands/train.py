@@ -78,8 +78,8 @@ def train(
         content_kl: weight of content's KL (default: the objective's, 0.2)
         style_kl: weight of style's KL (default: 1)
         kl: weight of a level's KL, one option each: name:weight (default: as content's, or style's for an own level)
-        network: conv, mlp (default: by the shape; each also -small, -large), series for windows (channels, steps), or package.module:name
-            of one's own
+        network: conv, mlp (default: by the shape; each also -small, -large), series for windows (channels, steps), or
+            package.module:name of one's own
         width: of the network
         likelihood: bernoulli, normal, laplace, categorical, discretised_logistic, poisson, negative_binomial, mixed, or
             package.module:name of one's own (default: by the data, see docs/data.md)
