@@ -75,11 +75,10 @@ def fit(
     Args:
         model: any number of levels.
         train: what to learn from; its columns give the groups of every shared level.
-        out: a folder for ``model.safetensors`` (the best weights on ``valid``, else the latest),
+        out: a folder for ``model.safetensors`` (with ``patience`` the best weights on ``valid``, else the latest),
             ``training.safetensors`` (all that resuming needs) and ``log.csv``; None keeps nothing.
         valid: observations that are not in ``train``, of other groups where there are many; the loss on them is
-            logged, ``patience`` watches it, the weights that were best on it are kept, and the temperatures are
-            fitted on it at the end.
+            logged, ``patience`` watches it, and the temperatures are fitted on them at the end.
         objective: None takes the default, which separates best.
         epochs: None takes as many as make 4,000 steps.
         groups: sub-groups in a batch.
@@ -157,7 +156,7 @@ def fit(
                     if ranks.any(interrupt.asked):
                         meter.check(state)
                         state.sums, state.seen = meter.sums(), meter.seen
-                        run.save(optimizer, asdict(state), weights=valid is None)
+                        run.save(optimizer, asdict(state), weights=patience is None)
                         raise KeyboardInterrupt(run.how_to_resume())
                 meter.check(state)
                 seconds = time.perf_counter() - started
@@ -166,17 +165,19 @@ def fit(
                 if train.skipped:
                     row["skipped_files"] = len(train.skipped)
                 state.epoch, state.batch, state.sums, state.seen = state.epoch + 1, 0, {}, 0
-                improved = True
+                improved = False
                 if checked is not None:
                     row["valid"] = _validation_loss(model, checked, objective, groups, members, seed)
                     improved = row["valid"] < state.best
                     state.best, state.waited = min(row["valid"], state.best), 0 if improved else state.waited + 1
                 state.history.append(row)
                 bar.epoch(row)
-                run.save(optimizer, asdict(state), weights=improved)
+                # Weights of penalties grow and the learning rate falls to the end, so without early stopping the last
+                # are the ones to use, whatever noise says of an earlier epoch.
+                run.save(optimizer, asdict(state), weights=improved or patience is None)
     model.eval()
     if valid is not None:
-        if ranks.first:
+        if patience is not None and ranks.first:
             run.take_best()
         ranks.agree(model)
         if model.group_levels:

@@ -91,7 +91,7 @@ def train(
         whole_groups: every sub-group is a whole group
         resample: draw groups with equal probability
         lr: highest learning rate
-        validation: share of the training part kept to fit temperatures and choose the best weights: whole groups,
+        validation: share of the training part kept to fit temperatures, and for --patience: whole groups,
             or with fewer than 20 groups observations of each (default: 0.05; for paper and vae 0)
         patience: epochs without a better validation loss before stopping
         seed: of everything random
