@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mlvae.data import GroupedData
+from mlvae.depict import Depiction
 from mlvae.errors import DataError, ModelError
 from mlvae.model import MLVAE
 
@@ -114,14 +115,10 @@ def save_grid(pictures: Tensor, path: str | Path, scale: int | None = None) -> P
     if pictures.ndim != 5 or pictures.shape[2] not in (1, 3):
         raise DataError(f"Expected images, (H, W), (1, H, W) or (3, H, W), to draw; got observations of shape {shape}.")
     scale = scale or -(-56 // pictures.shape[3])
-    values = (pictures.clamp(0, 1) * 255).round().byte()
-    values = values.repeat_interleave(scale, 3).repeat_interleave(scale, 4)
-    values = torch.nn.functional.pad(values, (0, GAP, 0, GAP), value=255)
-    rows, columns, channels, height, width = values.shape
-    sheet = values.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels).cpu().numpy()
+    sheet = Depiction("image", 0.0, 1.0).pixels(pictures.cpu(), scale, GAP)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(path)
+    Image.fromarray(sheet).save(path)
     return path
 
 

@@ -46,21 +46,26 @@ def table(metrics: Mapping[str, float]) -> str:
         group from style samples, MLP probe   15.0             11.4
         ELBO (nats per observation)         -98.76
     """
+    first, *others = zip(*rows(metrics), strict=True)
+    columns = [_padded(first, str.ljust), *(_padded(column, str.rjust) for column in others)]
+    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
+
+
+def rows(metrics: Mapping[str, float]) -> list[tuple[str, ...]]:
+    """The table's cells as text, the first row its head."""
     controls = [name for name in CONTROLS if any(key.startswith(f"control.{name}.") for key in metrics)]
-    rows = [("", "model", "chance / pixels", *(CONTROLS[name] for name in controls))]
+    found = [("", "model", "chance / pixels", *(CONTROLS[name] for name in controls))]
     for key, text in ROWS.items():
         if key in metrics:
             label = text.format(way=round(metrics.get("unseen.way", 0)))
             beside = (_number(metrics, f"control.{name}.{key}") for name in controls)
-            rows.append((label, _value(metrics, key), _floor(metrics, key), *beside))
+            found.append((label, _value(metrics, key), _floor(metrics, key), *beside))
     for key in sorted(metrics):
         # Factors have names of their own: they come last, as their keys.
         if key.startswith("probe.") and key not in ROWS and key.endswith((".mlp", ".mlp.r2")):
             beside = (_number(metrics, f"control.{name}.{key}") for name in controls)
-            rows.append((key.removeprefix("probe."), _value(metrics, key), _floor(metrics, key), *beside))
-    first, *others = zip(*rows, strict=True)
-    columns = [_padded(first, str.ljust), *(_padded(column, str.rjust) for column in others)]
-    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
+            found.append((key.removeprefix("probe."), _value(metrics, key), _floor(metrics, key), *beside))
+    return found
 
 
 def _padded(cells: Sequence[str], adjust: Callable[[str, int], str]) -> list[str]:

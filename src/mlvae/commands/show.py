@@ -1,0 +1,95 @@
+"""What was learned, to be seen: a report to send, a page to play with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from mlvae.commands.common import config_of, load_run, parts, say
+from mlvae.errors import DataError
+
+
+# Not called `report`: the parser would look that name up in the package, and import torch for --help.
+def tell(
+    run: str,
+    data: str,
+    out: str = "report.html",
+    by: str | None = None,
+    metrics: str | None = None,
+    split_column: str | None = None,
+    factors: str | None = None,
+    seed: int = 0,
+    cache: str | None = None,
+    on_bad_file: Literal["error", "skip"] = "error",
+    network: str | None = None,
+    likelihood: str | None = None,
+) -> None:
+    """Write what was learned as one page to send. Example: mlvae report runs/faces faces.npz --out report.html
+
+    Args:
+        run: the folder that training wrote
+        data: what `mlvae train` takes
+        out: the HTML file to write; metrics.json is written beside it
+        by: the grouping column (default: "group", or the only one)
+        metrics: JSON that `mlvae evaluate` wrote (default: the quick protocol is run)
+        split_column: 0 for the training part, else kept out (default: "split", where there is one)
+        factors: further columns to read from the codes and to colour maps by, by commas: mouth:label,tilt
+        seed: of what is measured, chosen and drawn
+        cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
+        on_bad_file: error, or skip and go on
+        network: package.module:name of the network that the run was trained with, where it is one's own
+        likelihood: likewise of the likelihood
+    """
+    import shlex
+
+    from mlvae.report import write
+
+    model = load_run(run, network, likelihood)
+    part, held = parts(data, by, split_column, "error", model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
+    if held is None:
+        raise DataError("Expected a column that keeps rows out of training; found none. Name it with --split-column.")
+    names = [name.strip() for name in factors.split(",")] if factors else []
+    if metrics is not None:
+        numbers = _numbers(Path(metrics))
+    else:
+        from mlvae.evaluate import evaluate
+
+        say("Measuring (the quick protocol; --metrics takes what `mlvae evaluate` wrote)")
+        numbers = evaluate(model, part, held, factors=names, quick=True, seed=seed)
+    trained = {name: value for name, value in config_of(run).items() if value not in (None, False)}
+    lines = [_line("train", trained, first=str(trained.pop("data", data)))] if trained else []
+    if metrics is not None:
+        lines.append(shlex.join(["mlvae", "evaluate", run, data, "--out", metrics]))
+    options = {"by": by, "metrics": metrics, "split_column": split_column, "factors": factors, "seed": seed or None}
+    lines.append(_line("report", {**options, "out": out}, first=f"{run} {data}"))
+    page, beside = write(model, part, held, numbers, out, run=run, factors=names, commands=lines, seed=seed)
+    say(f"Wrote {page} and {beside}")
+
+
+def _numbers(file: Path) -> dict[str, float]:
+    import json
+
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"Expected the JSON that `mlvae evaluate --out` writes in {file}; {error}. Make it again, or leave"
+            " --metrics out."
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(value, (int, float)) for value in found.values()):
+        raise DataError(
+            f"Expected a number by name in {file}; got something else. Make it with `mlvae evaluate --out`."
+        )
+    return found
+
+
+def _line(command: str, options: dict[str, object], first: str) -> str:
+    """A command as it is typed."""
+    words = ["mlvae", command, first]
+    for name, value in options.items():
+        if value is True:
+            words.append(f"--{name.replace('_', '-')}")
+        elif value is not None:
+            text = "[" + ",".join(map(str, value)) + "]" if isinstance(value, (list, tuple)) else str(value)
+            words += [f"--{name.replace('_', '-')}", text]
+    return " ".join(words)

@@ -1,0 +1,200 @@
+"""Findings, figures, grids and words, put into one page."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlvae import __version__
+from mlvae.checkpoint import replace
+from mlvae.data import GroupedData
+from mlvae.depict import Depiction
+from mlvae.draw import DRAWINGS
+from mlvae.evaluate import diagnose, measures
+from mlvae.evaluate.report import rows
+from mlvae.model import MLVAE
+from mlvae.report import figures
+from mlvae.report.findings import KS, Findings, find
+from mlvae.report.words import learned
+
+GRIDS = {
+    "swap": (
+        "Swaps",
+        "The left column gives what a group shares, the top row what is an observation's own; between them is what the"
+        " model makes of both.",
+    ),
+    "interpolate": (
+        "Interpolations",
+        "From the observation on the left to the one on the right: everything moves, then only what groups share, then"
+        " only what is their own.",
+    ),
+    "generate": ("New observations", "Rows: known groups in new styles, new groups in new styles, and all new."),
+    "reconstruct": ("Reconstructions", "Above each reconstruction the observation that it is of."),
+}
+COUNT = 7
+"""Observations a row of a grid."""
+
+
+def write(
+    model: MLVAE,
+    train: GroupedData,
+    new: GroupedData,
+    metrics: Mapping[str, float],
+    out: str | Path,
+    *,
+    run: str | Path,
+    factors: Sequence[str] = (),
+    commands: Sequence[str] = (),
+    seed: int = 0,
+) -> tuple[Path, Path]:
+    """Writes the page, and beside it `metrics.json` with every number that is in it.
+
+    Args:
+        model: trained.
+        train: what it was trained on.
+        new: what was kept out of training; everything that is shown is of it.
+        metrics: as `mlvae.evaluate` gives them.
+        out: the page.
+        run: the folder that training wrote.
+        factors: further columns that the maps are coloured by.
+        commands: what made the model and the page, to be shown.
+        seed: of what is chosen and drawn.
+
+    Returns:
+        The page's path, and that of the numbers.
+
+    Raises:
+        MissingExtraError: matplotlib or jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as error:
+        raise figures.missing("jinja2") from error
+    found = find(model, train, new, run=run, factors=factors, seed=seed)
+    numbers = {**metrics, **found.numbers}
+    shown = Depiction.of(model, train)
+    source = resources.files("mlvae.report").joinpath("template.html").read_text(encoding="utf-8")
+    template = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(source)
+    head, *body = rows(numbers)
+    page = template.render(
+        title=f"What was learned from {new.name}",
+        learned=learned(model, numbers),
+        facts=_facts(model, train, new),
+        charts=_charts(model, train, new, numbers, found),
+        grids=[grid for name in GRIDS if (grid := _grid(model, new, name, shown, seed)) is not None],
+        head=head,
+        body=body,
+        calibrations=_calibrations(numbers),
+        diagnoses=diagnose(numbers),
+        strangest=_strangest(model, new, found, shown),
+        groups=_strangest_groups(model, found),
+        median=f"{numbers['report.score.median']:,.1f}",
+        looked=f"{len(found.scores):,}",
+        of=f"{len(new):,}",
+        commands=commands,
+        versions=[f"mlvae {__version__}", f"Python {platform.python_version()}"]
+        + [f"{name} {version(name)}" for name in ("torch", "numpy", "scikit-learn", "matplotlib")],
+    )
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.parent / "metrics.json"
+    replace(beside, json.dumps(numbers, indent=2).encode())
+    replace(out, page.encode())
+    return out, beside
+
+
+def _facts(model: MLVAE, train: GroupedData, new: GroupedData) -> list[tuple[str, str]]:
+    parameters = sum(p.numel() for p in model.parameters())
+    levels = [
+        f"{level.name}: {level.dim} dimensions, "
+        + ("each observation's own" if level.by is None else f"shared by {_joined(level.by)}")
+        for level in model.levels
+    ]
+    return [
+        ("Training part", repr(train)),
+        ("Kept out of training", repr(new)),
+        ("Levels", "; ".join(levels)),
+        ("Likelihood", type(model.likelihood).__name__),
+        ("Network", f"{model.network} of width {model.width}, {parameters:,} parameters"),
+    ]
+
+
+def _charts(
+    model: MLVAE, train: GroupedData, new: GroupedData, numbers: Mapping[str, float], found: Findings
+) -> dict[str, list[figures.Figure]]:
+    charts: dict[str, list[figures.Figure | None]] = {"data": [], "training": [], "maps": []}
+    by = model.group_levels[0].by if model.group_levels else new.by
+    if by is not None:
+        sizes = {name: np.bincount(data.codes(by).numpy()) for name, data in (("training", train), ("kept out", new))}
+        charts["data"] = [figures.groups(sizes)]
+    if found.history:
+        charts["training"] = [figures.training(found.history)]
+    charts["evidence"] = [figures.evidence(numbers)]
+    charts["calibration"] = [figures.calibration(numbers)]
+    shares = {}
+    for level in found.maps:
+        axes = [numbers.get(f"report.map.{level}.axis{axis}", 0.0) for axis in (1, 2)]
+        shares[level] = f"{100 * sum(axes):.0f} %"
+    if by is not None:
+        charts["maps"].append(figures.maps(found.maps, found.labels, _joined(by), shares, numeric=False))
+    for factor, values in found.factors.items():
+        name, label = measures.factor(factor, train, new)
+        charts["maps"].append(figures.maps(found.maps, values, name, shares, numeric=not label))
+    return {name: [figure for figure in some if figure is not None] for name, some in charts.items()}
+
+
+def _grid(model: MLVAE, new: GroupedData, name: str, shown: Depiction, seed: int) -> dict[str, Any] | None:
+    if name == "swap" and not model.group_levels:
+        return None
+    made = DRAWINGS[name](model, new, COUNT, seed).cpu()
+    title, caption = GRIDS[name]
+    alt = f"{title}: {made.shape[0]} rows of {made.shape[1]}. {caption}"
+    if shown.kind == "image":
+        return {"title": title, "caption": caption, "alt": alt, "sheet": shown.sheet(made), "cells": []}
+    cells = [[shown.uri(x) for x in row] for row in made]
+    if name == "swap":
+        cells[0][0] = ""
+    return {"title": title, "caption": caption, "alt": alt, "sheet": "", "cells": cells}
+
+
+def _strangest_groups(model: MLVAE, found: Findings) -> list[tuple[str, str, str]]:
+    if not model.group_levels:
+        return []
+    return [(str(name), f"{mean:,.1f}", f"{size:,}") for name, mean, size in found.strangest_groups]
+
+
+def _strangest(model: MLVAE, new: GroupedData, found: Findings, shown: Depiction) -> list[dict[str, str]]:
+    rows = found.rows[torch.from_numpy(found.strangest)]
+    x = model.prepare(new.x[rows]).cpu()
+    return [
+        {
+            "uri": shown.uri(one),
+            "row": f"{int(row):,}",
+            "group": str(found.labels[place]),
+            "score": f"{found.scores[place]:,.1f}",
+        }
+        for one, row, place in zip(x, rows, found.strangest, strict=True)
+    ]
+
+
+def _calibrations(numbers: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    found = []
+    for k in KS:
+        ratio, covered = (numbers.get(f"calibration.k{k}.{name}") for name in ("ratio", "coverage90"))
+        if ratio is not None and covered is not None:
+            found.append((str(k), f"{ratio:.2f}", f"{100 * covered:.1f} %"))
+    return found
+
+
+def _joined(by: str | tuple[str, ...]) -> str:
+    return by if isinstance(by, str) else " and ".join(by)

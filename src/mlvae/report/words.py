@@ -1,0 +1,73 @@
+"""What was learned, in three sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mlvae.model import MLVAE
+
+Numbers = Mapping[str, float]
+
+
+def learned(model: MLVAE, m: Numbers) -> list[str]:
+    """What content knows, what style knows, and what evidence adds: a sentence each, from what was measured."""
+    if not model.group_levels:
+        return [f"A plain VAE, without anything that groups share: {m['elbo']:,.1f} nats per observation (ELBO)."]
+    return [text for text in (_content(model, m), _style(model, m), _evidence(model, m)) if text]
+
+
+def _content(model: MLVAE, m: Numbers) -> str:
+    level = model.group_levels[0]
+    by = level.by if isinstance(level.by, str) else " and ".join(level.by or ())
+    start = (
+        f"From {m['report.train.observations']:,.0f} observations of {m['report.train.groups']:,.0f} groups,"
+        f" {level.name} learned what a {by} shares: "
+    )
+    if (key := "probe.content.k1.linear") in m:
+        base, beside = "observations kept out of training", f"chance {_percent(m['probe.chance'])}"
+        named = (
+            f"a single one of {m['report.new.observations']:,.0f} {base} names its {by} in {_percent(m[key])} of cases"
+        )
+    elif (key := "unseen.shots.1.accuracy") in m:
+        way = m["unseen.way"]
+        named = (
+            f"one example of each of {way:.0f} groups never seen is enough to name them in {_percent(m[key])} of cases"
+        )
+        beside = f"chance {_percent(1 / way)}"
+    else:
+        return f"{start}how well was not measured."
+    if (control := f"control.untrained.{key}") in m:
+        beside += f", an untrained network {_percent(m[control])}"
+    return f"{start}{named} ({beside})."
+
+
+def _style(model: MLVAE, m: Numbers) -> str:
+    own = [level for level in model.levels if level.by is None]
+    if not own:
+        return ""
+    start = f"{own[-1].name.capitalize()}, an observation's own, costs {m[f'kl.{own[-1].name}']:.1f} nats"
+    if (key := "probe.style.sample.mlp") in m:
+        known = f"its samples name the group in {_percent(m[key])} of cases (chance {_percent(m['probe.chance'])})"
+    elif (key := "unseen.style.shots.5.accuracy") in m:
+        known = f"it names groups never seen in {_percent(m[key])} of cases (chance {_percent(1 / m['unseen.way'])})"
+    else:
+        return f"{start} per observation."
+    return f"{start} per observation, and {known}."
+
+
+def _evidence(model: MLVAE, m: Numbers) -> str:
+    ks = sorted(int(key.split(".")[2]) for key in m if key.startswith("report.posterior."))
+    if not ks:
+        return ""
+    first, last = (m[f"report.posterior.{k}.variance"] for k in (ks[0], ks[-1]))
+    text = (
+        f"Evidence adds up: the variance of a group's posterior falls from {first:.3f} after one observation to"
+        f" {last:.3f} after {ks[-1]} (before any it is 1)"
+    )
+    if "calibration.coverage90" in m:
+        text += f", and 90 % intervals after one observation hold in {_percent(m['calibration.coverage90'])} of cases"
+    return text + "."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,180 @@
+"""The page that is sent: one file, every number of it as JSON, for pictures, sequences and tables."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import mlvae
+from mlvae import Level
+from mlvae.cli import main
+from mlvae.data import GroupedData
+from mlvae.errors import MissingExtraError
+from mlvae.report import write
+from mlvae.report.words import learned
+
+
+class Page(HTMLParser):
+    """Text, addresses and pictures of a page."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.text, self.addresses, self.pictures = "", [], []
+        self.feed(source)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.addresses += [v for name in ("src", "href", "action") if (v := values.get(name)) is not None]
+        if tag == "img":
+            self.pictures.append(values)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    main(["train", "digits", "--out", str(folder / "run"), "--epochs", "2", "--content-dim", "5", "--width=16"])
+    main(["report", str(folder / "run"), "digits", "--out", str(folder / "sent" / "report.html")])
+    return folder
+
+
+def test_it_is_one_file_that_asks_for_nothing(folder: Path) -> None:
+    source = (folder / "sent" / "report.html").read_text()
+    page = Page(source)
+    assert page.addresses and all(address.startswith("data:") for address in page.addresses)
+    assert not re.search(r"<script|@import|url\(", source)
+    assert all(picture.get("alt") for picture in page.pictures)
+    for heading in (
+        "Swaps",
+        "Interpolations",
+        "Maps of the codes",
+        "Most surprising",
+        "Training",
+        "How this page was made",
+    ):
+        assert heading in page.text
+    assert "mlvae train digits" in page.text and "mlvae report" in page.text and mlvae.__version__ in page.text
+
+
+def test_its_numbers_are_in_the_metrics(folder: Path) -> None:
+    numbers = json.loads((folder / "sent" / "metrics.json").read_text())
+    text = Page((folder / "sent" / "report.html").read_text()).text
+    assert f"{100 * numbers['probe.content.k1.linear']:.1f} %" in text
+    assert f"{numbers['report.posterior.20.variance']:.3f}" in text
+    assert numbers["report.train.observations"] == 1438 and numbers["report.new.of_known_groups"] == 1
+    last = (folder / "run" / "log.csv").read_text().splitlines()[-1].split(",")
+    assert numbers["report.training.2.loss"] == pytest.approx(float(last[1]))
+    shown = {f"{value:,.1f}" for name, value in numbers.items() if name.startswith("report.score.observation.")}
+    assert shown and all(f"{value} nats" in text for value in shown)
+
+
+def test_more_observations_narrow_the_posterior(folder: Path) -> None:
+    numbers = json.loads((folder / "sent" / "metrics.json").read_text())
+    variances = [numbers[f"report.posterior.{k}.variance"] for k in (1, 2, 5, 10, 20)]
+    assert variances == sorted(variances, reverse=True) and variances[0] < 1
+
+
+def test_given_metrics_are_not_measured_again(folder: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps({"probe.content.k1.linear": 0.1234, "probe.chance": 0.1, "kl.style": 0.01}))
+    out = tmp_path / "report.html"
+    main(["report", str(folder / "run"), "digits", "--metrics", str(given), "--out", str(out)])
+    text = Page(out.read_text()).text
+    assert "12.3 %" in text and "Style collapsed: 0.010 nats" in text
+    assert json.loads((tmp_path / "metrics.json").read_text())["probe.content.k1.linear"] == 0.1234
+
+
+@pytest.mark.parametrize("content", ["{", '{"a": "b"}', "[1]"])
+def test_metrics_that_are_none_are_refused(content: str, folder: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "m.json").write_text(content)
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "report",
+                str(folder / "run"),
+                "digits",
+                "--metrics",
+                str(tmp_path / "m.json"),
+                "--out",
+                str(tmp_path / "r"),
+            ]
+        )
+    assert "mlvae evaluate --out" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def series() -> GroupedData:
+    x = torch.sin(torch.arange(32) / 5 + torch.arange(40)[:, None, None]) + torch.arange(2)[:, None]
+    return GroupedData.from_arrays(x, np.arange(40) % 4)
+
+
+def tabular(folder: Path) -> GroupedData:
+    random = np.random.default_rng(0)
+    rows = [f"{'abcd'[i % 4]},{random.normal():.3f},{'xyz'[i % 3]},<b>{i}" for i in range(40)]
+    file = folder / "t.csv"
+    file.write_text("group,height,kind,note\n" + "\n".join(rows))
+    return mlvae.read(file, by="group", features="height,kind")
+
+
+@pytest.mark.parametrize("kind", ["series", "table", "vae"])
+def test_sequences_tables_and_plain_vaes(kind: str, tmp_path: Path) -> None:
+    data = tabular(tmp_path) if kind == "table" else series()
+    options: dict[str, Any] = {"network": "series"} if kind == "series" else {}
+    content = 0 if kind == "vae" else 3
+    model = mlvae.MLVAE.for_data(data, content_dim=content, style_dim=2, width=8, **options)
+    train, new = data.split(by="observation", test=0.4)
+    metrics = mlvae.evaluate(model, train, new, quick=True, controls=False)
+    page, beside = write(model, train, new, metrics, tmp_path / "r.html", run=tmp_path)
+    found = Page(page.read_text())
+    assert sum(str(picture["src"]).startswith("data:image/svg") for picture in found.pictures) > 30
+    assert ("Swaps" in found.text) == (kind != "vae")
+    assert json.loads(beside.read_text())["report.new.observations"] == len(new)
+
+
+def test_two_shared_levels(tmp_path: Path) -> None:
+    columns = {"a": np.arange(48) % 4, "b": np.arange(48) // 4 % 3}
+    data = GroupedData.from_arrays(torch.rand(48, 8, 8), columns=columns).grouped_by("a")
+    levels = [Level("one", 2, by="a"), Level("two", 2, by="b"), Level("style", 2)]
+    model = mlvae.MLVAE.for_data(data, levels=levels, width=8)
+    train, new = data.split(by="observation", test=0.5)
+    page, _ = write(model, train, new, {"kl.style": 1.0}, tmp_path / "r.html", run=tmp_path, factors=["b"])
+    assert "one: 2 dimensions, shared by a; two: 2 dimensions, shared by b" in Page(page.read_text()).text
+
+
+def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    data = series()
+    model = mlvae.MLVAE.for_data(data, content_dim=2, style_dim=2, width=8)
+    with pytest.raises(MissingExtraError, match=r"mlvae\[report\]"):
+        write(model, data, data, {}, tmp_path / "r.html", run=tmp_path)
+
+
+def test_groups_with_hostile_names_are_only_text(tmp_path: Path) -> None:
+    data = GroupedData.from_arrays(torch.rand(8, 8, 8), np.array(["<script>x</script>", "b"] * 4))
+    model = mlvae.MLVAE.for_data(data, content_dim=2, style_dim=2, width=8)
+    page, _ = write(model, data, data, {"elbo": -1.0, "kl.style": 1.0}, tmp_path / "r.html", run=tmp_path)
+    assert "<script" not in page.read_text()
+
+
+def test_the_words_say_what_chance_and_an_untrained_network_give() -> None:
+    model = mlvae.MLVAE((4,), [Level("content", 2, by="person"), Level("style", 2)], likelihood="normal")
+    numbers = {
+        "report.train.observations": 1200.0, "report.train.groups": 30.0, "unseen.way": 20.0,
+        "unseen.shots.1.accuracy": 0.9, "control.untrained.unseen.shots.1.accuracy": 0.07, "kl.style": 3.21,
+    }  # fmt: skip
+    first, second = learned(model, numbers)
+    assert first == (
+        "From 1,200 observations of 30 groups, content learned what a person shares: one example of each of 20 groups"
+        " never seen is enough to name them in 90.0 % of cases (chance 5.0 %, an untrained network 7.0 %)."
+    )
+    assert second == "Style, an observation's own, costs 3.2 nats per observation."
