@@ -126,7 +126,7 @@ class Depiction:
                 end = 116 + 40 * float(np.clip(value / self.high, -1, 1))
                 left, wide = min(116.0, end), max(abs(end - 116), 0.7)
                 parts.append(
-                    f'<rect x="{left:.1f}" y="{top}" width="{wide:.1f}" height="9" fill="{COLOURS[value < 0]}"/>'
+                    f'<rect x="{left:.1f}" y="{top}" width="{wide:.1f}" height="9" fill="{COLOURS[int(value < 0)]}"/>'
                 )
         height = 8 + 12 * len(shown)
         parts.append(f'<path d="M116 2V{height - 2}" stroke="#777" stroke-width=".7"/>')

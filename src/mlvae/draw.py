@@ -32,7 +32,9 @@ def swap(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0, levels:
     x, known = _one_a_group(model, data, count, seed)
     n = len(x)
     covariates = (None, None) if known is None else (known.repeat_interleave(n, 0), known.repeat(n, 1))
-    made = model.swap(x.repeat_interleave(n, 0), x.repeat(n, *[1] * len(model.shape)), levels, covariates=covariates)
+    given = model.restore(x)
+    a, b = given.repeat_interleave(n, 0), given.repeat(n, *[1] * len(model.shape))
+    made = model.swap(a, b, levels, covariates=covariates)
     made = made.unflatten(0, (n, n))
     corner = torch.ones_like(x[:1])
     return torch.cat([torch.cat([corner, x])[None], torch.cat([x[:, None], made], 1)])
@@ -51,7 +53,9 @@ def interpolate(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) 
     shared = [level.name for level in model.group_levels]
     own = [level.name for level in model.levels if level.name not in shared]
     walks = [
-        model.interpolate(a, b, count, levels, covariates) for levels in (None, shared, own) if levels is None or levels
+        model.interpolate(model.restore(a), model.restore(b), count, levels, covariates)
+        for levels in (None, shared, own)
+        if levels is None or levels
     ]
     return torch.cat([torch.cat([a[:, None], walk, b[:, None]], 1) for walk in walks])
 
@@ -67,7 +71,7 @@ def generate(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> 
     if not model.group_levels:
         return torch.stack([model.generate(count, seed=seed + row, covariates=told) for row in range(count)])
     level = model.group_levels[0]
-    familiar = model.codes(x, covariates=known)[level.name].mean
+    familiar = model.codes(model.restore(x), covariates=known)[level.name].mean
     noise = torch.Generator().manual_seed(seed)
     new = torch.randn(3, level.dim, generator=noise)
     fixed = [
@@ -83,7 +87,7 @@ def reconstruct(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) 
     x, known = _one_a_group(model, data, 4 * count, seed)
     x = x[: len(x) // count * count] if len(x) >= count else x
     width = min(count, len(x))
-    made = model.reconstruct(x, covariates=None if known is None else known[: len(x)])
+    made = model.reconstruct(model.restore(x), covariates=None if known is None else known[: len(x)])
     pairs = torch.stack([x.unflatten(0, (-1, width)), made.unflatten(0, (-1, width))], 1)
     return pairs.flatten(0, 1)
 

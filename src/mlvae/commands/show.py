@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlvae.commands.common import config_of, load_run, parts, say
-from mlvae.errors import DataError
+from mlvae.errors import DataError, MissingExtraError
 
 
 # Not called `report`: the parser would look that name up in the package, and import torch for --help.
@@ -93,3 +93,60 @@ def _line(command: str, options: dict[str, object], first: str) -> str:
             text = "[" + ",".join(map(str, value)) + "]" if isinstance(value, (list, tuple)) else str(value)
             words += [f"--{name.replace('_', '-')}", text]
     return " ".join(words)
+
+
+# Not called `explore`: see above.
+def serve(
+    run: str,
+    data: str,
+    by: str | None = None,
+    split_column: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    cache: str | None = None,
+    on_bad_file: Literal["error", "skip"] = "error",
+    network: str | None = None,
+    likelihood: str | None = None,
+) -> None:
+    """Play with a trained model in the browser. Example: mlvae explore runs/faces faces.npz
+
+    Args:
+        run: the folder that training wrote
+        data: what `mlvae train` takes
+        by: the grouping column (default: "group", or the only one)
+        split_column: observations come from rows where it is not 0 (default: "split", where there is one)
+        host: the address to listen at; another than this machine's own lets others see the data
+        port: of the page; 0 takes a free one
+        cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
+        on_bad_file: error, or skip and go on
+        network: package.module:name of the network that the run was trained with, where it is one's own
+        likelihood: likewise of the likelihood
+    """
+    import socket
+
+    try:
+        import uvicorn
+
+        from mlvae.explore.app import app
+    except ImportError as error:
+        raise MissingExtraError(
+            f"Expected {error.name} for the page; it is not installed. Install the extra: pip install 'mlvae[explore]'."
+        ) from error
+    from mlvae.explore.session import Session
+
+    model = load_run(run, network, likelihood)
+    part, held = parts(data, by, split_column, "error", model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
+    session = Session(
+        model, part if held is None else held, run=run, source=data, column=split_column or "split" if held else None
+    )
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise DataError(
+            f"Expected to listen at {host}:{port}; {error}. Choose another with --port, or --port 0."
+        ) from error
+    named = f"[{host}]" if ":" in host else host
+    say(f"Open http://{named}:{listening.getsockname()[1]}/ in a browser. Stop with Ctrl-C.")
+    hosts = ("127.0.0.1", "localhost", "[::1]", named)
+    server = uvicorn.Server(uvicorn.Config(app(session, hosts), log_level="warning", limit_concurrency=64))
+    server.run(sockets=[listening])

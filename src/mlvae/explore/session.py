@@ -1,0 +1,341 @@
+"""What the page can do with a trained model: plain calls of `inference`, with the Python lines that do the same."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlvae.data import GroupedData
+from mlvae.depict import Depiction
+from mlvae.errors import DataError, nearest
+from mlvae.model import MLVAE
+from mlvae.normal import Normal
+
+MOST = 64
+"""Observations of a tray, or of a sheet."""
+
+UPLOADS = 200
+"""Uploaded observations that a session holds."""
+
+GALLERY = 50
+"""Members, at most, that speak for each known group."""
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """Pictures that the model made: (N, *shape) on its own scale, and the Python lines that make them again."""
+
+    x: Tensor
+    python: str
+
+
+@dataclass(frozen=True)
+class Known:
+    """A group of the data, or None for "none of these", and how likely it is that one."""
+
+    group: str | None
+    probability: float
+
+
+class Session:
+    """A trained model and the data that it is explored with.
+
+    Observations are named by their row in the data; those that came by upload go on counting after the last row.
+
+    Args:
+        model: trained.
+        data: what is picked from, and whose groups are known.
+        run: how the Python lines name the run.
+        source: how they name the data.
+        column: the column of the source whose rows other than 0 these data are; None where they are all of it.
+        seed: of the members that speak for a group.
+    """
+
+    def __init__(
+        self,
+        model: MLVAE,
+        data: GroupedData,
+        *,
+        run: str = "run",
+        source: str = "data",
+        column: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model = model.eval()
+        self.data = data
+        self.run, self.source, self.column = run, source, column
+        self.shown = Depiction.of(model, data)
+        levels = model.group_levels
+        self.by = (levels[0].by if levels else None) or data.by
+        self.labels: np.ndarray[Any, Any] = data.column(self.by) if self.by else np.zeros(len(data), int)
+        self.names = np.unique(self.labels)
+        self.added: list[Tensor] = []
+        random = np.random.default_rng(seed)
+        order = random.permutation(len(data))
+        self.members = {str(name): order[self.labels[order] == name] for name in self.names}
+        self._gallery: Any = None
+
+    def about(self) -> dict[str, Any]:
+        """What the page is told at the start."""
+        return {
+            "data": self.data.name,
+            "by": self.by if self.by is None or isinstance(self.by, str) else " and ".join(self.by),
+            "observations": len(self.data),
+            "groups": [{"name": name, "members": len(rows)} for name, rows in self.members.items()],
+            "levels": [{"name": v.name, "dim": v.dim, "shared": v.by is not None} for v in self.model.levels],
+            "kind": self.shown.kind,
+            "uploads": self.uploads,
+            "suffix": self.shown.suffix,
+            "identifies": self.identifies,
+        }
+
+    @property
+    def uploads(self) -> bool:
+        """Whether the page takes pictures of the user's own: where observations are pictures, nothing else is asked."""
+        return self.shown.kind == "image" and not self.model.schema.covariates
+
+    @property
+    def identifies(self) -> bool:
+        """Whether a Bayes factor says which group a tray is of."""
+        levels = self.model.group_levels
+        return bool(levels) and levels[0].readout == "product_with_prior"
+
+    def pick(self, group: str, start: int = 0, count: int = 12) -> list[int]:
+        """Rows of some members of a group, in a fixed random order.
+
+        Raises:
+            DataError: no such group.
+        """
+        if group not in self.members:
+            raise DataError(f"Expected a group of the data; got {group!r}. {nearest(group, self.members)}")
+        return [int(row) for row in self.members[group][start : start + min(count, MOST)]]
+
+    def add(self, x: Tensor) -> int:
+        """Takes an uploaded observation (*shape) on; returns its number. It is kept in memory only.
+
+        Raises:
+            DataError: there are too many, or it has another shape.
+        """
+        if len(self.added) >= UPLOADS:
+            raise DataError(f"Expected at most {UPLOADS} uploads; got one more. Start the page again to go on.")
+        self.added.append(self.model.prepare(x[None])[0])
+        return len(self.data) + len(self.added) - 1
+
+    def observations(self, rows: Sequence[int]) -> Tensor:
+        """(N, *shape) of rows: floats in the data's own units.
+
+        Raises:
+            DataError: there is none, too many, or one does not exist.
+        """
+        if not 0 < len(rows) <= MOST:
+            raise DataError(f"Expected 1 to {MOST} observations; got {len(rows)}. Pick some, or fewer.")
+        known = len(self.data)
+        if wrong := [row for row in rows if not 0 <= row < known + len(self.added)]:
+            raise DataError(f"Expected rows below {known + len(self.added)}; got {wrong[0]}. Pick it again.")
+        # Uploads are floats and data may be bytes: prepared, they are alike; restored, they can be prepared again.
+        x = [self.model.prepare(self.data.x[[row]])[0] if row < known else self.added[row - known] for row in rows]
+        return self.model.restore(torch.stack(x))
+
+    def picture(self, row: int) -> tuple[str, bytes]:
+        """One observation to look at: its type and bytes."""
+        return self.shown.file(self.model.prepare(self.observations([row]))[0].cpu())
+
+    def posterior(self, rows: Sequence[int]) -> dict[str, Any]:
+        """What the tray's observations, taken as one group, say about each shared level.
+
+        Args:
+            rows: none gives the prior.
+
+        Returns:
+            The number of votes and, by level, mean and standard deviation of each dimension and the mean variance.
+        """
+        found: dict[str, Any] = {"count": len(rows), "levels": {}}
+        for name, normal in self._posteriors(rows).items():
+            found["levels"][name] = {
+                "mean": normal.mean[0].tolist(),
+                "sd": normal.variance[0].sqrt().tolist(),
+                "variance": normal.variance.mean().item(),
+                "kl": normal.kl()[0].item(),
+            }
+        return found
+
+    def expected(self, rows: Sequence[int], count: int = 4, seed: int = 0) -> Made:
+        """New observations of the tray's group, its levels at their posterior means, the rest from the prior."""
+        fixed = {name: normal.mean[0].float() for name, normal in self._posteriors(rows).items()}
+        return Made(
+            self.model.generate(count, seed=seed, covariates=self._told([0] * count), **fixed).cpu(),
+            self._python(
+                rows,
+                "evidence = model.evidence(x, covariates=known)",
+                "codes = {level.name: evidence.posterior(level.name).mean[0].float() for level in model.group_levels}",
+                f"made = model.generate({count}, seed={seed}, covariates=told.expand({count}, -1), **codes)",
+            ),
+        )
+
+    def swap(self, a: int, b: int, levels: Sequence[str] | None = None) -> Made:
+        """What ``a`` is, in the manner of ``b``."""
+        x = self.observations([a, b])
+        told = self._told([a]), self._told([b])
+        made = self.model.swap(x[:1], x[1:], levels, told)
+        chosen = "" if levels is None else f", levels={list(levels)}"
+        return Made(
+            made.cpu(),
+            self._python([a, b], f"made = model.swap(x[:1], x[1:]{chosen}, covariates=(known[:1], known[1:]))"),
+        )
+
+    def between(self, a: int, b: int, share: float, levels: Sequence[str] | None = None) -> Made:
+        """A point on the way from ``a`` (0) to ``b`` (1)."""
+        share = _within(share, 0, 1)
+        x = self.observations([a, b])
+        codes = self.model.codes(x, covariates=self._told([a, b]))
+        moving = (
+            [level.name for level in self.model.levels]
+            if levels is None
+            else [self.model.level(n).name for n in levels]
+        )
+        means = {}
+        for name, code in codes.items():
+            first, last = code.mean[:1], code.mean[1:] if name in moving else code.mean[:1]
+            means[name] = first + share * (last - first)
+        made = self.model.pictures(means, self._told([a]))
+        return Made(
+            made.cpu(),
+            self._python(
+                [a, b],
+                "codes = model.codes(x, covariates=known)",
+                f"moving, share = {moving}, {share!r}",
+                "path = {n: c.mean[:1] + share * (n in moving) * (c.mean[1:] - c.mean[:1]) for n, c in codes.items()}",
+                "made = model.pictures(path, told)",
+            ),
+        )
+
+    def walk(self, row: int, level: str, dimension: int, value: float) -> Made:
+        """The observation with one dimension of one level set to a value; the prior's standard deviation is 1."""
+        chosen = self.model.level(level)
+        if not 0 <= dimension < chosen.dim:
+            raise DataError(f"Expected a dimension of {level!r} below {chosen.dim}; got {dimension}.")
+        value = _within(value, -6, 6)
+        codes = {
+            k: code.mean.clone()
+            for k, code in self.model.codes(self.observations([row]), None, self._told([row])).items()
+        }
+        codes[level][:, dimension] = value
+        made = self.model.pictures(codes, self._told([row]))
+        return Made(
+            made.cpu(),
+            self._python(
+                [row],
+                "codes = {name: code.mean.clone() for name, code in model.codes(x, covariates=known).items()}",
+                f"codes[{level!r}][:, {dimension}] = {value!r}",
+                "made = model.pictures(codes, told)",
+            ),
+        )
+
+    def generate(self, count: int = 8, seed: int = 0, row: int | None = None, keep: str | None = None) -> Made:
+        """New observations; with ``row`` and ``keep``, with that level's code of that observation."""
+        if not 0 < count <= MOST:
+            raise DataError(f"Expected 1 to {MOST} pictures; got {count}.")
+        if row is None or keep is None:
+            made = self.model.generate(count, seed=seed, covariates=self._told([0] * count))
+            return Made(
+                made.cpu(),
+                self._python([], f"made = model.generate({count}, seed={seed}, covariates=told.expand({count}, -1))"),
+            )
+        level = self.model.level(keep).name
+        code = self.model.codes(self.observations([row]), None, self._told([row]))[level].mean
+        made = self.model.generate(count, seed=seed, covariates=self._told([row] * count), **{level: code})
+        return Made(
+            made.cpu(),
+            self._python(
+                [row],
+                f"code = model.codes(x, covariates=known)[{level!r}].mean",
+                f"made = model.generate({count}, seed={seed}, covariates=told.expand({count}, -1), {level}=code)",
+            ),
+        )
+
+    def identify(self, rows: Sequence[int], new: float = 0.1, count: int = 5) -> list[Known]:
+        """The groups that the tray is likeliest of, or "none of these"; exact, by Bayes factor.
+
+        A tray's own rows are taken out of their groups first, so that no observation is compared with itself.
+
+        Raises:
+            DataError: the model or the data have no groups to tell apart.
+        """
+        if not self.identifies:
+            raise DataError("Expected groups and evidence under a prior to compare; this model has none.")
+        level = self.model.group_levels[0].name
+        tray = self.model.evidence(self.observations(rows), covariates=self._told(rows))
+        gallery, places = self._evidence_of_groups()
+        own = [row for row in set(rows) if row in places]
+        if own:
+            gallery = gallery - self._named(own)
+        chances = tray.identify(gallery, level, new=new)[0]
+        names = [*(gallery.groups[level].tolist()), None]
+        best = chances.argsort(descending=True)[:count].tolist()
+        return [Known(names[place], chances[place].item()) for place in best]
+
+    def _evidence_of_groups(self) -> tuple[Any, frozenset[int]]:
+        if self._gallery is None:
+            rows = np.concatenate([members[:GALLERY] for members in self.members.values()])
+            self._gallery = self._named(rows.tolist()), frozenset(rows.tolist())
+        return self._gallery[0], self._gallery[1]
+
+    def _named(self, rows: Sequence[int]) -> Any:
+        """The evidence of rows of the data on their groups, by name."""
+        names = {
+            level.name: self.data.column(level.by)[list(rows)].astype(str)
+            for level in self.model.group_levels
+            if level.by
+        }
+        return self.model.evidence(self.data.x[torch.tensor(rows)], names, self._told(rows))
+
+    def _posteriors(self, rows: Sequence[int]) -> dict[str, Normal]:
+        levels = self.model.group_levels
+        if not rows:
+            return {level.name: Normal.standard(1, level.dim) for level in levels}
+        if not levels:
+            return {}
+        evidence = self.model.evidence(self.observations(rows), covariates=self._told(rows))
+        return {level.name: evidence.posterior(level.name) for level in levels}
+
+    def _told(self, rows: Sequence[int]) -> Tensor | None:
+        """Covariates of rows, where the model takes some."""
+        if not self.model.schema.covariates:
+            return None
+        # No uploads here: a model with covariates takes none.
+        columns = {name: values[list(rows)] for name, values in self.data.columns.items()}
+        return self.model.covariates(columns, len(rows))
+
+    def _python(self, rows: Sequence[int], *lines: str) -> str:
+        """The lines in full: they read the run and the data, and leave what was made in `made`."""
+        covariates = bool(self.model.schema.covariates)
+        head = ["import mlvae", "", f"model = mlvae.load({self.run!r})"]
+        if rows or covariates:
+            by = "" if self.data.by is None else f", by={self.data.by!r}"
+            head.append(f"data = mlvae.read({self.source!r}{by}, like=model)")
+            if self.column is not None:
+                head.append(f"_, data = data.split(column={self.column!r})")
+        if any(row >= len(self.data) for row in rows):
+            head.append("# rows past the end of the data are pictures that were uploaded: put your own in their place")
+        if rows:
+            head.append(f"x = data.x[{list(rows)}]")
+        if covariates:
+            head.append(f"known = model.covariates(data.subset({list(rows) or [0]}).columns, {len(rows) or 1})")
+            head.append("told = known[:1]")
+        body = "\n".join(lines)
+        if not covariates:
+            body = re.sub(r", (covariates=)?(\(known[^()]*\)|known\b|told\b(\.expand\([^()]*\))?)", "", body)
+        return "\n".join([*head, "", body, ""])
+
+
+def _within(value: float, low: float, high: float) -> float:
+    if not math.isfinite(value):
+        raise DataError(f"Expected a number from {low} to {high}; got {value}.")
+    return min(max(value, low), high)

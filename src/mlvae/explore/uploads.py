@@ -1,0 +1,68 @@
+"""Files from outside as observations: bounded before they are decoded, checked, resized, never written."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlvae.depict import Depiction
+from mlvae.errors import DataError
+
+BYTES = 8 * 2**20
+"""Of a file."""
+
+PIXELS = 16_000_000
+"""Of a picture, before it is brought to the model's size."""
+
+FORMATS = ("PNG", "JPEG")
+
+
+def observation(content: bytes, shape: tuple[int, ...], shown: Depiction) -> Tensor:
+    """A picture (*shape) on the data's scale, cut at the middle to the model's proportions.
+
+    Args:
+        content: of a PNG or JPEG file.
+        shape: (H, W), (1, H, W) or (3, H, W).
+        shown: the scale: its low is black.
+
+    Raises:
+        DataError: too large, damaged, or no picture.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if len(content) > BYTES:
+        raise DataError(
+            f"Expected a file of at most {BYTES // 2**20} MB; got {len(content) / 2**20:.1f} MB. Shrink it."
+        )
+    try:
+        picture = Image.open(io.BytesIO(content), formats=FORMATS)
+        # The size stands in the head of the file: a bomb is refused before a pixel of it is decoded.
+        if picture.width * picture.height > PIXELS:
+            raise DataError(
+                f"Expected a picture of at most {PIXELS:,} pixels; got {picture.width} x {picture.height}. Shrink it."
+            )
+        colours = len(shape) == 3 and shape[0] == 3
+        flat = _on_white(ImageOps.exif_transpose(picture)).convert("RGB" if colours else "L")
+        fitted = ImageOps.fit(flat, (shape[-1], shape[-2]), Image.Resampling.BILINEAR)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            "Expected a PNG or JPEG picture; got a file that cannot be read as one. Save it again."
+        ) from error
+    values = torch.from_numpy(np.asarray(fitted, np.float32) / 255)
+    values = values.permute(2, 0, 1) if values.ndim == 3 else values
+    return (shown.low + (shown.high - shown.low) * values).reshape(shape)
+
+
+def _on_white(picture: Any) -> Any:
+    from PIL import Image
+
+    if "A" not in picture.getbands() and "transparency" not in picture.info:
+        return picture
+    layer = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

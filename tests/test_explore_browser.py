@@ -1,0 +1,195 @@
+"""The page in a real browser, as a person uses it: no console error, and no request leaves the machine."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import mlvae
+from mlvae.explore.session import Session
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    import socket
+
+    from mlvae.explore.app import app
+
+    torch.manual_seed(0)
+    data = mlvae.read("digits").subset(slice(0, 400))
+    model = mlvae.MLVAE.for_data(data, content_dim=4, style_dim=3, width=16)
+    mlvae.fit(model, data, epochs=2)
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app(Session(model, data, source="digits")), log_level="error"))
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS, timeout=120_000)
+        yield browser
+        browser.close()
+
+
+class Opened:
+    """A page, what it complained of and what it asked for."""
+
+    def __init__(self, browser: Any, address: str, **options: Any) -> None:
+        self.page = browser.new_page(**options)
+        self.page.set_default_timeout(60_000)
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(address)
+        self.page.wait_for_selector("body[data-ready=yes]")
+        self.address = address
+
+    def variance(self, count: str) -> float:
+        """What the tray says, once it says it of `count` observations."""
+        self.page.wait_for_function(f"document.getElementById('evidence').textContent.startsWith('{count}')")
+        return float(self.page.inner_text("#evidence").split("content ")[1].split(" ")[0])
+
+    def keep(self, name: str) -> None:
+        """A screenshot, where somebody wants to look."""
+        if folder := os.environ.get("MLVAE_SCREENSHOTS"):
+            self.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+    def close(self, allowed: int = 0) -> None:
+        outside = [url for url in self.requests if not url.startswith((self.address, "data:"))]
+        assert outside == []
+        assert len(self.complaints) == allowed, self.complaints
+        self.page.close()
+
+
+def test_a_persons_visit(browser: Any, address: str, tmp_path: Path) -> None:
+    opened = Opened(
+        browser, address, viewport={"width": 1280, "height": 900}, color_scheme="light", accept_downloads=True
+    )
+    page = opened.page
+    assert opened.variance("0 observations") == 1
+    page.select_option("#group", "3")
+    page.wait_for_selector("#members button[aria-label$='of 3']")
+
+    # Evidence is added, by click, by keyboard and by dragging, and taken out again.
+    page.locator("#members button").nth(0).click()
+    first = opened.variance("1 observation:")
+    page.locator("#members button").nth(1).focus()
+    page.keyboard.press("Enter")
+    page.locator("#members button").nth(2).drag_to(page.locator("#tray"))
+    third = opened.variance("3 observations")
+    assert third < first < 1
+    page.locator("#tray button").nth(2).click()
+    assert third < opened.variance("2 observations") < first
+
+    page.click("#identify")
+    page.wait_for_selector("#groups li")
+    assert page.locator("#groups li").count() == 5
+    page.click("#expect")
+    page.wait_for_selector("#expected img")
+
+    # Two observations: swap, slide.
+    page.check("input[value=a]")
+    page.locator("#members button").nth(3).click()
+    page.select_option("#group", "7")
+    page.wait_for_selector("#members button[aria-label$='of 7']")
+    page.check("input[value=b]")
+    page.locator("#members button").nth(0).click()
+    page.wait_for_selector("#between img")
+    page.click("#swap")
+    page.wait_for_selector("#swapped figure:nth-child(2)")
+    before = page.get_attribute("#between img", "src")
+    page.locator("#share").fill("0.9")
+    page.wait_for_function("old => document.querySelector('#between img').src !== old", arg=before)
+    page.locator("#value").fill("2.5")
+    page.wait_for_selector("#walked img")
+    assert page.inner_text("#at") == "2.5"
+
+    # Generated with a seed, the same again; downloaded, with its lines.
+    page.fill("#seed", "4")
+    page.click("#generate")
+    page.wait_for_selector("#generated img:nth-child(1)")
+    with page.expect_download() as download:
+        page.locator("#generated a").first.click()
+    saved = tmp_path / "saved.png"
+    download.value.save_as(saved)
+    assert download.value.suggested_filename == "generated-1.png" and Image.open(saved).width >= 8
+    page.locator("#generated button").first.click()
+    assert "model.generate(8, seed=4)" in page.inner_text("#code")
+    page.keyboard.press("Escape")
+    opened.keep("explore-light")
+    opened.close()
+
+
+def test_uploads_good_and_bad(browser: Any, address: str) -> None:
+    opened = Opened(browser, address)
+    page = opened.page
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20), "white").save(file, "PNG")
+    page.set_input_files("#upload", {"name": "mine.png", "mimeType": "image/png", "buffer": file.getvalue()})
+    assert opened.variance("1 observation:") < 1
+    page.set_input_files("#upload", {"name": "bad.png", "mimeType": "image/png", "buffer": b"not a picture"})
+    page.wait_for_function("document.getElementById('message').textContent.includes('bad.png: Expected a PNG or JPEG')")
+    assert page.locator("#tray button").count() == 1
+    # The browser itself notes the refused upload, and nothing else.
+    assert all("400" in complaint for complaint in opened.complaints)
+    opened.close(allowed=1)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_small_screens_in_light_and_dark(scheme: Any, browser: Any, address: str) -> None:
+    opened = Opened(browser, address, viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    page = opened.page
+    page.locator("#members button").nth(0).click()
+    opened.variance("1 observation:")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    unnamed = "[...document.querySelectorAll('button, input, select')].filter(e => !(e.ariaLabel || e.labels?.length || e.textContent.trim())).length"
+    assert page.evaluate(unnamed) == 0
+    assert page.evaluate("[...document.images].every(i => i.hasAttribute('alt'))")
+    opened.keep(f"explore-{scheme}-small")
+    opened.close()
+
+
+def test_a_slider_follows(browser: Any, address: str) -> None:
+    """Every step of the slider ends in its own picture; how fast is measured in benchmarks, never here."""
+    opened = Opened(browser, address)
+    page = opened.page
+    page.check("input[value=a]")
+    page.locator("#members button").nth(0).click()
+    waits, seen = [], set()
+    for value in ("-2", "-1", "1", "2"):
+        before = page.locator("#walked img").get_attribute("src") if page.locator("#walked img").count() else ""
+        started = time.perf_counter()
+        page.locator("#value").fill(value)
+        page.wait_for_function("old => (document.querySelector('#walked img')?.src ?? '') !== old", arg=before)
+        waits.append(time.perf_counter() - started)
+        seen.add(page.locator("#walked img").get_attribute("src"))
+    assert len(seen) == 4 and statistics.median(waits) > 0
+    opened.close()
