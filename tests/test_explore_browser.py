@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -72,9 +71,16 @@ class Opened:
         self.page.wait_for_selector("body[data-ready=yes]")
         self.address = address
 
+    def until(self, expression: str, argument: Any = None) -> None:
+        """Waits for an expression; Playwright's own waiting evaluates text, which the page's policy forbids."""
+        stop = time.monotonic() + 60
+        while not self.page.evaluate(expression, argument):
+            assert time.monotonic() < stop, expression
+            time.sleep(0.01)
+
     def variance(self, count: str) -> float:
         """What the tray says, once it says it of `count` observations."""
-        self.page.wait_for_function(f"document.getElementById('evidence').textContent.startsWith('{count}')")
+        self.until(f"document.getElementById('evidence').textContent.startsWith('{count}')")
         return float(self.page.inner_text("#evidence").split("content ")[1].split(" ")[0])
 
     def keep(self, name: str) -> None:
@@ -127,7 +133,7 @@ def test_a_persons_visit(browser: Any, address: str, tmp_path: Path) -> None:
     page.wait_for_selector("#swapped figure:nth-child(2)")
     before = page.get_attribute("#between img", "src")
     page.locator("#share").fill("0.9")
-    page.wait_for_function("old => document.querySelector('#between img').src !== old", arg=before)
+    opened.until("old => document.querySelector('#between img').src !== old", before)
     page.locator("#value").fill("2.5")
     page.wait_for_selector("#walked img")
     assert page.inner_text("#at") == "2.5"
@@ -156,7 +162,7 @@ def test_uploads_good_and_bad(browser: Any, address: str) -> None:
     page.set_input_files("#upload", {"name": "mine.png", "mimeType": "image/png", "buffer": file.getvalue()})
     assert opened.variance("1 observation:") < 1
     page.set_input_files("#upload", {"name": "bad.png", "mimeType": "image/png", "buffer": b"not a picture"})
-    page.wait_for_function("document.getElementById('message').textContent.includes('bad.png: Expected a PNG or JPEG')")
+    opened.until("document.getElementById('message').textContent.includes('bad.png: Expected a PNG or JPEG')")
     assert page.locator("#tray button").count() == 1
     # The browser itself notes the refused upload, and nothing else.
     assert all("400" in complaint for complaint in opened.complaints)
@@ -170,7 +176,8 @@ def test_small_screens_in_light_and_dark(scheme: Any, browser: Any, address: str
     page.locator("#members button").nth(0).click()
     opened.variance("1 observation:")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    unnamed = "[...document.querySelectorAll('button, input, select')].filter(e => !(e.ariaLabel || e.labels?.length || e.textContent.trim())).length"
+    named = "e.ariaLabel || e.labels?.length || e.textContent.trim()"
+    unnamed = f"[...document.querySelectorAll('button, input, select')].filter(e => !({named})).length"
     assert page.evaluate(unnamed) == 0
     assert page.evaluate("[...document.images].every(i => i.hasAttribute('alt'))")
     opened.keep(f"explore-{scheme}-small")
@@ -183,13 +190,11 @@ def test_a_slider_follows(browser: Any, address: str) -> None:
     page = opened.page
     page.check("input[value=a]")
     page.locator("#members button").nth(0).click()
-    waits, seen = [], set()
+    seen = set()
     for value in ("-2", "-1", "1", "2"):
         before = page.locator("#walked img").get_attribute("src") if page.locator("#walked img").count() else ""
-        started = time.perf_counter()
         page.locator("#value").fill(value)
-        page.wait_for_function("old => (document.querySelector('#walked img')?.src ?? '') !== old", arg=before)
-        waits.append(time.perf_counter() - started)
+        opened.until("old => (document.querySelector('#walked img')?.src ?? '') !== old", before)
         seen.add(page.locator("#walked img").get_attribute("src"))
-    assert len(seen) == 4 and statistics.median(waits) > 0
+    assert len(seen) == 4
     opened.close()
