@@ -15,9 +15,10 @@ from mlvae.errors import EvidenceError, ModelError, nearest
 from mlvae.evidence import READOUTS, Evidence, log_normaliser
 from mlvae.grouping import Grouping
 from mlvae.normal import Normal
+from mlvae.notebook import table
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GroupEvidence:
     """What observations say about the groups of every shared level: it adds, and it can be taken back.
 
@@ -45,6 +46,33 @@ class GroupEvidence:
     def count(self, level: str = "content") -> Tensor:
         """The number of votes each group of a level has, (G,)."""
         return self.levels[self._known(level)].count
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{name}: {int(evidence.count.sum()):,} votes on {len(evidence):,} group{'s' * (len(evidence) != 1)}"
+            for name, evidence in self.levels.items()
+        ]
+        return f"GroupEvidence({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: votes and posterior variance of the first groups of each level."""
+        parts = []
+        for name, evidence in self.levels.items():
+            labels = self.groups[name]
+            rows = (
+                [
+                    "one group, unnamed" if labels is None else labels[row],
+                    int(evidence.count[row]),
+                    # Without a prior, a group without votes has no posterior.
+                    READOUTS[self.readouts[name]](evidence[row : row + 1]).variance.mean().item()
+                    if evidence.count[row] or self.readouts[name] == "product_with_prior"
+                    else "none",
+                ]
+                for row in range(len(evidence))
+            )
+            caption = f"evidence on {name}, {evidence.dim} dimensions, {self.readouts[name]}"
+            parts.append(table(caption, ["group", "votes", "posterior variance"], rows, len(evidence)))
+        return "".join(parts)
 
     def __add__(self, other: GroupEvidence) -> GroupEvidence:
         """Evidence of both, group by group; a group that only one side knows keeps what it has."""

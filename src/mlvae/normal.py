@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlvae.notebook import table
+
 LOG_2PI = math.log(2 * math.pi)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Normal:
     """A diagonal Gaussian N(mean, 1/precision) for each row; the last axis is the latent dimension.
 
@@ -49,6 +51,27 @@ class Normal:
 
     def __getitem__(self, rows: int | slice | Tensor) -> Normal:
         return Normal(self.mean[rows], self.precision[rows])
+
+    def __repr__(self) -> str:
+        shape = tuple(self.mean.shape)
+        return (
+            f"Normal({shape}, mean variance {self.variance.mean().item():.3g})"
+            if self.mean.numel()
+            else f"Normal({shape})"
+        )
+
+    def _repr_html_(self) -> str:
+        """In a notebook: for each row its first means ± standard deviations, and its divergence from the prior."""
+        mean, deviation, kl = (
+            v.detach().reshape(-1, v.shape[-1]) for v in (self.mean, self.variance.sqrt(), self.kl()[..., None])
+        )
+        first = range(min(4, mean.shape[1]))
+        rows = (
+            [row, *(f"{m[d]:.2f} ± {s[d]:.2f}" for d in first), k.item()]
+            for row, (m, s, k) in enumerate(zip(mean, deviation, kl, strict=True))
+        )
+        head = ["row", *(f"z{d}" for d in first), "KL (nats)"]
+        return table(repr(self), head, rows, len(mean))
 
     def rsample(self, generator: torch.Generator | None = None) -> Tensor:
         """One reparametrised draw a row: mean + noise / sqrt(precision), (..., D)."""

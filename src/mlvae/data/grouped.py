@@ -15,6 +15,7 @@ from mlvae.data.arrays import as_labels, as_observations, check_shape, dense, re
 from mlvae.data.splits import SPLITS, group_folds, latest, marked, share
 from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest
+from mlvae.notebook import table
 from mlvae.schema import Schema, as_feature
 
 SAMPLED = 64 * 2**20
@@ -358,3 +359,12 @@ class GroupedData:
             text += f", {len(sizes)} group{'s' * (len(sizes) > 1)} by {self.by!r} of {of}"
         others = [name for name in self.columns if name != self.by]
         return f"GroupedData({text}{', columns: ' + ', '.join(others) if others else ''})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: every column, with how many values it has and what some of them are."""
+        rows = []
+        for name, labels in self.columns.items():
+            values = np.unique(labels.astype(str))
+            some = ", ".join(values[:5]) + (", …" if len(values) > 5 else "")
+            rows.append([f"{name} (grouping)" if name == self.by else name, labels.dtype, len(values), some])
+        return table(repr(self), ["column", "type", "values", "such as"], rows, len(rows))
