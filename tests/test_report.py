@@ -78,6 +78,17 @@ def test_its_numbers_are_in_the_metrics(folder: Path) -> None:
     assert shown and all(f"{value} nats" in text for value in shown)
 
 
+def test_a_wrong_label_is_found(tmp_path: Path) -> None:
+    x = torch.cat([torch.zeros(10, 8, 8), torch.ones(10, 8, 8)]) + 0.01 * torch.rand(20, 8, 8)
+    labels = np.repeat(["low", "high"], 10)
+    labels[3] = "high"
+    data = GroupedData.from_arrays(x, labels)
+    model = mlvae.MLVAE.for_data(data, content_dim=2, style_dim=2, width=8)
+    _, beside = write(model, data, data, {"elbo": -1.0, "kl.style": 1.0}, tmp_path / "r.html", run=tmp_path)
+    odds = {k: v for k, v in json.loads(beside.read_text()).items() if k.startswith("report.belonging.")}
+    assert min(odds, key=odds.__getitem__) == "report.belonging.3.log_odds"
+
+
 def test_more_observations_narrow_the_posterior(folder: Path) -> None:
     numbers = json.loads((folder / "sent" / "metrics.json").read_text())
     variances = [numbers[f"report.posterior.{k}.variance"] for k in (1, 2, 5, 10, 20)]

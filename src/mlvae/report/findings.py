@@ -43,6 +43,8 @@ class Findings:
         factors: (M,) of each further column that is shown.
         maps: by level, (M, 2) principal components of the posterior means.
         scores: (M,) log p(x | own codes) - KL of every level, in nats, each observation understood alone.
+        odds: (M,) log Bayes factors in nats, of its group (the other members looked at) against a new one; None where a
+            level's readout has no prior.
     """
 
     numbers: dict[str, float]
@@ -52,6 +54,12 @@ class Findings:
     factors: dict[str, np.ndarray[Any, Any]]
     maps: dict[str, np.ndarray[Any, Any]]
     scores: np.ndarray[Any, Any]
+    odds: np.ndarray[Any, Any] | None
+
+    @property
+    def misfits(self) -> np.ndarray[Any, Any]:
+        """Places among the rows of the observations that least belong to their group, worst first."""
+        return np.argsort([] if self.odds is None else self.odds, kind="stable")[:TOP]
 
     @property
     def strangest(self) -> np.ndarray[Any, Any]:
@@ -99,11 +107,13 @@ def find(
     found = Findings(
         numbers, history, rows, labels,
         {name: part.column(name.partition(":")[0]) for name in factors},
-        maps, scores,
+        maps, scores, _odds(model, part),
     )  # fmt: skip
     numbers["report.score.median"] = float(np.median(scores))
     numbers["report.score.looked_at"] = float(len(scores))
     numbers |= {f"report.score.observation.{int(rows[i])}": float(scores[i]) for i in found.strangest}
+    if found.odds is not None:
+        numbers |= {f"report.belonging.{int(rows[i])}.log_odds": float(found.odds[i]) for i in found.misfits}
     numbers |= {f"report.score.group.{name}": mean for name, mean, _ in found.strangest_groups}
     return found
 
@@ -158,6 +168,15 @@ def _map(means: Tensor) -> tuple[np.ndarray[Any, Any], list[float]]:
     fitted = PCA(axes, svd_solver="full").fit(means.double().numpy())
     points = fitted.transform(means.double().numpy())
     return np.pad(points, ((0, 0), (0, 2 - axes))), np.nan_to_num(fitted.explained_variance_ratio_).tolist()
+
+
+def _odds(model: MLVAE, part: GroupedData) -> np.ndarray[Any, Any] | None:
+    levels = model.group_levels
+    if not levels or any(level.readout != "product_with_prior" for level in levels):
+        return None
+    labels = {level.name: part.column(level.by) for level in levels if level.by}
+    odds: np.ndarray[Any, Any] = model.score(part.x, labels, covariates=part.columns)[levels[0].name].log_odds.numpy()
+    return odds
 
 
 @torch.no_grad()

@@ -96,7 +96,8 @@ def write(
         body=body,
         calibrations=_calibrations(numbers),
         diagnoses=diagnose(numbers),
-        strangest=_strangest(model, new, found, shown),
+        strangest=_strangest(model, new, found, shown, found.strangest, found.scores),
+        misfits=[] if found.odds is None else _strangest(model, new, found, shown, found.misfits, found.odds),
         groups=_strangest_groups(model, found),
         median=f"{numbers['report.score.median']:,.1f}",
         looked=f"{len(found.scores):,}",
@@ -173,17 +174,24 @@ def _strangest_groups(model: MLVAE, found: Findings) -> list[tuple[str, str, str
     return [(str(name), f"{mean:,.1f}", f"{size:,}") for name, mean, size in found.strangest_groups]
 
 
-def _strangest(model: MLVAE, new: GroupedData, found: Findings, shown: Depiction) -> list[dict[str, str]]:
-    rows = found.rows[torch.from_numpy(found.strangest)]
+def _strangest(
+    model: MLVAE,
+    new: GroupedData,
+    found: Findings,
+    shown: Depiction,
+    places: np.ndarray[Any, Any],
+    values: np.ndarray[Any, Any],
+) -> list[dict[str, str]]:
+    rows = found.rows[torch.from_numpy(places)]
     x = model.prepare(new.x[rows]).cpu()
     return [
         {
             "uri": shown.uri(one),
             "row": f"{int(row):,}",
             "group": str(found.labels[place]),
-            "score": f"{found.scores[place]:,.1f}",
+            "score": f"{values[place]:,.1f}",
         }
-        for one, row, place in zip(x, rows, found.strangest, strict=True)
+        for one, row, place in zip(x, rows, places, strict=True)
     ]
 
 
