@@ -3,7 +3,7 @@ BIN := .venv/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help demo test slow clean
+.PHONY: help demo test slow package clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 8
@@ -20,6 +20,12 @@ test: .venv/installed ## linter, format, types, import contracts, tests and doct
 
 slow: .venv/installed ## the checks that take minutes
 	$(ONE_THREAD) $(BIN)/pytest -q -m slow
+
+package: .venv/installed ## wheel and source archive in dist, checked
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/twine check --strict dist/*
 
 clean: ## remove what was built, but no runs
 	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

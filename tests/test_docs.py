@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import mlvae
 from mlvae.cli import main
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -55,15 +61,43 @@ def test_bring_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert (tmp_path / "codes.parquet").exists()
     import mine  # type: ignore[import-not-found]
 
-    import mlvae
-
     model = mlvae.load("runs/waves", network=mine.network, likelihood=mine.Cauchy)
     assert isinstance(model.likelihood, mine.Cauchy) and model.network == "own"
     with pytest.raises(mlvae.MLVAEError, match=r"likelihood and the network.*--likelihood package"):
         mlvae.load("runs/waves")
 
 
-@pytest.mark.parametrize("page", ["data.md", "bring-your-own.md"])
+@pytest.mark.filterwarnings("ignore")
+def test_sklearn() -> None:
+    import sklearn
+
+    names: dict[str, Any] = {}
+    with sklearn.config_context():
+        for number, block in enumerate(blocks("sklearn.md", "python")):
+            exec(compile(block, f"sklearn.md, block {number}", "exec"), names)
+    assert len(names["scores"]) == 2 and names["who"].gallery_.count().sum() == 400
+
+
+def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Served by a process that never imports torch, to the numbers of PyTorch."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    for line in blocks("export.md", "console")[0].splitlines():
+        main(shlex.split(line)[1:])
+    (code,) = blocks("export.md", "python")
+    x = np.random.default_rng(0).integers(0, 255, (5, 8, 8), dtype=np.uint8)
+    np.save("pictures.npy", x)
+    served = subprocess.run(
+        [sys.executable, "-c", code, "served", "pictures.npy"], capture_output=True, text=True, check=True
+    )
+    answer = json.loads(served.stdout)
+    model = mlvae.load("runs/digits")
+    expected = model.evidence(x, np.arange(5) % 2).posterior("content").mean
+    np.testing.assert_allclose(answer["mean"], expected, atol=1e-4)
+    assert answer["drawn"] == [2, 8, 8]
+
+
+@pytest.mark.parametrize("page", ["sklearn.md", "data.md", "bring-your-own.md"])
 def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (DOCS / page).read_text(encoding="utf-8"))
     assert links and [link for link in links if not (DOCS / link).exists()] == []

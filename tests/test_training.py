@@ -162,3 +162,19 @@ def test_data_outside_the_domain_are_refused_before_training() -> None:
     data = mlvae.GroupedData.from_arrays(torch.full((6, 4), 2.0), [0, 0, 1, 1, 2, 2])
     with pytest.raises(DataError, match=r"\[0, 1\]"):
         fit(mlvae.MLVAE.for_data(data, likelihood="bernoulli"), data, epochs=1, progress=False)
+
+
+def test_loggers_of_fabric_see_every_epoch(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
+
+    data = mlvae.read("digits").subset(slice(0, 100))
+    loggers = [CSVLogger(tmp_path, "csv"), TensorBoardLogger(tmp_path, "board")]
+    history = mlvae.fit(
+        mlvae.MLVAE.for_data(data, content_dim=2, style_dim=2, width=8), data, epochs=2, progress=False, logger=loggers
+    )
+    for logger in loggers:
+        logger.finalize("success")
+    lines = next((tmp_path / "csv").rglob("metrics.csv")).read_text().splitlines()
+    assert len(lines) == 3 and "kl_content" in lines[0] and str(history.epochs[-1]["loss"]) in lines[-1]
+    assert next((tmp_path / "board").rglob("events*")).stat().st_size > 200

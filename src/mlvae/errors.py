@@ -33,6 +33,10 @@ class TrainingError(MLVAEError, RuntimeError):
     """Training cannot go on; what was saved before is intact."""
 
 
+class ExportError(MLVAEError, RuntimeError):
+    """A model cannot be written for another runtime, or would give other numbers there."""
+
+
 class MissingExtraError(MLVAEError, ImportError):
     """An optional package is needed; the message names the extra that brings it."""
 

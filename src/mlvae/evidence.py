@@ -42,7 +42,7 @@ class Evidence:
     @classmethod
     def votes(cls, mean: Tensor, precision: Tensor) -> Evidence:
         """One vote a row, from its mean and precision, both (N, D)."""
-        return cls(precision, precision * mean, torch.ones(len(mean), dtype=torch.int64, device=mean.device))
+        return cls(precision, precision * mean, torch.ones(mean.shape[0], dtype=torch.int64, device=mean.device))
 
     @classmethod
     def empty(cls, groups: int, dim: int, dtype: torch.dtype = torch.float64) -> Evidence:

@@ -143,15 +143,17 @@ def options_of(run: str | Path) -> dict[str, Any]:
     return {**options, "objective": Objective.from_settings(settings["objective"])}
 
 
-def engine(device: str, precision: Any) -> Any:
+def engine(device: str, precision: Any, logger: Any = None) -> Any:
     """The engine, on one device; on all that `torchrun` started processes for, where it did."""
     from lightning_fabric import Fabric
 
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return Fabric(accelerator=device, devices=1, precision=precision)
+        return Fabric(accelerator=device, devices=1, precision=precision, loggers=logger)
     here = int(os.environ["LOCAL_WORLD_SIZE"])
     nodes = int(os.environ["WORLD_SIZE"]) // here
-    fabric = Fabric(accelerator=device, strategy="ddp", devices=here, num_nodes=nodes, precision=precision)
+    fabric = Fabric(
+        accelerator=device, strategy="ddp", devices=here, num_nodes=nodes, precision=precision, loggers=logger
+    )
     fabric.launch()
     return fabric
 

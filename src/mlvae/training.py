@@ -69,6 +69,7 @@ def fit(
     resume: bool = False,
     progress: bool = True,
     augment: Augmentation | None = None,
+    logger: Any = None,
 ) -> History:
     """Trains a model in place.
 
@@ -92,6 +93,8 @@ def fit(
         resume: go on from ``out``, to the same numbers as without the stop.
         progress: show a bar.
         augment: changes that keep a group's content, drawn anew for every observation and step.
+        logger: one of Lightning Fabric's loggers, or a list of them, for TensorBoard or another tracker: each epoch's
+            numbers go to it as to ``log.csv``. It is the caller's to finish.
 
     Returns:
         The history, that of before a resumption included.
@@ -119,7 +122,7 @@ def fit(
     run = Run(None if out is None else Path(out), model, settings)
     saved = run.open(resume)
 
-    fabric = engine(device, precision)
+    fabric = engine(device, precision, logger)
     ranks = Ranks.launched()
     if ranks.size > 1 and len(model.group_levels) > 1:
         raise TrainingError(
@@ -172,6 +175,7 @@ def fit(
                     state.best, state.waited = min(row["valid"], state.best), 0 if improved else state.waited + 1
                 state.history.append(row)
                 bar.epoch(row)
+                fabric.log_dict(row, step=state.epoch)
                 # Weights of penalties grow and the learning rate falls to the end, so without early stopping the last
                 # are the ones to use, whatever noise says of an earlier epoch.
                 run.save(optimizer, asdict(state), weights=improved or patience is None)

@@ -10,6 +10,7 @@ from typing import Any
 from mlvae.commands.about import info
 from mlvae.commands.codes import draw, encode
 from mlvae.commands.evidence import EVIDENCE
+from mlvae.commands.export import export
 from mlvae.commands.look import look
 from mlvae.commands.measure import measure
 from mlvae.commands.show import serve, tell
@@ -18,6 +19,6 @@ from mlvae.commands.train import demo, train
 # Not called `evaluate`: the parser would look that name up in the package, and import torch for --help.
 COMMANDS: dict[str, Any] = {
     "demo": demo, "inspect": look, "train": train, "encode": encode, "draw": draw, "evaluate": measure,
-    "report": tell, "explore": serve, "info": info,
+    "report": tell, "explore": serve, "export": export, "info": info,
     "evidence": {"_help": "Add evidence on disk, take it back, and ask who is who.", **EVIDENCE},
 }  # fmt: skip
