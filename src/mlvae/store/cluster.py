@@ -66,7 +66,7 @@ def encode(
         progress = Progress(job, todo, say)
         numbers = ray.data.from_items([{"number": number} for number in todo], override_num_blocks=len(todo))
         done = numbers.map(
-            _Worker,  # type: ignore[arg-type]
+            _Worker,  # type: ignore[arg-type, unused-ignore]
             fn_constructor_args=(_absolute(run), options), concurrency=workers,
             num_cpus=cpus, num_gpus=gpus,
         )  # fmt: skip
