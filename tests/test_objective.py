@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from torch import Tensor
 from mlvae import MLVAE, GroupBatch, Level, Objective, Ramp, elbo, loss
 from mlvae.errors import ModelError
 from mlvae.evidence import READOUTS
+from mlvae.penalties import dependence
 from oracles import (
     group_log_marginal,
     linear_gaussian,
@@ -112,7 +113,7 @@ def test_loss_is_the_weighted_bound_and_the_penalties(case: tuple[MLVAE, GroupBa
                   for part in (votes.precision, votes.information))  # fmt: skip
         named = [index[rows[0]] for rows in speakers]
         penalty += 2.0 * slow_misidentification(*arrays, named, named)
-        penalty += 7.0 * slow_dependence(codes["style"].detach().numpy(), index)
+        penalty += 7.0 * max(0.0, slow_dependence(codes["style"].detach().numpy(), index))
         if "word" in batch.ids:
             other = batch.ids["word" if shared == "speaker" else "speaker"].tolist()
             alone = READOUTS[model.level(shared).readout](votes).mean.detach().numpy()
@@ -217,6 +218,19 @@ def test_penalty_weights_move_too() -> None:
     )
     expected = 100 * late.penalties["independence"] * len(batch) / late.terms.groups
     assert torch.allclose(late.total - early.total, expected, rtol=1e-3)
+
+
+def test_opposite_styles_of_one_group_are_no_gain() -> None:
+    model = MLVAE((4,), [Level("content", 2, by="g"), Level("style", 2)], width=8)
+    batch = GroupBatch.of(torch.rand(4, 4), {"content": [0, 0, 1, 1]})
+    style = torch.tensor([[5.0, 5.0], [-5.0, -5.0], [5.0, -5.0], [-5.0, 5.0]])
+    assert dependence(style, batch.ids["content"]) < -100
+    latents = model.encode(batch)
+    told = {**latents, "style": replace(latents["style"], sample=style)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MLVAE, "encode", lambda *_, **__: told)
+        result = loss(model, batch, Objective())
+    assert result.penalties["independence"] == 0
 
 
 def test_weights_that_are_not_named_stay() -> None:

@@ -280,7 +280,9 @@ def _penalties(
         name, latent, shared = level.name, latents[level.name], level.name in batch.ids
         others = _apart(batch, name, objective)
         if others and not shared and wanted(objective.independence, name):
-            told = [dependence(latent.sample, batch.ids[other]) for other in others]
+            # The estimate is unbiased, so it may be negative; paid for that, a network that knows its training images by
+            # heart gives members of one group opposite styles of any size.
+            told = [dependence(latent.sample, batch.ids[other]).clamp_min(0) for other in others]
             penalties["independence", name] = torch.stack(told).sum()
         if others and shared and wanted(objective.leakage, name):
             # Held out, a sample knows nothing of the observation; what its own vote says is what counts.
