@@ -280,7 +280,7 @@ def _penalties(
         name, latent, shared = level.name, latents[level.name], level.name in batch.ids
         others = _apart(batch, name, objective)
         if others and not shared and wanted(objective.independence, name):
-            # The estimate is unbiased, so it may be negative; paid for that, a network that knows its training images by
+            # The estimate is unbiased, so it may be negative; paid for that, a network that knows its training data by
             # heart gives members of one group opposite styles of any size.
             told = [dependence(latent.sample, batch.ids[other]).clamp_min(0) for other in others]
             penalties["independence", name] = torch.stack(told).sum()
