@@ -99,12 +99,11 @@ def main() -> None:
 
 
 def measure(variant: Variant, train: mlvae.GroupedData, valid: mlvae.GroupedData, seed: int) -> dict[str, float]:
-    """The quick protocol on the validation part, probes fitted on 12,000 training observations."""
+    """The quick protocol on the validation part; probes fitted on less than all of the training part find less."""
     torch.manual_seed(seed)
     model = mlvae.MLVAE.for_data(train, network="mlp", **variant.model)
     mlvae.fit(model, train, objective=variant.objective, epochs=EPOCHS, seed=seed, progress=False, **variant.fit)
-    seen = train.subset(np.random.default_rng(seed).permutation(len(train))[:12_000])
-    return dict(mlvae.evaluate(model, seen, valid, controls=False, quick=True, seed=seed))
+    return dict(mlvae.evaluate(model, train, valid, controls=False, quick=True, seed=seed))
 
 
 def table(out: Path) -> str:
@@ -116,7 +115,8 @@ def table(out: Path) -> str:
         for key in COLUMNS:
             values = [run[key] for run in runs if run["variant"] == name and key in run]
             digits = 1 if key in ("elbo", "kl.style") else 4 if key == "reconstruction.mse" else 3
-            cells.append(f"{np.mean(values):.{digits}f} ± {np.ptp(values) / 2:.{digits}f}" if values else "")
+            spread = f" ± {np.ptp(values) / 2:.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.{digits}f}{spread}" if values else "")
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
