@@ -181,6 +181,10 @@ class TestEvaluate:
         assert measures.factor(spec, data, data) == (spec.partition(":")[0], named)
         with pytest.raises(DataError, match="'n:label'"):
             measures.factor("n:lable", data, data)
+        with pytest.raises(DataError, match="at least two values"):
+            measures.factor("few", data, data.subset(data.column("few") == 1))
+        with pytest.raises(DataError, match="or others"):
+            measures.factor("n:label", data.subset(data.column("n") < 10), data.subset(data.column("n") > 20))
 
     def test_the_papers_own_model_is_measured_too(self, digits):
         train, new = digits.split(by="observation", test=0.3, seed=0)

@@ -70,15 +70,21 @@ def factor(spec: str, train: GroupedData, new: GroupedData) -> tuple[str, bool]:
     """A column, and whether its values are labels: as ``name:label`` or ``name:number`` says, else as they look.
 
     Raises:
-        DataError: no such column, or another word after the colon.
+        DataError: no such column, another word after the colon, or nothing to be read: one value in all of a part, or
+            labels of the new part that training does not have.
     """
     name, _, kind = spec.partition(":")
     if kind not in ("", "label", "number"):
         raise DataError(f"Expected a factor as {name!r}, '{name}:label' or '{name}:number'; got {spec!r}.")
-    values = train.column(name)
-    new.column(name)
+    values, asked = train.column(name), new.column(name)
     looks = values.dtype.kind not in "iuf" or len(np.unique(values)) <= MANY_VALUES
-    return name, kind == "label" or (not kind and looks)
+    named = kind == "label" or (not kind and looks)
+    if len(np.unique(values)) < 2 or len(np.unique(asked[np.isin(asked, values)] if named else asked)) < 2:
+        raise DataError(
+            f"Expected factor {name!r} to have at least two values in the training part, and two of them in the new"
+            " part; it has one, or others. Leave it out."
+        )
+    return name, named
 
 
 def factors(subject: Subject, kinds: Sequence[tuple[str, bool]]) -> Metrics:
