@@ -21,8 +21,8 @@ class Calibration:
     """Log-odds from log Bayes factors: ``scale * factor + offset``.
 
     Example:
-        >>> same, different = torch.randn(500) * 4 + 8, torch.randn(500) * 4 - 8     # their true log-odds are x
-        >>> 0.7 < Calibration.fit(same, different).scale < 1.3
+        >>> same, different = 4 * torch.randn(2, 2000, generator=torch.Generator().manual_seed(0))
+        >>> 0.8 < Calibration.fit(same + 8, different - 8).scale < 1.2       # their true log-odds are x
         True
     """
 
