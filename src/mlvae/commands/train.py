@@ -192,7 +192,8 @@ def demo(out: str = "demo", epochs: int = 30, seed: int = 0, device: str = "auto
     """
     started = time.perf_counter()
     folder = Path(out)
-    train("avatars", out=out, epochs=epochs, seed=seed, device=device)
+    # With so few steps the default's batches and penalty would keep style from taking off.
+    train("avatars", out=out, epochs=epochs, groups=25, independence=100.0, seed=seed, device=device)
     encode(out, "avatars", out=str(folder / "codes.parquet"), evidence=str(folder / "evidence.parquet"))
     for kind in ("swap", "interpolate", "generate", "reconstruct"):
         draw(kind, out, "avatars", out=str(folder / f"{kind}.png"))
