@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mlvae.errors import CheckpointError
+from mlvae.errors import CheckpointError, DataError
 
 CONFIG_FILE = "config.yaml"
 
@@ -56,6 +56,22 @@ def parts(
     data = grouped(source, by, missing, levels, labels=(split_column,) if split_column else (), **reading)
     column = split_column or ("split" if "split" in data.columns else None)
     return data.split(column=column) if column is not None else (data, None)
+
+
+def opened(
+    run: str, data: str, by: str | None, split_column: str | None, network: str | None, likelihood: str | None,
+    new: bool = False, **reading: Any,
+) -> tuple[Any, Any, Any]:  # fmt: skip
+    """A trained model with its training part and the rows kept out of it, None where no column says so.
+
+    Raises:
+        DataError: there are no such rows, and ``new`` asks for them.
+    """
+    model = load_run(run, network, likelihood)
+    part, held = parts(data, by, split_column, "error", model.levels, like=model, **reading)
+    if new and held is None:
+        raise DataError("Expected a column that keeps rows out of training; found none. Name it with --split-column.")
+    return model, part, held
 
 
 def warn_of_leaks(part: Any, held: Any) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from mlvae.commands.common import config_of, load_run, parts, say
-from mlvae.errors import DataError
+from mlvae.commands.common import config_of, listed, opened, say
 
 
 def measure(
@@ -50,10 +49,9 @@ def measure(
     from mlvae.checkpoint import replace
     from mlvae.evaluate import Controls, diagnose, evaluate, table
 
-    model = load_run(run, network, likelihood)
-    part, held = parts(data, by, split_column, "error", model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
-    if held is None:
-        raise DataError("Expected a column that keeps rows out of training; found none. Name it with --split-column.")
+    model, part, held = opened(
+        run, data, by, split_column, network, likelihood, new=True, cache=cache, on_bad_file=on_bad_file
+    )
     beside: bool | Controls = controls != "none"
     if controls == "all" and not quick:
         from mlvae.runs import options_of
@@ -61,9 +59,7 @@ def measure(
         folder = Path(controls_folder) if controls_folder else Path(run).resolve().parent / "controls"
         turned = part.quarter_turns() if config_of(run).get("quarter_turns") else None
         beside = Controls(folder, {**options_of(run), "device": device}, turned)
-    metrics = evaluate(
-        model, part, held, factors=factors.split(",") if factors else (), controls=beside, quick=quick, seed=seed
-    )
+    metrics = evaluate(model, part, held, factors=listed(factors), controls=beside, quick=quick, seed=seed)
     print(table(metrics))
     for text in diagnose(metrics):
         print(f"! {text}")

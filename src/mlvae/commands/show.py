@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from mlvae.commands.common import config_of, load_run, parts, say
+from mlvae.commands.common import config_of, listed, opened, say
 from mlvae.errors import DataError, MissingExtraError
 
 
@@ -44,11 +44,10 @@ def tell(
 
     from mlvae.report import write
 
-    model = load_run(run, network, likelihood)
-    part, held = parts(data, by, split_column, "error", model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
-    if held is None:
-        raise DataError("Expected a column that keeps rows out of training; found none. Name it with --split-column.")
-    names = [name.strip() for name in factors.split(",")] if factors else []
+    model, part, held = opened(
+        run, data, by, split_column, network, likelihood, new=True, cache=cache, on_bad_file=on_bad_file
+    )
+    names = listed(factors)
     if metrics is not None:
         numbers = _numbers(Path(metrics))
     else:
@@ -134,8 +133,7 @@ def serve(
         ) from error
     from mlvae.explore.session import Session
 
-    model = load_run(run, network, likelihood)
-    part, held = parts(data, by, split_column, "error", model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
+    model, part, held = opened(run, data, by, split_column, network, likelihood, cache=cache, on_bad_file=on_bad_file)
     session = Session(
         model, part if held is None else held, run=run, source=data, column=split_column or "split" if held else None
     )
