@@ -34,7 +34,7 @@ def table() -> mlvae.MLVAE:
 def test_every_kind_of_graph(tmp_path: Path) -> None:
     model = table()
     with torch.no_grad():
-        model.temperature_person.fill_(3.0)
+        model.calibration("person").temperature.fill_(3.0)
     before = torch.get_rng_state()
     gaps = export.export(model, tmp_path / "out")
     assert torch.equal(torch.get_rng_state(), before) and max(gaps.values()) < 1e-4

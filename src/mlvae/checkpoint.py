@@ -173,7 +173,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def fingerprint(model: MLVAE) -> str:
-    """What tells a model from every other: a hash of its description and its weights, temperatures included.
+    """What tells a model from every other: a hash of its description and its weights, calibrations included.
 
     Evidence is a sum of one model's votes, so it carries this: votes of two models do not add.
 

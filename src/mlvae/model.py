@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mlvae import inference
 from mlvae.batch import GroupBatch
+from mlvae.calibration import Calibration
 from mlvae.errors import DataError, ModelError, nearest
 from mlvae.evidence import READOUTS, Evidence
 from mlvae.grouping import Grouping
@@ -114,15 +115,19 @@ class MLVAE(nn.Module):
                 for level in self.levels
             }
         )
-        for level in self.levels:
-            self.register_buffer(f"temperature_{level.name}", torch.ones(level.dim))
+        self.calibrations = nn.ModuleDict({level.name: Calibration(level.dim) for level in self.group_levels})
         made = self.likelihood.output_shape(self.shape)
         self.decoder = decoder or pair.decoder(made, self.width, sum(dims.values()) + known)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Weights from before there were temperatures have none: theirs are one."""
+        """Weights from before there were calibrations have at most a temperature."""
         for level in self.levels:
-            state_dict.setdefault(f"{prefix}temperature_{level.name}", torch.ones(level.dim))
+            temperature = state_dict.pop(f"{prefix}temperature_{level.name}", None)
+            if level.by is not None:
+                for name, value in Calibration(level.dim).named_buffers():
+                    state_dict.setdefault(f"{prefix}calibrations.{level.name}.{name}", value)
+                if temperature is not None:
+                    state_dict[f"{prefix}calibrations.{level.name}.temperature"] = temperature
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @classmethod
@@ -236,16 +241,31 @@ class MLVAE(nn.Module):
             given: samples (N, D) of the levels that this one's head sees, in the order of `Level.given`.
 
         Returns:
-            N votes with precisions between 1e-4 and 1e4, divided by the level's temperature.
+            N votes; of precisions between 1e-4 and 1e4, until the level is calibrated.
         """
+        given = [self._latent(name, sample) for name, sample in zip(self.level(level).given, given, strict=True)]
         mean, raw = self.heads[level](torch.cat([features, *given], -1)).chunk(2, -1)
         log_precision = LOG_PRECISION_BOUND * torch.tanh(raw / LOG_PRECISION_BOUND)
-        return Evidence.votes(mean, torch.exp(log_precision) / self.temperature(level))
+        if level not in self.calibrations:
+            return Evidence.votes(mean, torch.exp(log_precision))
+        return self.calibration(level).votes(mean, log_precision)
 
-    def temperature(self, level: str) -> Tensor:
-        """What the precision of a level's votes is divided by, (D,): ones, until `temper` fits it."""
-        temperature: Tensor = getattr(self, f"temperature_{self.level(level).name}")
-        return temperature
+    def calibration(self, level: str) -> Calibration:
+        """How far the votes on a shared level are to be believed; as the network says, until `calibrate` fits it.
+
+        Raises:
+            ModelError: no shared level of that name.
+        """
+        if level not in self.calibrations:
+            raise ModelError(
+                f"Expected the name of a level that groups share; got {level!r}. {nearest(level, self.calibrations)}"
+            )
+        calibration = self.calibrations[level]
+        assert isinstance(calibration, Calibration)
+        return calibration
+
+    def _latent(self, level: str, code: Tensor) -> Tensor:
+        return self.calibration(level).latent(code) if level in self.calibrations else code
 
     def encode(
         self,
@@ -285,7 +305,7 @@ class MLVAE(nn.Module):
 
     def decode(self, codes: Mapping[str, Tensor], covariates: Tensor | None = None) -> Tensor:
         """The likelihood's output for codes (N, D) of every level and known covariates (N, C): (N, *output_shape)."""
-        parts = [codes[level.name] for level in self.levels]
+        parts = [self._latent(level.name, codes[level.name]) for level in self.levels]
         if self.schema.covariates:
             parts.append(self._known(covariates))
         output: Tensor = self.decoder(torch.cat(parts, -1))

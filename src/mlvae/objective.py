@@ -52,7 +52,7 @@ class Ramp:
 
 Weight = float | Ramp | Mapping[str, float | Ramp]
 
-GROWING = Ramp(0.0, 1000.0, since=0.2)
+GROWING = Ramp(0.0, 2000.0, since=0.1)
 """Independence's weight. Asked for from the start, it would keep the style of data with few groups from taking off."""
 
 

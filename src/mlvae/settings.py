@@ -20,7 +20,7 @@ class Setting:
         objective: makes the objective.
         readout: of every level.
         shared: whether there is a content level at all.
-        validation: share of the training part kept out, for the temperatures and early stopping.
+        validation: share of the training part kept out, for calibration and early stopping.
     """
 
     objective: Callable[[], Objective]

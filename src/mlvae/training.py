@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mlvae.augment import Augmentation
 from mlvae.batch import GroupBatch, nests
+from mlvae.calibration import FEWEST
 from mlvae.data import GroupedData, GroupSampler, LevelSampler
 from mlvae.errors import DataError, TrainingError
 from mlvae.grouping import Grouping
@@ -24,7 +25,7 @@ from mlvae.model import MLVAE
 from mlvae.objective import ALONE, Objective, loss
 from mlvae.ranks import Ranks
 from mlvae.runs import Interrupt, Progress, Run, engine
-from mlvae.temperature import FEWEST, temper
+from mlvae.temperature import temper, uncalibrate
 
 STEPS = 4000
 """Without a number of epochs, as many as make at least this many steps."""
@@ -79,7 +80,7 @@ def fit(
         out: a folder for ``model.safetensors`` (with ``patience`` the best weights on ``valid``, else the latest),
             ``training.safetensors`` (all that resuming needs) and ``log.csv``; None keeps nothing.
         valid: observations that are not in ``train``, of other groups where there are many; the loss on them is
-            logged, ``patience`` watches it, and the temperatures are fitted on them at the end.
+            logged, ``patience`` watches it, and the levels are calibrated on them at the end.
         objective: None takes the default, which separates best.
         epochs: None takes as many as make 4,000 steps.
         groups: sub-groups in a batch.
@@ -137,6 +138,7 @@ def fit(
         checked = None if valid is None else _Resident(model, valid).to(fabric.device)
         state = _State() if saved is None else _State(**run.restore(saved, optimizer))
         bar = Progress(epochs, enabled=progress and ranks.first)
+        uncalibrate(model)
         model.train()
         with bar:
             while state.epoch < epochs and not _out_of_patience(state, patience):
@@ -347,14 +349,14 @@ def _out_of_patience(state: _State, patience: int | None) -> bool:
 
 
 def _check_enough(model: MLVAE, valid: GroupedData) -> None:
-    """Raises DataError where temperatures could not be fitted at the end, before any time is spent."""
+    """Raises DataError where levels could not be calibrated at the end, before any time is spent."""
     for level in model.group_levels:
         assert level.by is not None
         groups = int(valid.codes(level.by).max()) + 1
         if len(valid) - groups < FEWEST:
             raise DataError(
-                f"Expected `valid` to have at least {FEWEST} members beyond the first of each group, for the"
-                f" temperature of {level.name!r}; got {len(valid)} observations of {groups}. Keep more out, or pass"
+                f"Expected `valid` to have at least {FEWEST} members beyond the first of each group, to"
+                f" calibrate {level.name!r}; got {len(valid)} observations of {groups}. Keep more out, or pass"
                 " no valid."
             )
 

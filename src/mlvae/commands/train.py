@@ -91,7 +91,7 @@ def train(
         whole_groups: every sub-group is a whole group
         resample: draw groups with equal probability
         lr: highest learning rate
-        validation: share of the training part kept to fit temperatures, and for --patience: whole groups,
+        validation: share of the training part kept to calibrate levels, and for --patience: whole groups,
             or with fewer than 20 groups observations of each (default: 0.05; for paper and vae 0)
         patience: epochs without a better validation loss before stopping
         seed: of everything random
@@ -167,7 +167,7 @@ def weight_of(text: str) -> tuple[str, float]:
 
 
 def _validation(data: Any, share: float, seed: int, levels: Any) -> tuple[Any, Any]:  # GroupedData, the second or None
-    from mlvae.temperature import FEWEST
+    from mlvae.calibration import FEWEST
 
     if not share:
         return data, None
@@ -177,7 +177,7 @@ def _validation(data: Any, share: float, seed: int, levels: Any) -> tuple[Any, A
     rest, kept = data.split(by="group" if whole else "observation", test=share, seed=seed)
     if all(len(kept) - int(kept.codes(key).max()) - 1 >= FEWEST for key in keys):
         return rest, kept
-    say(f"Too few observations to keep {share:.0%} of them out of training: temperatures stay at 1")
+    say(f"Too few observations to keep {share:.0%} of them out of training: levels stay uncalibrated")
     return data, None
 
 

@@ -88,10 +88,10 @@ def _posterior(m: Metrics) -> str | None:
     if ratio > 1.5:
         how, what = (
             "over-confident",
-            "Fit its temperature on observations like these (`mlvae.temper`), or raise its KL weight.",
+            "Calibrate it on observations like these (`mlvae.temper`), or raise its KL weight.",
         )
     elif ratio < 0.67:
-        how, what = "under-confident", "Fit its temperature (`mlvae.temper`), train longer, or lower its KL weight."
+        how, what = "under-confident", "Calibrate it (`mlvae.temper`), train longer, or lower its KL weight."
     else:
         return None
     return f"Content's posterior is {how}: squared errors are {ratio:.2f} of what it promises. {what}"

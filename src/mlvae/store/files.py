@@ -126,7 +126,7 @@ def layout_for(model: MLVAE, label: str) -> Layout:
     from mlvae.checkpoint import fingerprint
 
     levels = {
-        level.name: LevelLayout(level.dim, level.readout, model.temperature(level.name).double().tolist())
+        level.name: LevelLayout(level.dim, level.readout, model.calibration(level.name).temperature.double().tolist())
         for level in model.group_levels
     }
     return Layout(fingerprint(model), levels, label)

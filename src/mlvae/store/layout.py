@@ -34,7 +34,7 @@ COLUMNS = ("level", "group", "count", "precision", "information")
 
 @dataclass(frozen=True)
 class LevelLayout:
-    """One level: D, how its evidence is read out, and the temperature (D,) that its votes were divided by."""
+    """One level: D, how its evidence is read out, and the temperature (D,) of its votes, which is in them already."""
 
     dim: int
     readout: str
