@@ -235,7 +235,7 @@ def test_opposite_styles_of_one_group_are_no_gain() -> None:
 
 def test_weights_that_are_not_named_stay() -> None:
     changed = Objective().changed(independence=7.0, content=0.5)
-    assert changed.independence == Ramp(0.0, 7.0, since=0.2) and changed.weight("content", 0) == 0.5
+    assert changed.independence == Ramp(0.0, 7.0, since=0.1) and changed.weight("content", 0) == 0.5
     assert changed.identification == Objective().identification and changed.weight("style", 0) == 1.0
     assert Objective.plain().changed() == Objective.plain()
 

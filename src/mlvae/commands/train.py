@@ -72,7 +72,7 @@ def train(
         content_dim: dimensions that a group shares
         style_dim: dimensions of an observation's own
         objective: default, paper (Bouchacourt et al. 2018) or vae (no groups)
-        independence: weight at the end of training of style's dependence on the group (default: the objective's, 1000)
+        independence: weight at the end of training of style's dependence on the group (default: the objective's, 2000)
         leakage: weight of what a level's codes tell of levels crossed with it (default: the objective's, 20)
         identification: weight of naming the group from content (default: the objective's, 5)
         content_kl: weight of content's KL (default: the objective's, 0.2)
