@@ -267,3 +267,76 @@ def test_requests_beyond_the_waiting_places_are_turned_away() -> None:
     for thread in threads:
         thread.join()
     assert gate(lambda: 7) == 7
+
+
+def test_what_was_sent_is_not_sent_back(app: Any) -> None:
+    """Not even where it could not be: NaN is no JSON."""
+    body = b'{"row": 1, "level": "<script>", "dimension": 0, "value": NaN}'
+    status, found = asked(app, "/api/walk", body)
+    assert status == 422 and found["message"] == "Expected other values in: body.value."
+    status, found = asked(app, "/api/expected", {"rows": [1], "seed": 10**30})
+    assert status == 422 and "seed" in found["message"]
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlvae.explore import app as module
+
+    monkeypatch.setattr(module, "SECONDS", 0.05)
+    headers = {"host": "127.0.0.1", "content-length": "10", "content-type": "application/json"}
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "path": "/api/posterior",
+        "raw_path": b"/api/posterior", "query_string": b"", "root_path": "", "client": None, "server": None,
+        "method": "POST", "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }  # fmt: skip
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(60)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 408
+
+
+def test_beyond_this_machine_a_token_is_asked_for(session: Session) -> None:
+    pytest.importorskip("fastapi")
+    from mlvae.explore.app import COOKIE, app
+
+    open_to_others = app(session, token="secret")
+    there = {"host": "192.168.1.5:8765"}
+    assert asked(open_to_others, "/api/about", headers=there)[0] == 401
+    assert asked(open_to_others, "/?token=guess", headers=there)[0] == 401
+    assert asked(open_to_others, "/api/about?token=secret", headers=there)[0] == 401, "only the page's address takes it"
+    assert asked(open_to_others, "/?token=secret", headers=there)[0] == 303
+    known = {**there, "cookie": f"{COOKIE}=secret"}
+    assert asked(open_to_others, "/api/about", headers=known)[0] == 200
+    assert asked(open_to_others, "/api/about", headers={**there, "cookie": f"{COOKIE}=secre"})[0] == 401
+    assert asked(open_to_others, "/api/about", headers={**known, "origin": "http://192.168.1.5:8765"})[0] == 200
+    assert asked(open_to_others, "/api/about", headers={**known, "origin": "http://evil.example"})[0] == 403
+    assert asked(open_to_others, "/api/about", headers={"host": "", "cookie": f"{COOKIE}=secret"})[0] == 403
+
+
+def test_a_head_that_does_not_come_is_hung_up_on(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+    import time
+
+    from mlvae.explore import serving
+
+    monkeypatch.setattr(serving, "SECONDS", 0.3)
+    listening = serving.listen("127.0.0.1", 0)
+    running = serving.server(app)
+    thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
+    thread.start()
+    try:
+        with socket.create_connection(listening.getsockname(), 20) as slow:
+            started = time.monotonic()
+            slow.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: ")
+            assert slow.recv(100) == b"" and time.monotonic() - started > 0.25
+        with socket.create_connection(listening.getsockname(), 20) as quick:
+            quick.sendall(b"GET /api/about HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            assert quick.recv(100).startswith(b"HTTP/1.1 200")
+    finally:
+        running.should_exit = True
+        thread.join(20)

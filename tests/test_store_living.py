@@ -212,3 +212,13 @@ def test_readers_in_other_processes_see_whole_states_while_one_writes(tmp_path: 
     with EvidenceStore(tmp_path / "s", model()) as held:
         held.retract(IDS[:1])
         assert int(held.get().count().sum()) == 54
+
+
+def test_in_random_schedules_with_faults_no_evidence_is_lost_or_doubled() -> None:
+    """A short run of `tools/schedules.py`, which does 1,000."""
+    script = Path(__file__).parents[1] / "tools" / "schedules.py"
+    paths = os.pathsep.join([str(script.parents[1] / "src"), *sys.path])
+    command = [sys.executable, str(script), "--count", "3", "--calls", "2"]
+    found = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert found.stdout.startswith("3 schedules, faults at ") and found.stdout.endswith(" 0 wrong\n")

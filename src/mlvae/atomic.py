@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlvae.errors import CheckpointError
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A file beside ``path`` to write to, which takes its place at the end; after an error nothing has changed.
+
+    Raises:
+        CheckpointError: the disk is full, or the place cannot be written to.
 
     Example:
         >>> import tempfile
@@ -25,19 +30,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
         'whole'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    beside = Path(name)
     try:
-        yield beside
-        _flush(beside)
-        beside.chmod(0o644)
-        os.replace(beside, path)
-        _flush(path.parent)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        beside = Path(name)
+        try:
+            yield beside
+            _flush(beside)
+            beside.chmod(0o644)
+            os.replace(beside, path)
+            _flush(path.parent)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise CheckpointError(
+            f"Expected to write {path}; {error}. Free some space or choose another place; what was there is as it was."
+        ) from error
 
 
 def _flush(path: Path) -> None:

@@ -1,13 +1,14 @@
 """Saved models: safetensors with a JSON description in the header. Files are data; nothing in them runs.
 
 Every file is written beside its place, flushed to the disk and renamed, so a kill at any instant leaves the old or the
-new one.
+new one; it carries a hash of all that is in it, so a disk that lost a bit is noticed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mlvae import atomic
 from mlvae.errors import CheckpointError
@@ -23,12 +25,18 @@ from mlvae.likelihoods import LIKELIHOODS, Likelihood
 from mlvae.model import MLVAE, OWN
 from mlvae.networks import Network
 from mlvae.schema import Schema
+from mlvae.untrusted import plain_json, reading
 
 SCHEMA = 1
 """Raised when a file of before can no longer be read as it is."""
 
 MODEL_FILE = "model.safetensors"
 TRAINING_FILE = "training.safetensors"
+
+SPARE = 2**25
+"""Numbers that making a saved model may take beyond its weights: an observation is at most half of it."""
+
+ADVICE = "The file is damaged. Use an earlier copy."
 
 
 def save(model: MLVAE, path: str | Path) -> Path:
@@ -71,15 +79,36 @@ def load(
     path = path / MODEL_FILE if path.is_dir() else path
     tensors, about = read(path, "model")
     own = {"encoder": encoder, "decoder": decoder, "likelihood": likelihood, "network": network}
-    model = rebuild(about["model"], path, own)
+    there = sum(value.numel() for value in tensors.values())
+    with reading("description of a model", path, CheckpointError, ADVICE), _Bounded(there + SPARE, path):
+        model = rebuild(about["model"], path, own)
     try:
         model.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise CheckpointError(
             f"Expected the weights that {path} describes; got others: {error}. The file is damaged, or the module"
             " passed in differs from the one that was trained."
         ) from error
     return model.eval()
+
+
+class _Bounded(TorchFunctionMode):
+    """Tensors that are made within it may have so many numbers together; a description of a few bytes asks for any."""
+
+    def __init__(self, most: int, path: Path) -> None:
+        super().__init__()
+        self.most, self.made, self.path = most, 0, path
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        if function in (torch.empty, torch.zeros, torch.ones, torch.full):
+            size = arguments[0] if arguments and not isinstance(arguments[0], int) else arguments
+            self.made += math.prod(int(n) for n in size)
+            if self.made > self.most:
+                raise CheckpointError(
+                    f"Expected the weights that {self.path} describes; it holds fewer, and the model it describes would"
+                    f" be larger than that. {ADVICE}"
+                )
+        return function(*arguments, **(options or {}))
 
 
 def describe(model: MLVAE) -> dict[str, Any]:
@@ -132,9 +161,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
 
     from mlvae import __version__
 
-    header = {"mlvae": json.dumps({"schema": SCHEMA, "version": __version__, **about})}
+    # As JSON has it, so that the hash is the same when it is read.
+    whole = json.loads(json.dumps({"schema": SCHEMA, "version": __version__, **about}))
     # A copy each: safetensors refuses tensors that share memory, as tied weights do.
-    replace(path, to_bytes({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, header))
+    copies = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    whole["sha256"] = _hash(whole, copies)
+    replace(path, to_bytes(copies, {"mlvae": json.dumps(whole)}))
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -143,18 +175,19 @@ def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: no such file, damaged, of another kind or schema.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     if not path.is_file():
         raise CheckpointError(f"Expected a saved {kind} at {path}; there is none. Name the folder that training wrote.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("mlvae", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"Expected a whole safetensors file; {path} is truncated or damaged ({error}). Use an earlier copy."
-        ) from error
+    with (
+        reading("safetensors file", path, CheckpointError, "It is truncated or damaged. Use an earlier copy."),
+        safe_open(path, framework="pt") as file,
+    ):
+        about = plain_json((file.metadata() or {}).get("mlvae", "null"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        said = about.pop("sha256", None) if isinstance(about, dict) else None
+        if said is not None and said != _hash(about, tensors):  # files of before have none
+            raise ValueError("its content is not what was written")
     if not isinstance(about, dict) or about.get("kind") != kind:
         found = about.get("kind") if isinstance(about, dict) else "no description by mlvae"
         raise CheckpointError(f"Expected a saved {kind}; {path} holds: {found}. Name the file that mlvae wrote.")
@@ -182,8 +215,12 @@ def fingerprint(model: MLVAE) -> str:
         >>> len(fingerprint(model)), fingerprint(model) == fingerprint(model.double())
         (32, False)
     """
-    digest = hashlib.sha256(json.dumps(describe(model), sort_keys=True).encode())
-    for name, value in sorted(model.state_dict().items()):
+    return _hash(describe(model), model.state_dict())[:32]
+
+
+def _hash(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:32]
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

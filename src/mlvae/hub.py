@@ -16,6 +16,7 @@ from typing import Any
 from mlvae import checkpoint
 from mlvae.errors import CheckpointError, MissingExtraError
 from mlvae.model import MLVAE
+from mlvae.untrusted import plain_json, reading
 
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
@@ -107,14 +108,9 @@ def from_pretrained(name: str | Path, *, revision: str | None = None, **modules:
     elif revision is not None:
         raise CheckpointError(f"Expected `revision` with a repository only; {name} is a folder. Leave it out.")
     model = checkpoint.load(folder, **modules)
-    try:
-        about = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        said = about["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"Expected the description {folder / CONFIG_FILE}; it is missing or damaged ({error}). Fetch the folder"
-            " again, or read the weights alone with mlvae.load."
-        ) from error
+    advice = "It is missing or damaged. Fetch the folder again, or read the weights alone with mlvae.load."
+    with reading("description", folder / CONFIG_FILE, CheckpointError, advice):
+        said = plain_json((folder / CONFIG_FILE).read_bytes())["fingerprint"]
     if said != checkpoint.fingerprint(model):
         raise CheckpointError(
             f"Expected the weights in {folder} to be those that {CONFIG_FILE} describes ({said}); got"

@@ -17,11 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlvae import checkpoint
+from mlvae import checkpoint, states
 from mlvae.errors import CheckpointError, TrainingError
 from mlvae.model import MLVAE
 from mlvae.objective import Objective
 from mlvae.ranks import Ranks
+from mlvae.untrusted import reading
+
+LOG_FILE = "log.csv"
 
 SAME_NUMBERS_EITHER_WAY = {"patience"}
 """Settings that a resumption may change: they decide when training ends, not what it computes."""
@@ -34,11 +37,13 @@ class Run:
         folder: None keeps nothing.
         model: whose weights are saved.
         settings: JSON values; a resumption must have the same.
+        keep: how many training states are kept: the latest, and those before it.
     """
 
-    def __init__(self, folder: Path | None, model: MLVAE, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path | None, model: MLVAE, settings: Mapping[str, Any], keep: int = states.KEEP) -> None:
         self.folder = folder
         self.model = model
+        self.kept = keep
         self.settings = json.loads(json.dumps(settings))
         self.best: dict[str, Tensor] = {}
 
@@ -54,14 +59,16 @@ class Run:
                 raise CheckpointError("Expected the folder of a run to resume; got none. Pass out='runs/...'.")
             return None
         held = [n for n in (checkpoint.TRAINING_FILE, checkpoint.MODEL_FILE) if (self.folder / n).exists()]
+        if held and not resume:
+            raise CheckpointError(
+                f"Expected a folder without a run; {self.folder} holds {held[0]}. Resume it, or name another folder."
+            )
+        for name in ("training.*", checkpoint.MODEL_FILE, LOG_FILE):
+            for rest in self.folder.glob(f".{name}.*"):  # of a writer that was killed
+                rest.unlink(missing_ok=True)
         if not resume:
-            if held:
-                raise CheckpointError(
-                    f"Expected a folder without a run; {self.folder} holds {held[0]}."
-                    " Resume it, or name another folder."
-                )
             return None
-        tensors, about = checkpoint.read(self.folder / checkpoint.TRAINING_FILE, "training state")
+        tensors, about = states.latest(self.folder)
         saved = {**about["settings"], "model": about["model"]}
         asked = {**self.settings, "model": json.loads(json.dumps(checkpoint.describe(self.model)))}
         for name in sorted((saved.keys() | asked.keys()) - SAME_NUMBERS_EITHER_WAY):
@@ -90,23 +97,30 @@ class Run:
         if self.model.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.model.device)
         about = {"settings": self.settings, "model": checkpoint.describe(self.model), "state": state}
-        checkpoint.write(self.folder / checkpoint.TRAINING_FILE, tensors, {"kind": "training state", **about})
+        # The state last: after a kill in between, its epoch is done again, and writes the same weights again.
         if weights:
             checkpoint.save(self.model, self.folder)
         if state["history"]:
-            checkpoint.replace(self.folder / "log.csv", _csv(state["history"]))
+            checkpoint.replace(self.folder / LOG_FILE, _csv(state["history"]))
+        states.write(self.folder, tensors, about, self.kept)
 
     def restore(
         self, saved: tuple[dict[str, Tensor], dict[str, Any]], optimizer: torch.optim.Optimizer
     ) -> dict[str, Any]:
-        """Puts weights, optimiser and random state back; returns where training stood."""
+        """Puts weights, optimiser and random state back; returns where training stood.
+
+        Raises:
+            CheckpointError: the state does not fit the model.
+        """
+        with reading(states.KIND, self.folder, CheckpointError, checkpoint.ADVICE):
+            return self._restore(saved, optimizer)
+
+    def _restore(
+        self, saved: tuple[dict[str, Tensor], dict[str, Any]], optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any]:
         tensors, about = saved
         self.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, place, key = name.split(".", 2)
-                state.setdefault(int(place), {})[key] = value
+        state = states.moments(tensors, self.model)
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and self.model.device.type == "cuda":
@@ -136,11 +150,13 @@ def options_of(run: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the folder holds no training state.
     """
-    _, about = checkpoint.read(Path(run) / checkpoint.TRAINING_FILE, "training state")
-    settings = about["settings"]
+    path = Path(run) / checkpoint.TRAINING_FILE
+    _, about = states.read(path)
     names = ("epochs", "groups", "members", "resample", "lr", "precision")
-    options = {name: tuple(v) if isinstance(v := settings[name], list) else v for name in names}
-    return {**options, "objective": Objective.from_settings(settings["objective"])}
+    with reading(states.KIND, path, CheckpointError, checkpoint.ADVICE):
+        settings = about["settings"]
+        options = {name: tuple(v) if isinstance(v := settings[name], list) else v for name in names}
+        return {**options, "objective": Objective.from_settings(settings["objective"])}
 
 
 def engine(device: str, precision: Any, logger: Any = None) -> Any:
@@ -159,22 +175,23 @@ def engine(device: str, precision: Any, logger: Any = None) -> Any:
 
 
 class Interrupt:
-    """Ctrl-C asks the loop to save and stop after the step under way; a second one stops at once."""
+    """Ctrl-C, or SIGTERM, asks the loop to save and stop after the step under way; a second one stops at once."""
 
     def __enter__(self) -> Interrupt:
         self.asked = False
-        self.former: Any = None
+        self.former: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self.former = signal.signal(signal.SIGINT, self._ask)
+            self.former = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def __exit__(self, *_: object) -> None:
-        if self.former is not None:
-            signal.signal(signal.SIGINT, self.former)
+        for number, handler in self.former.items():
+            signal.signal(number, handler)
 
 
 class Progress:

@@ -25,6 +25,7 @@ from mlvae.model import MLVAE
 from mlvae.objective import ALONE, Objective, loss
 from mlvae.ranks import Ranks
 from mlvae.runs import Interrupt, Progress, Run, engine
+from mlvae.states import KEEP
 from mlvae.temperature import temper, uncalibrate
 
 STEPS = 4000
@@ -68,6 +69,7 @@ def fit(
     device: str = "auto",
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true",
     resume: bool = False,
+    keep: int = KEEP,
     progress: bool = True,
     augment: Augmentation | None = None,
     logger: Any = None,
@@ -92,6 +94,8 @@ def fit(
         device: "auto", "cpu", "cuda", "mps".
         precision: of the networks; evidence and KL stay in float32 or better.
         resume: go on from ``out``, to the same numbers as without the stop.
+        keep: training states that ``out`` holds, the latest and those before it; where the latest is damaged,
+            ``resume`` goes on from the one before it, and warns.
         progress: show a bar.
         augment: changes that keep a group's content, drawn anew for every observation and step.
         logger: one of Lightning Fabric's loggers, or a list of them, for TensorBoard or another tracker: each epoch's
@@ -104,7 +108,7 @@ def fit(
         DataError: data outside the likelihood's domain, or without the columns that the levels name.
         TrainingError: the loss is no longer a number, or a setting differs from the resumed run's.
         CheckpointError: ``out`` holds a run already and ``resume`` is not asked for, or the reverse.
-        KeyboardInterrupt: after Ctrl-C, once the state is saved.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
     """
     objective = objective or Objective().over(model.levels)
     data = _Resident(model, train)
@@ -120,7 +124,7 @@ def fit(
         "lr": lr, "seed": seed, "patience": patience, "precision": precision, "observations": len(train),
         **({"augment": asdict(augment)} if augment else {}),
     }  # fmt: skip
-    run = Run(None if out is None else Path(out), model, settings)
+    run = Run(None if out is None else Path(out), model, settings, keep)
     saved = run.open(resume)
 
     fabric = engine(device, precision, logger)
@@ -159,11 +163,11 @@ def fit(
                         meter.check(state)
                         bar.show(state.epoch, state.batch / batches, meter.means(), meter.seen, started)
                     if ranks.any(interrupt.asked):
-                        meter.check(state)
+                        meter.check(state, model)
                         state.sums, state.seen = meter.sums(), meter.seen
                         run.save(optimizer, asdict(state), weights=patience is None)
                         raise KeyboardInterrupt(run.how_to_resume())
-                meter.check(state)
+                meter.check(state, model)
                 seconds = time.perf_counter() - started
                 row = {"epoch": state.epoch + 1, **meter.means(), "seconds": seconds,
                        "images_per_second": meter.seen / seconds}  # fmt: skip
@@ -309,10 +313,13 @@ class _Meter:
     def means(self) -> dict[str, float]:
         return {name: value / max(self.seen, 1) for name, value in self.sums().items()}
 
-    def check(self, state: _State) -> None:
-        """Raises TrainingError, naming the terms, once any is not a number."""
+    def check(self, state: _State, model: MLVAE | None = None) -> None:
+        """Raises TrainingError, naming the terms, once any is not a number, or a weight of the model is none.
+
+        The loss of a step whose gradient was none is a number yet: what is about to be saved must be looked at too.
+        """
         sums = self.sums()
-        if math.isfinite(sums["loss"]):
+        if math.isfinite(sums["loss"]) and (model is None or all(p.isfinite().all() for p in model.parameters())):
             return
         terms = [name for name, value in sums.items() if name != "loss" and not math.isfinite(value)]
         raise TrainingError(

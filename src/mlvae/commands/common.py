@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlvae.errors import CheckpointError, DataError
+from mlvae.untrusted import plain_yaml, reading
 
 CONFIG_FILE = "config.yaml"
 
@@ -98,16 +99,12 @@ def write_config(folder: Path, arguments: dict[str, Any]) -> None:
 
 def config_of(run: str) -> dict[str, Any]:
     """The options that a run of the command line was made with; none where it was made otherwise."""
-    import yaml
-
     file = Path(run) / CONFIG_FILE
-    try:
-        options = yaml.safe_load(file.read_text()) if file.exists() else {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"Expected the options of a run in {file}; it is damaged. Restore or remove it."
-        ) from error
-    return options if isinstance(options, dict) else {}
+    with reading("file of a run's options", file, CheckpointError, "It is damaged. Restore or remove it."):
+        options = plain_yaml(file) if file.exists() else {}
+        if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+            raise ValueError("it is no list of options by name")
+    return options
 
 
 def say(text: str) -> None:

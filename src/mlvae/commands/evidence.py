@@ -177,20 +177,16 @@ def _pair(gallery: str, query: str, level: str) -> Any:  # GroupEvidence
 
 
 def _calibration(path: str | None) -> Any:  # Calibration, or None
-    import json
     from pathlib import Path
 
     from mlvae.identification import Calibration
+    from mlvae.untrusted import plain_json, reading
 
     if path is None:
         return None
-    try:
-        about = json.loads(Path(path).read_bytes())
+    with reading("calibration", path, EvidenceError, "`mlvae evidence calibrate` makes one."):
+        about = plain_json(Path(path).read_bytes())
         return Calibration(float(about["scale"]), float(about["offset"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EvidenceError(
-            f"Expected a calibration in {path}; it cannot be read ({error}). `mlvae evidence calibrate` makes one."
-        ) from error
 
 
 def _write(out: str, **columns: Any) -> None:

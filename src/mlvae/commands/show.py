@@ -7,6 +7,7 @@ from typing import Literal
 
 from mlvae.commands.common import config_of, listed, opened, say
 from mlvae.errors import DataError, MissingExtraError
+from mlvae.untrusted import plain_json, reading
 
 
 # Not called `report`: the parser would look that name up in the package, and import torch for --help.
@@ -66,15 +67,9 @@ def tell(
 
 
 def _numbers(file: Path) -> dict[str, float]:
-    import json
-
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"Expected the JSON that `mlvae evaluate --out` writes in {file}; {error}. Make it again, or leave"
-            " --metrics out."
-        ) from error
+    advice = "It is what `mlvae evaluate --out` writes. Make it again, or leave --metrics out."
+    with reading("JSON file of metrics", file, advice=advice):
+        found = plain_json(file.read_bytes())
     if not isinstance(found, dict) or not all(isinstance(value, (int, float)) for value in found.values()):
         raise DataError(
             f"Expected a number by name in {file}; got something else. Make it with `mlvae evaluate --out`."
@@ -114,19 +109,18 @@ def serve(
         data: what `mlvae train` takes
         by: the grouping column (default: "group", or the only one)
         split_column: observations come from rows where it is not 0 (default: "split", where there is one)
-        host: the address to listen at; another than this machine's own lets others see the data
+        host: the address to listen at; another than this machine's own lets others see the data who have the token
         port: of the page; 0 takes a free one
         cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
         on_bad_file: error, or skip and go on
         network: package.module:name of the network that the run was trained with, where it is one's own
         likelihood: likewise of the likelihood
     """
-    import socket
+    import secrets
 
     try:
-        import uvicorn
-
         from mlvae.explore.app import app
+        from mlvae.explore.serving import listen, loopback, server
     except ImportError as error:
         raise MissingExtraError(
             f"Expected {error.name} for the page; it is not installed. Install the extra: pip install 'mlvae[explore]'."
@@ -138,13 +132,15 @@ def serve(
         model, part if held is None else held, run=run, source=data, column=split_column or "split" if held else None
     )
     try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listening = listen(host, port)
     except OSError as error:
         raise DataError(
             f"Expected to listen at {host}:{port}; {error}. Choose another with --port, or --port 0."
         ) from error
     named = f"[{host}]" if ":" in host else host
-    say(f"Open http://{named}:{listening.getsockname()[1]}/ in a browser. Stop with Ctrl-C.")
-    hosts = ("127.0.0.1", "localhost", "[::1]", named)
-    server = uvicorn.Server(uvicorn.Config(app(session, hosts), log_level="warning", limit_concurrency=64))
-    server.run(sockets=[listening])
+    token = None if loopback(host) else secrets.token_urlsafe(24)
+    shown = f"?token={token}" if token else ""
+    say(f"Open http://{named}:{listening.getsockname()[1]}/{shown} in a browser. Stop with Ctrl-C.")
+    if token:
+        say("! Other machines can reach this page: whoever has the address with its token sees the data, unencrypted.")
+    server(app(session, ("127.0.0.1", "localhost", "[::1]", named), token)).run(sockets=[listening])

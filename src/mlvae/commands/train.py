@@ -48,6 +48,7 @@ def train(
     device: str = "auto",
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
     resume: bool = False,
+    keep: int = 2,
     features: str | None = None,
     covariates: str | None = None,
     size: int | None = None,
@@ -98,6 +99,7 @@ def train(
         device: auto, cpu, cuda or mps
         precision: of the networks
         resume: go on with the run in --out
+        keep: training states that --out holds, the latest and those before it, to go back to where a disk lost it
         features: columns of a table that are the observation: names, patterns, numbers, categories, all; name:kind
             (number, count, binary, category); a minus leaves out: 'pixel_*,age:count,-id' (default: all numbers)
         covariates: known columns that encoder and decoder are told, by commas: site,device
@@ -152,7 +154,7 @@ def train(
     fit(
         model, part, out, valid=valid, objective=asked.over(model.levels), epochs=epochs, groups=groups,
         members="all" if whole_groups else members, resample=resample, lr=lr, seed=seed, patience=patience,
-        device=device, precision=precision, resume=resume, augment=change,
+        device=device, precision=precision, resume=resume, keep=keep, augment=change,
     )  # fmt: skip
     say(f"Wrote {out}. Next: mlvae draw swap {out} {data} --out swap.png")
 

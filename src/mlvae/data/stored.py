@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import warnings
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mlvae.errors import DataError
+from mlvae.untrusted import reading
 
 RESIDENT = 128 * 2**20
 """Bytes of the file that may stay mapped before they are handed back; the page cache keeps them as long as it can."""
@@ -48,18 +50,15 @@ class Stored:
     def __init__(self, path: str | os.PathLike[str], rows: Any = None) -> None:
         self.path = Path(path)
         self.rows = None if rows is None else torch.as_tensor(rows, dtype=torch.int64)
-        try:
-            with self.path.open("rb") as file:
-                shape, kind = self._header(file)
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                offset = file.tell()
-        except (OSError, ValueError) as error:
-            raise DataError(f"Expected a whole .npy file; {self.path} cannot be read ({error}).") from error
-        self.end = offset + int(np.prod(shape)) * kind.itemsize
+        with reading(".npy file", self.path), self.path.open("rb") as file:
+            shape, kind = self._header(file)
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            offset = file.tell()
+        self.end = offset + math.prod(shape) * kind.itemsize
         if len(self._map) < self.end:
             raise DataError(f"Expected {shape} of {kind} in {self.path.name}; it is cut off. Was the copy cut off?")
         self._stamp = _stamp(self.path)
-        array = np.frombuffer(self._map, kind, int(np.prod(shape)), offset).reshape(shape)
+        array = np.frombuffer(self._map, kind, math.prod(shape), offset).reshape(shape)
         with warnings.catch_warnings():  # it may not be written to, and is not
             warnings.simplefilter("ignore", UserWarning)
             self._tensor = torch.from_numpy(array)
@@ -73,7 +72,7 @@ class Stored:
             raise DataError(
                 f"Expected numbers in {self.path.name}; got {kind}. Save it as uint8 or float32 (`x.astype(...)`)."
             )
-        if fortran or len(shape) < 2 or 0 in shape:
+        if fortran or len(shape) < 2 or min(shape) < 1:
             raise DataError(
                 f"Expected observations (N, ...) row by row in {self.path.name}; got {shape}"
                 f"{' column by column' if fortran else ''}. Save np.ascontiguousarray(x)."

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import secrets
 import threading
 from collections.abc import Callable
 from importlib import resources
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
 from mlvae.errors import DataError, MLVAEError
 from mlvae.explore.session import MOST, Made, Session
 from mlvae.explore.uploads import BYTES, observation
 
-WAITING = 16
+WAITING = 64
 """Requests that may wait for the model; what comes beyond is turned away."""
 
 BODY = 2**16
 """Bytes of a request that is no upload."""
+
+SECONDS = 20.0
+"""That a client may take to send a request's body."""
+
+COOKIE = "mlvae"
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'",
@@ -38,7 +46,7 @@ T = TypeVar("T")
 
 class Tray(BaseModel):
     rows: list[int] = Field(default=[], max_length=MOST)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=2**31)
     new: float = Field(default=0.1, ge=0, le=1)
 
 
@@ -84,13 +92,17 @@ class BusyError(Exception):
     """Too many requests wait."""
 
 
-def app(session: Session, hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")) -> FastAPI:
+def app(
+    session: Session, hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]"), token: str | None = None
+) -> FastAPI:
     """The page over a session.
 
     Args:
         session: what it shows.
         hosts: names, without a port, that the Host header may have. Another one is refused: a page from elsewhere that
             points its own name here must not be able to read the data.
+        token: what a browser must show once, as in ``/?token=...``, to be answered at all; then any host is. It is for
+            a page that other machines can reach.
     """
     served = FastAPI(title="mlvae explore", docs_url=None, redoc_url=None)
     gate = Gate()
@@ -102,12 +114,20 @@ def app(session: Session, hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[
 
     @served.middleware("http")
     async def guard(request: Request, answer: Callable[[Request], Any]) -> Response:
-        origin = request.headers.get("origin", "")
-        ours = _name(request.headers.get("host", "")) in hosts and (
-            not origin or _name(origin.split("//")[-1]) in hosts
-        )
-        if not ours:
+        host, origin = request.headers.get("host", ""), request.headers.get("origin", "")
+        came_from = _name(origin.split("//")[-1])
+        known = _name(host) in hosts if token is None else bool(host)
+        if not known or (origin and came_from not in (hosts if token is None else (_name(host),))):
             return JSONResponse({"message": "This page answers its own address only."}, 403, HEADERS)
+        if token is not None and not _same(request.cookies.get(COOKIE, ""), token):
+            if request.url.path == "/" and _same(request.query_params.get("token", ""), token):
+                # Away from the address bar at once; other sites' pages do not send the cookie.
+                entered = RedirectResponse("./", 303, HEADERS)
+                entered.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+                return entered
+            return JSONResponse(
+                {"message": "Open the address, with its token, that mlvae explore printed."}, 401, HEADERS
+            )
         bound = BYTES if request.url.path == "/api/upload" else BODY
         length = request.headers.get("content-length", "0")
         if request.method == "POST" and (not length.isdecimal() or "transfer-encoding" in request.headers):
@@ -116,6 +136,12 @@ def app(session: Session, hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[
             return JSONResponse(
                 {"message": f"Expected at most {bound / 2**20:.3g} MB; got more. Shrink it."}, 413, HEADERS
             )
+        if request.method == "POST":
+            try:
+                async with asyncio.timeout(SECONDS):
+                    await request.body()
+            except TimeoutError:
+                return JSONResponse({"message": "Expected the whole request sooner. Send it again."}, 408, HEADERS)
         response: Response = await answer(request)
         response.headers.update(HEADERS)
         return response
@@ -123,6 +149,12 @@ def app(session: Session, hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[
     @served.exception_handler(MLVAEError)
     async def mistake(request: Request, error: MLVAEError) -> Response:
         return JSONResponse({"message": str(error)}, 400)
+
+    @served.exception_handler(RequestValidationError)
+    async def misunderstood(request: Request, error: RequestValidationError) -> Response:
+        # FastAPI would send back what came, which need not be anything that can be sent.
+        places = sorted({".".join(map(str, problem["loc"])) for problem in error.errors()})[:5]
+        return JSONResponse({"message": f"Expected other values in: {', '.join(places)}."}, 422)
 
     @served.exception_handler(BusyError)
     async def busy(request: Request, error: BusyError) -> Response:
@@ -191,6 +223,10 @@ def app(session: Session, hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[
         return Response(source, media_type=kind)
 
     return served
+
+
+def _same(shown: str, token: str) -> bool:
+    return secrets.compare_digest(shown.encode(), token.encode())
 
 
 def _name(host: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mlvae.depict import Depiction
 from mlvae.errors import DataError
+from mlvae.untrusted import reading
 
 BYTES = 8 * 2**20
 """Of a file."""
@@ -32,13 +33,14 @@ def observation(content: bytes, shape: tuple[int, ...], shown: Depiction) -> Ten
     Raises:
         DataError: too large, damaged, or no picture.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     if len(content) > BYTES:
         raise DataError(
             f"Expected a file of at most {BYTES // 2**20} MB; got {len(content) / 2**20:.1f} MB. Shrink it."
         )
-    try:
+    advice = "Expected a PNG or JPEG picture. Save it again."
+    with reading("picture", "what was uploaded", advice=advice):
         picture = Image.open(io.BytesIO(content), formats=FORMATS)
         # The size stands in the head of the file: a bomb is refused before a pixel of it is decoded.
         if picture.width * picture.height > PIXELS:
@@ -48,12 +50,6 @@ def observation(content: bytes, shape: tuple[int, ...], shown: Depiction) -> Ten
         colours = len(shape) == 3 and shape[0] == 3
         flat = _on_white(ImageOps.exif_transpose(picture)).convert("RGB" if colours else "L")
         fitted = ImageOps.fit(flat, (shape[-1], shape[-2]), Image.Resampling.BILINEAR)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            "Expected a PNG or JPEG picture; got a file that cannot be read as one. Save it again."
-        ) from error
     values = torch.from_numpy(np.asarray(fitted, np.float32) / 255)
     values = values.permute(2, 0, 1) if values.ndim == 3 else values
     return (shown.low + (shown.high - shown.low) * values).reshape(shape)

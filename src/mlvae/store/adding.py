@@ -10,6 +10,7 @@ from typing import Any
 from mlvae.atomic import replacing
 from mlvae.errors import EvidenceError, MissingExtraError
 from mlvae.store.layout import COLUMNS, KEY, Layout, PathLike, free, layout_of
+from mlvae.untrusted import reading
 
 
 def merge(inputs: Sequence[PathLike], out: PathLike) -> Path:
@@ -116,7 +117,10 @@ def _check_enough(connection: Any, source: str, everything: str, part: str) -> N
 
 def check_unique(path: PathLike) -> None:
     """Raises EvidenceError where a group is in a file more than once."""
-    with database().connect() as connection:
+    with (
+        reading("file of evidence", path, EvidenceError, "It is damaged. Use an earlier copy."),
+        database().connect() as connection,
+    ):
         row = connection.execute(
             f'select level, "group" from {_files([path])} group by all having count(*) > 1 limit 1'
         ).fetchone()

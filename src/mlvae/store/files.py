@@ -13,6 +13,7 @@ from mlvae.atomic import replacing
 from mlvae.errors import EvidenceError, nearest
 from mlvae.store.adding import check_unique
 from mlvae.store.layout import COLUMNS, KEY, Layout, LevelLayout, PathLike, free, layout_of, part_number
+from mlvae.untrusted import reading
 
 if TYPE_CHECKING:
     from mlvae.group_evidence import GroupEvidence
@@ -87,7 +88,11 @@ def batches(path: PathLike, level: str, rows: int = ROWS) -> Iterator[GroupEvide
 
     layout = layout_of(path)
     about = level_of(layout, level, path)
-    with pq.ParquetFile(path, pre_buffer=False) as file:  # else it would read ahead until all is in memory
+    # Without pre_buffer=False it would read ahead until all is in memory.
+    with (
+        reading("file of evidence", path, EvidenceError, "It is damaged. Use an earlier copy."),
+        pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file,
+    ):
         for batch in file.iter_batches(rows, columns=list(COLUMNS)):
             if len(layout.levels) > 1:
                 batch = batch.filter(pc.equal(batch.column("level"), level))
@@ -134,9 +139,14 @@ def layout_for(model: MLVAE, label: str) -> Layout:
 
 def level_of(layout: Layout, level: str, path: PathLike) -> LevelLayout:
     """One level of a file's layout."""
+    from mlvae.evidence import READOUTS
+
     if level not in layout.levels:
         raise EvidenceError(f"Expected a level of {path}; got {level!r}. {nearest(level, layout.levels)}")
-    return layout.levels[level]
+    about = layout.levels[level]
+    if about.readout not in READOUTS:
+        raise EvidenceError(f"Expected a readout by name in {path}; got {about.readout!r}. Use an earlier copy.")
+    return about
 
 
 def table_of(evidence: GroupEvidence, label: str) -> Any:
@@ -170,7 +180,14 @@ def write_table(table: Any, layout: Layout, path: Path) -> None:
 
     table = table.replace_schema_metadata({KEY: layout.metadata()})
     # Sums of floats have no repetitions for a dictionary, and next to nothing for a compressor.
-    pq.write_table(table, path, use_dictionary=["level"], compression="none", row_group_size=2 * ROWS)
+    pq.write_table(
+        table,
+        path,
+        use_dictionary=["level"],
+        compression="none",
+        row_group_size=2 * ROWS,
+        write_page_checksum=True,
+    )
 
 
 def lists_of(values: Any) -> Any:
@@ -193,7 +210,8 @@ def evidence_in(batch: Any, about: LevelLayout, path: PathLike) -> Any:
     for name in ("precision", "information"):
         lengths = pc.min_max(pc.list_value_length(batch.column(name))).as_py()
         flat = batch.column(name).flatten()
-        if {*lengths.values()} != {about.dim} or flat.null_count or str(flat.type) != "double":
+        gaps = flat.null_count or any(column.null_count for column in batch.columns)
+        if {*lengths.values()} != {about.dim} or gaps or str(flat.type) != "double":
             raise EvidenceError(
                 f"Expected lists of {about.dim} doubles in {name} of {path}; it has others. Use an earlier copy."
             )

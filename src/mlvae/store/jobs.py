@@ -21,6 +21,7 @@ from mlvae.errors import CheckpointError, DataError, ModelError
 from mlvae.store import adding, files
 from mlvae.store.layout import free
 from mlvae.store.parts import Part, parts_of
+from mlvae.untrusted import plain_json, reading
 
 if TYPE_CHECKING:
     from mlvae.data import GroupedData
@@ -183,7 +184,8 @@ def _begin(work: Path, job: dict[str, Any], targets: list[Path]) -> None:
             free(path)
         replace(manifest, json.dumps(job).encode())
         return
-    begun = json.loads(manifest.read_bytes())
+    with reading("manifest of a job", manifest, CheckpointError, "Remove the folder to begin anew."):
+        begun = dict(plain_json(manifest.read_bytes()))
     if differing := [name for name in job if begun.get(name) != job[name]]:
         raise CheckpointError(
             f"Expected the job that was begun in {work}; this one has other {' and '.join(differing)}."

@@ -21,11 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from mlvae.errors import CheckpointError, EvidenceError
+from mlvae.untrusted import plain_json, reading
 
 SCHEMA = 1
 """Raised when a file of before can no longer be read as it is."""
 
 KEY = b"mlvae"
+
+DIMENSIONS = 2**16
+"""Of a level at most."""
 
 PathLike = str | Path
 
@@ -119,7 +123,6 @@ def layout_of(path: str | Path) -> Layout:
     Raises:
         EvidenceError: no such file, damaged, not evidence, or of another schema.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = Path(path)
@@ -127,19 +130,15 @@ def layout_of(path: str | Path) -> Layout:
         raise EvidenceError(
             f"Expected a file of evidence at {path}; there is none. `mlvae encode --evidence` makes one."
         )
-    try:
+    with reading("Parquet file", path, EvidenceError, "It is damaged. Use an earlier copy."):
         schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
-        raise EvidenceError(
-            f"Expected a whole Parquet file; {path} is damaged ({error}). Use an earlier copy."
-        ) from error
     return parsed((schema.metadata or {}).get(KEY, b"null"), schema.names, str(path))
 
 
 def parsed(text: bytes | str, columns: Sequence[str], name: str) -> Layout:
     """The layout in a footer; ``name`` is the file's, for messages."""
     try:
-        about = json.loads(text)
+        about = plain_json(text)
     except ValueError:
         about = None
     if not isinstance(about, dict) or about.get("kind") != "evidence" or set(columns) != set(COLUMNS):
@@ -158,10 +157,12 @@ def parsed(text: bytes | str, columns: Sequence[str], name: str) -> Layout:
             for level, v in about["levels"].items()
         }
         ledger = {str(part): int(times) for part, times in about["ledger"].items()}
-        if about["label"] not in ("int64", "string") or any(level.dim < 1 for level in levels.values()):
+        if about["label"] not in ("int64", "string") or any(
+            not 0 < level.dim <= DIMENSIONS for level in levels.values()
+        ):
             raise ValueError
         return Layout(str(about["model"]), levels, about["label"], ledger)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise EvidenceError(
             f"Expected a description of evidence in {name}; it is damaged. Use an earlier copy."
         ) from error

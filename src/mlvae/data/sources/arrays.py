@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from mlvae.data.sources.raw import Asked, Raw
 from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest
+from mlvae.untrusted import check_array, check_expansion, reading
 
 
 def npz(path: Path, asked: Asked) -> Raw:
@@ -50,37 +50,38 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of a file.
 
     Raises:
-        DataError: the file is damaged, holds a single array, or objects.
+        DataError: the file is damaged, holds a single array or objects, or would expand to far more than it holds.
     """
-    name = None
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise DataError(
-                f"Expected named arrays in {path.name}; got a single one. Save with np.savez(path, x=x, group=group)."
-            )
-        with loaded as file:
-            arrays = {}
-            for name in file.files:
-                arrays[name] = file[name]
-        return {key: array for key, array in arrays.items() if isinstance(array, np.ndarray)}
-    except DataError:
-        raise
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        if name is not None and "Object arrays" in str(error):
+    with reading(".npz file", path, advice="Was the copy cut off?"):
+        with path.open("rb") as file:
+            if file.read(6) == b"\x93NUMPY":
+                raise DataError(
+                    f"Expected named arrays in {path.name}; got a single one."
+                    " Save with np.savez(path, x=x, group=group)."
+                )
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+            expanded = sum(member.file_size for member in members)
+            check_expansion(expanded, path, "If it is meant, save it with np.savez, uncompressed, or as .npy.")
+            arrays: dict[str, np.ndarray] = {}
+            for member in members:
+                name = member.filename.removesuffix(".npy")
+                with reading(".npz file", f"array {name!r} of {path.name}", advice="Was the copy cut off?"):
+                    arrays[name] = _array(archive, member, name, path)
+    return arrays
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: Path) -> np.ndarray:
+    """One array, once its header asks for no more than there is: numpy would reserve all that it asks for."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = header(file)
+        if kind.hasobject:
             raise DataError(
                 f"Expected numbers or strings in array {name!r} of {path.name}; got Python objects, which "
                 f"are never loaded. Save it again with {name}={name}.astype(str)."
-            ) from error
-        where = f"array {name!r} of {path.name}" if name is not None else path.name
-        raise DataError(
-            f"Expected a whole .npz file; {where} cannot be read ({error}). Was the copy cut off?"
-        ) from error
+            )
+        check_array(shape, kind.itemsize, member.file_size)
+    with archive.open(member) as file:
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlvae.atomic import replacing
 from mlvae.data.stored import Stored
-from mlvae.errors import DataError
+from mlvae.errors import CheckpointError, DataError
+from mlvae.untrusted import plain_json, reading
 
 VERSION = 1
 """Raised when the same source would give other numbers."""
@@ -50,15 +50,7 @@ def write(path: Path, shape: tuple[int, ...], kind: Any, blocks: Iterable[np.nda
         DataError: the folder cannot be written to.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise DataError(
-            f"Expected to keep what is read in {path.parent}; {error}. Name a folder: cache=... (--cache)."
-        ) from error
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path) as part, part.open("wb") as file:
             rows = 0
             _header(file, rows, shape, kind)
             for block in blocks:
@@ -67,20 +59,18 @@ def write(path: Path, shape: tuple[int, ...], kind: Any, blocks: Iterable[np.nda
             file.write(json.dumps(notes).encode())
             file.seek(0)
             _header(file, rows, shape, kind)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(0o644)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    except CheckpointError as error:
+        raise DataError(
+            f"Expected to keep what is read in {path.parent}; {error.__cause__}. Name a folder: cache=... (--cache)."
+        ) from error
 
 
 def load(path: Path, in_memory: bool) -> tuple[Any, Any]:
     """What `write` kept: the observations, in memory or on disk, and the notes."""
     stored = Stored(path)
-    with path.open("rb") as file:
+    with reading("cache", path, advice="Remove it; it is made again."), path.open("rb") as file:
         file.seek(stored.end)
-        notes = json.loads(file.read())
+        notes = plain_json(file.read())
     return (stored[:] if in_memory else stored), notes
 
 

@@ -10,9 +10,16 @@ from typing import Any
 
 from mlvae.data.sources.raw import Asked
 from mlvae.errors import DataError
+from mlvae.untrusted import TEXT, plain_json
 
 ROWS = 65_536
 """Rows of a batch at most."""
+
+ROWS_A_BYTE = 1000
+"""Rows that a byte of a Parquet file may stand for: constant columns take next to nothing, but a table has others."""
+
+COLUMNS = 2**18
+"""Columns of a table at most."""
 
 NUMBERS = 4 * 2**20
 """Numbers of a batch, about."""
@@ -73,7 +80,7 @@ def parquet_table(files: list[Path], asked: Asked) -> Table:
                 raise DataError(f"Expected a Parquet file; {file} is empty (0 bytes). Write it again.")
             with wrap(file, "Parquet"):
                 found = pq.read_schema(file)
-            _refuse_twins(found, file.name)
+                _refuse_twins(found, file.name)
             if good and set(found.names) != set(names):
                 odd = sorted(set(found.names) ^ set(names))[:5]
                 raise DataError(f"Expected the columns of {good[0].name} in {file}; they differ in {odd}.")
@@ -85,6 +92,11 @@ def parquet_table(files: list[Path], asked: Asked) -> Table:
     with wrap(good[0], "Parquet"):
         rows = sum(pq.read_metadata(file).num_rows for file in good)
         schema = pq.read_schema(good[0])
+    if rows > ROWS_A_BYTE * sum(file.stat().st_size for file in good) or len(schema) > COLUMNS:
+        raise DataError(
+            f"Expected at most {ROWS_A_BYTE} rows a byte and {COLUMNS:,} columns in {good[0].parent}; its files say"
+            f" {rows:,} and {len(schema):,}. They are damaged, or meant to fill your memory."
+        )
     name = good[0].stem if len(good) == 1 else good[0].parent.name
     if not rows:
         raise DataError(f"Expected rows in {name}; it has none.")
@@ -117,7 +129,7 @@ def csv_table(files: list[Path], asked: Asked) -> Table:
                     parse_options=csv.ParseOptions(delimiter=_delimiter(file)),
                     convert_options=csv.ConvertOptions(strings_can_be_null=True),
                 )
-            _refuse_twins(part.schema, file.name)
+                _refuse_twins(part.schema, file.name)
             if garbled := [field.name for field in part.schema if pa.types.is_binary(field.type)]:
                 raise DataError(
                     f"Expected UTF-8 in {file}; column {garbled[0]!r} is not UTF-8. Save it again, for example"
@@ -143,11 +155,14 @@ def csv_table(files: list[Path], asked: Asked) -> Table:
 
 
 def _delimiter(file: Path) -> str:
+    with file.open("rb") as stream:
+        header = stream.readline(TEXT)
+    counts = {mark: header.count(mark.encode()) for mark in (",", ";", "\t")}
+    if max(counts.values()) > COLUMNS:
+        raise DataError(f"Expected at most {COLUMNS:,} columns in {file}; its first line has more. Is it a CSV file?")
     if file.suffix.lower() == ".tsv":
         return "\t"
-    with file.open("rb") as stream:
-        header = stream.readline(65536)
-    return ";" if header.count(b";") > header.count(b",") else ","
+    return ";" if counts[";"] > counts[","] else ","
 
 
 def frame_table(source: Any, name: str) -> Table:
@@ -176,12 +191,13 @@ def huggingface_table(source: Any) -> Table:
 
 def saved_table(folder: Path) -> Table:
     """What `Dataset.save_to_disk` wrote: Arrow streams, read without that library."""
-    import json
-
     import pyarrow as pa
 
     with wrap(folder, "data set"):
-        names = [entry["filename"] for entry in json.loads((folder / "state.json").read_text())["_data_files"]]
+        state = plain_json((folder / "state.json").read_bytes())
+        names = [str(entry["filename"]) for entry in state["_data_files"]]
+        if outside := [name for name in names if Path(name).name != name]:
+            raise DataError(f"Expected the files of {folder} in it; state.json names {outside[0]!r}. Do not trust it.")
         files = [folder / name for name in names]
         table = pa.concat_tables([pa.ipc.open_stream(pa.memory_map(str(file))).read_all() for file in files])
     return in_memory(table, folder.name, files)
@@ -224,13 +240,11 @@ def _refuse_twins(schema: Any, name: str) -> None:
 @contextmanager
 def wrap(file: Path, what: str) -> Iterator[None]:
     """What Arrow says of a file, with its name and what to do."""
-    import pyarrow as pa
-
     try:
         yield
-    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:
         text = " ".join(str(error).split())
         advice = "Was the copy cut off?"
         if "UTF8" in text or "UTF-8" in text:

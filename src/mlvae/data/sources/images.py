@@ -18,6 +18,7 @@ from mlvae.data.sources.files import Table
 from mlvae.data.sources.raw import Asked, Raw
 from mlvae.errors import DataError, nearest
 from mlvae.schema import Schema
+from mlvae.untrusted import reading
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 
@@ -28,6 +29,12 @@ LOOKED_AT = 200
 
 BLOCK = 256
 """Pictures decoded at a time."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+"""What is decoded, whatever a file is called: some of the other formats start programs or know how to be huge."""
+
+PIXELS = 80_000_000
+"""Of a picture; a larger one is refused before it is decoded."""
 
 
 def folder(path: Path, asked: Asked) -> Raw:
@@ -98,6 +105,8 @@ def _found(path: Path) -> list[Path]:
     files = list(_walk(path))
     if not files:
         raise DataError(f"Expected pictures ({', '.join(ENDINGS)}) in folders below {path}; found none.")
+    if odd := next((file for file in files if not file.is_file()), None):
+        raise DataError(f"Expected pictures in files; {odd} is no file that can be read. Remove it.")
     loose = [file for file in files if file.parent == path]
     if loose:
         raise DataError(
@@ -138,11 +147,11 @@ def _format(pictures: Sequence[Any], asked: Asked, opened: Callable[[Any], Any])
     modes = set()
     for picture in pictures[::step]:
         try:
-            with opened(picture) as stream, Image.open(stream) as image:
+            with opened(picture) as stream, Image.open(stream, formats=FORMATS) as image:
                 sizes[image.height, image.width] += 1
                 modes.add(image.mode)
-        except (OSError, SyntaxError):
-            continue  # named when it is decoded
+        except Exception:  # of any kind; it is named when it is decoded
+            continue
     if not sizes:
         raise DataError("Expected pictures; none of those looked at can be read.")
     if not size and len(sizes) > 1:
@@ -197,26 +206,26 @@ def decode(name: str, stream: Any, size: tuple[int, int], mode: str, *, convert:
     """
     from PIL import Image, ImageOps
 
-    try:
-        with stream, Image.open(stream) as image:
-            upright = ImageOps.exif_transpose(image)
-            _refuse_loss(name, image, mode, convert)
-            if image.mode.startswith("I") or image.mode == "F":
-                upright = Image.fromarray((np.asarray(upright, np.float64) / 257).clip(0, 255).round().astype(np.uint8))
-            if "A" in image.mode or "transparency" in image.info:
-                upright = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-            upright = upright.convert("RGB" if mode == "RGB" else "L")
-            fitted = (
-                ImageOps.fit(upright, size[::-1], Image.Resampling.LANCZOS) if upright.size != size[::-1] else upright
+    with (
+        reading("picture", name, advice="Was the copy cut off? Restore or remove it."),
+        stream,
+        Image.open(stream, formats=FORMATS) as image,
+    ):
+        if image.width * image.height > PIXELS:
+            raise DataError(
+                f"Expected a picture of at most {PIXELS:,} pixels; {name} has {image.width} x {image.height}."
+                " Shrink or remove it."
             )
-            array = np.asarray(fitted)
-    except DataError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"Expected a whole picture; {name} cannot be read ({error}). Was the copy cut off? Restore or remove it."
-        ) from error
+        upright = ImageOps.exif_transpose(image)
+        _refuse_loss(name, image, mode, convert)
+        if image.mode.startswith("I") or image.mode == "F":
+            upright = Image.fromarray((np.asarray(upright, np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+        if "A" in image.mode or "transparency" in image.info:
+            upright = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+        upright = upright.convert("RGB" if mode == "RGB" else "L")
+        fitted = ImageOps.fit(upright, size[::-1], Image.Resampling.LANCZOS) if upright.size != size[::-1] else upright
+        array = np.asarray(fitted)
     return array if mode == "L" else array.transpose(2, 0, 1)
 
 

@@ -15,6 +15,7 @@ from mlvae.data.sources.raw import Asked, Raw
 from mlvae.data.sources.select import chosen
 from mlvae.errors import DataError
 from mlvae.schema import Feature, Schema, feature_from, label
+from mlvae.untrusted import reading
 
 BLOCK = 64 * 2**20
 """Bytes of observations that are made at a time."""
@@ -30,18 +31,21 @@ MIXED_FROM = 0.5
 
 def parquet(files: list[Path], asked: Asked) -> Raw:
     """One table in one or more Parquet files."""
-    return from_table(parquet_table(files, asked), asked)
+    with reading("Parquet file", files[0]):  # text that is no text is found only where it is looked at
+        return from_table(parquet_table(files, asked), asked)
 
 
 def csv(files: list[Path], asked: Asked) -> Raw:
     """One table in one or more CSV or TSV files."""
-    return from_table(csv_table(files, asked), asked)
+    with reading("CSV file", files[0]):
+        return from_table(csv_table(files, asked), asked)
 
 
 def labels_of(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """All columns of a file as labels."""
-    table = (csv_table if path.suffix == ".csv" else parquet_table)([path], Asked())
-    return _labels(table, _others(table, set()))
+    with reading("table", path):
+        table = (csv_table if path.suffix == ".csv" else parquet_table)([path], Asked())
+        return _labels(table, _others(table, set()))
 
 
 def from_table(table: Table, asked: Asked) -> Raw:
