@@ -3,10 +3,10 @@ BIN := .venv/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help demo test slow coverage package clean
+.PHONY: help demo test slow coverage package clean bench-check
 
 help: ## what can be made
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 8
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 8
 
 demo: .venv/installed ## train on the built-in avatars and draw what it makes of identities never seen
 	$(BIN)/mlvae demo --out demo
@@ -28,6 +28,9 @@ coverage: .venv/installed ## which branches the tests reach: 90 % of all, 95 % o
 	$(ONE_THREAD) $(BIN)/pytest -q -n 2 --cov --cov-report=
 	$(BIN)/coverage report --fail-under 90 --skip-covered
 	$(BIN)/coverage report --fail-under 95 --include '$(CORE)'
+
+bench-check: .venv/installed ## today's speed, as ratios, against the committed; fails on a loss of more than 15 %
+	$(ONE_THREAD) $(BIN)/python benchmarks/speed/run.py --only step,loop,accumulation,use --check benchmarks/speed/committed.json
 
 package: .venv/installed ## wheel and source archive in dist, checked
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from mlvae import read
+from mlvae import __version__, read
 from mlvae.cli import main
+from mlvae.commands import COMMANDS
 from mlvae.runs import options_of
 
 
@@ -160,18 +161,40 @@ def test_observations_of_another_shape_are_named(run: Path, tmp_path: Path, caps
     assert "(8, 8)" in message and "(4, 9, 9)" in message and not (tmp_path / "c.parquet").exists()
 
 
-def test_help_does_not_import_torch() -> None:
-    code = """
-import sys
-from mlvae.cli import main
-try:
-    main(["train", "--help"])
-except SystemExit:
-    assert "torch" not in sys.modules
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+HEAVY = {"torch", "numpy", "jsonargparse", "yaml", "PIL", "pyarrow", "pandas", "sklearn", "matplotlib", "rich",
+         "lightning_fabric", "duckdb"}  # fmt: skip
+"""What takes long to import."""
+
+
+def imported(code: str) -> tuple[set[str], str]:
+    """The heavy packages that a program imports, and what it prints."""
+    ending = "\nimport sys\nprint(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code + ending], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "--split-column" in done.stdout and "Example: mlvae train" in done.stdout
+    return HEAVY & set(done.stderr.split()), done.stdout
+
+
+def test_starting_imports_next_to_nothing() -> None:
+    heavy, overview = imported("from mlvae.cli import main; main(['--help'])")
+    assert not heavy and "mlvae train faces.npz --by person" in overview
+    assert not imported("import mlvae")[0]
+    assert imported("from mlvae import MLVAE, GroupedData, fit, read")[0] <= {"torch", "numpy", "yaml"}
+
+
+def test_help_of_a_command_does_not_import_torch() -> None:
+    code = "from mlvae.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass"
+    heavy, text = imported(code)
+    assert heavy <= {"jsonargparse", "yaml"}
+    assert "--split-column" in text and "Example: mlvae train" in text
+
+
+def test_no_command_shows_the_commands_and_a_misspelt_one_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in COMMANDS)
+    main(["--version"])
+    assert capsys.readouterr().out == f"mlvae {__version__}\n"
+    assert "Did you mean 'train'?" in fails(capsys, "trian", "digits")
 
 
 def test_several_levels_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

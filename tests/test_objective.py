@@ -314,3 +314,21 @@ def test_shared_levels_have_the_kl_weight_of_content() -> None:
     over = Objective(kl_weight={"content": 0.3, "word": 0.7}).over(levels)
     assert [over.weight(name, 0) for name in ("speaker", "word", "style")] == [0.3, 0.7, 1.0]
     assert Objective.plain().over(levels) == Objective.plain()
+
+
+@pytest.mark.parametrize("objective", [Objective(), Objective.plain()], ids=["default", "plain"])
+def test_in_half_precision_only_the_networks_are_rounded(objective: Objective) -> None:
+    torch.manual_seed(0)
+    model = MLVAE((4, 4), [Level("content", 4, by="a"), Level("word", 3, by="b"), Level("style", 3)], width=16)
+    batch = GroupBatch.of(torch.rand(24, 4, 4), {"content": torch.arange(24) % 4, "word": torch.arange(24) // 4 % 3})
+    values = []
+    for half in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            values.append(loss(model, batch, objective))
+            latents = model.encode(batch)
+    exact, mixed = values
+    assert {t.dtype for t in (mixed.total, mixed.terms.log_likelihood, *mixed.terms.kl.values(),
+                              *mixed.penalties.values())} == {torch.float32}  # fmt: skip
+    assert {latent.evidence.precision.dtype for latent in latents.values()} == {torch.float32}
+    assert mixed.total.item() == pytest.approx(exact.total.item(), rel=1e-2)

@@ -142,3 +142,15 @@ def test_descending_leakage_takes_the_other_grouping_out_and_leaves_the_own() ->
     after = leakage(layer(x), own, other).item()
     assert before > 0.2 and after < 0.05
     assert layer(x).std() > 0.1
+
+
+def test_the_gradient_of_misidentification_is_that_of_differences() -> None:
+    torch.manual_seed(0)
+    index = torch.tensor([0, 0, 1, 1, 1, 2, 3])
+    grouping, ids = Grouping.from_ids(index), torch.tensor([0, 0, 1, 1, 1, 0, 2])
+
+    def value(precision: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        return misidentification(Evidence.votes(mean, precision), grouping, ids)
+
+    precision, mean = torch.rand(7, 3, dtype=torch.float64) + 0.1, torch.randn(7, 3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(value, (precision.requires_grad_(), mean.requires_grad_()))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -12,8 +14,11 @@ import pytest
 import torch
 
 import mlvae
+from mlvae.batch import GroupBatch
 from mlvae.errors import CheckpointError, DataError, TrainingError
-from mlvae.objective import Objective, Ramp
+from mlvae.normal import Normal
+from mlvae.objective import Objective, Ramp, loss
+from mlvae.runs import options_of
 from mlvae.training import History, fit
 
 
@@ -178,3 +183,58 @@ def test_loggers_of_fabric_see_every_epoch(tmp_path: Path) -> None:
     lines = next((tmp_path / "csv").rglob("metrics.csv")).read_text().splitlines()
     assert len(lines) == 3 and "kl_content" in lines[0] and str(history.epochs[-1]["loss"]) in lines[-1]
     assert next((tmp_path / "board").rglob("events*")).stat().st_size > 200
+
+
+def test_bf16_is_recorded_and_close_and_refused_where_the_device_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact, other = run(small(), epochs=4), run(small(), tmp_path / "run", epochs=4, precision="bf16-mixed")
+    for name, value in exact[1].epochs[-1].items():
+        if name in ("loss", "log_likelihood", "kl_content", "kl_style"):
+            assert other[1].epochs[-1][name] == pytest.approx(value, rel=0.05), name
+    assert options_of(tmp_path / "run")["precision"] == "bf16-mixed"
+    assert {p.dtype for p in other[0].parameters()} == {torch.float32}
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    with pytest.raises(TrainingError, match="bfloat16"):
+        run(small(), device="cuda", precision="bf16-mixed")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.slow
+def test_compiled_networks_learn_the_same_and_keep_their_names(tmp_path: Path) -> None:
+    plain, compiled = run(small()), run(small(), tmp_path / "run", compile=True)
+    assert compiled[1].epochs[-1]["loss"] == pytest.approx(plain[1].epochs[-1]["loss"], rel=1e-3)
+    assert mlvae.load(tmp_path / "run").state_dict().keys() == plain[0].state_dict().keys()
+
+
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_step_is_near_a_float64_one_on_the_cpu(precision: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Normal, "rsample", lambda self, generator=None: self.mean)  # devices have their own noise
+    data, trained = small(), model(small())
+    reference = copy.deepcopy(trained).double()
+    groups = {"content": torch.arange(240) % 12}
+    expected = loss(reference, GroupBatch.of(reference.prepare(data.x), groups), Objective()).total
+    trained.to(device)
+    batch = GroupBatch.of(reference.prepare(data.x).float(), groups).to(device)
+    with torch.autocast(device, torch.bfloat16, enabled=precision != "32-true"):
+        value = loss(trained, batch, Objective()).total
+    value.backward()
+    expected.backward()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4 if precision == "32-true" else 2e-2)
+    ours, theirs = (torch.cat([p.grad.cpu().double().flatten() for p in m.parameters()]) for m in (trained, reference))
+    assert torch.cosine_similarity(ours, theirs, 0) > (1 - 1e-6 if precision == "32-true" else 0.99)
+
+
+@CUDA
+def test_on_cuda_the_same_seed_gives_the_same_weights_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (run(small(), device="cuda")[0].cpu() for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(weights(first), weights(second))

@@ -8,13 +8,29 @@ import re
 import sys
 from typing import Any, NoReturn
 
+from mlvae import __version__
 from mlvae.commands import COMMANDS
 from mlvae.errors import MLVAEError, nearest
+
+PURPOSE = "Learn what a group shares."
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command; a user's mistake is one line and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments in ([], ["-h"], ["--help"]):
+        print(_overview())
+        return
+    if arguments == ["--version"]:
+        print(f"mlvae {__version__}")
+        return
     from jsonargparse import ArgumentParser, auto_cli
+
+    name = arguments[0]
+    if not name.startswith("-") and name not in COMMANDS:
+        _fail(f"Expected a command; got {name!r}. {nearest(name, COMMANDS)} See mlvae --help.")
+    # Building a command's parser takes time, so only the one that is named is built.
+    commands = {name: COMMANDS[name]} if name in COMMANDS else COMMANDS
 
     class Parser(ArgumentParser):
         def format_help(self, *arguments: Any) -> str:
@@ -24,13 +40,22 @@ def main(arguments: list[str] | None = None) -> None:
             _fail(_helpful(message))
 
     try:
-        typed = _spelt(sys.argv[1:] if arguments is None else arguments)
-        auto_cli(COMMANDS, args=typed, parser_class=Parser, prog="mlvae", description="Learn what a group shares.")
+        auto_cli(commands, args=_spelt(arguments), parser_class=Parser, prog="mlvae", description=PURPOSE)
     except MLVAEError as error:
         _fail(str(error))
     except KeyboardInterrupt as stop:
         print(str(stop) or "Stopped.", file=sys.stderr)
         sys.exit(130)
+
+
+def _overview() -> str:
+    """The commands in a line or two each, as `mlvae --help` shows them."""
+    lines = ["usage: mlvae COMMAND [options]", "", PURPOSE, "", "commands:"]
+    for name, command in COMMANDS.items():
+        text = command["_help"] if isinstance(command, dict) else (command.__doc__ or "").strip().splitlines()[0]
+        what, _, example = text.partition(" Example: ")
+        lines += [f"  {name:10}{what}", *([f"{'':14}{example}"] if example else [])]
+    return "\n".join([*lines, "", "Options of a command: mlvae COMMAND --help"])
 
 
 def functions(commands: dict[str, Any]) -> list[Any]:

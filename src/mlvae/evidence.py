@@ -95,10 +95,12 @@ class Evidence:
         """For each member, the evidence of the others of its group; its own where it is alone (N rows)."""
         if grouping.singletons:
             return self
-        others = Evidence(
-            grouping.sum_others(self.precision), grouping.sum_others(self.information), grouping.sum_others(self.count)
-        )
-        return Evidence.chosen(grouping.expand(grouping.sizes == 1), self, others)
+        # Both at once, as each of the sum's steps costs the same for twice the dimensions. Whole numbers do not cancel.
+        own = torch.cat([self.precision, self.information], 1)
+        alone = grouping.expand(grouping.sizes == 1)
+        rest = torch.where(alone.unsqueeze(1), own, grouping.sum_others(own))
+        count = torch.where(alone, self.count, grouping.expand(grouping.sum(self.count)) - self.count)
+        return Evidence(rest[:, : self.dim], rest[:, self.dim :], count)
 
     def __add__(self, other: Evidence) -> Evidence:
         self._same_layout(other)

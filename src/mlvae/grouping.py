@@ -77,7 +77,15 @@ class Grouping:
 
     def to(self, device: torch.device | str) -> Grouping:
         """The same grouping with its index on ``device``."""
-        return Grouping(self.index.to(device), self.num_groups, self.singletons)
+        if self.index.device == torch.device(device):
+            return self
+        moved = Grouping(self.index.to(device), self.num_groups, self.singletons)
+        if self.index.device.type == "cpu" and not self.singletons:
+            # Counted before they leave: counting on an accelerator would wait for all that it has to do.
+            order, steps = self._scan
+            moved.__dict__["sizes"] = self.sizes.to(device)
+            moved.__dict__["_scan"] = order.to(device), [(n, a.to(device), b.to(device)) for n, a, b in steps]
+        return moved
 
     @cached_property
     def sizes(self) -> Tensor:
@@ -152,26 +160,46 @@ class Grouping:
         """
         if self.singletons:
             return torch.zeros_like(values)
-        order, place, steps = self._scan
-        ordered = values.index_select(0, order)
-        column = place.reshape(-1, *[1] * (values.ndim - 1))
-        size = self.sizes[self.index[order]].reshape(column.shape)
-        before = _shifted(ordered, 1, column >= 1)
-        after = _shifted(ordered, -1, column < size - 1)
-        for step in (2**j for j in range(steps)):
-            before = before + _shifted(before, step, column >= step)
-            after = after + _shifted(after, -step, column < size - step)
-        return torch.empty_like(ordered).index_copy(0, order, before + after)
+        summed: Tensor = _SumOthers.apply(values, self._scan)  # type: ignore[no-untyped-call]
+        return summed
 
     @cached_property
-    def _scan(self) -> tuple[Tensor, Tensor, int]:
-        """Members ordered by group, each one's place in its group, and the doublings that reach the largest."""
+    def _scan(self) -> Scan:
+        """Members ordered by group, and for every doubling who has another so far before him, and after him."""
         order = torch.argsort(self.index, stable=True)
-        starts = torch.cumsum(self.sizes, 0) - self.sizes
-        place = torch.arange(len(self), device=self.index.device) - starts[self.index[order]]
-        return order, place, max(int(self.sizes.max()) - 2, 0).bit_length()
+        owner = self.index[order]
+        place = torch.arange(len(self), device=order.device) - (torch.cumsum(self.sizes, 0) - self.sizes)[owner]
+        after = self.sizes[owner] - place
+        doublings = max(int(self.sizes.max()) - 2, 0).bit_length()
+        steps = [1, *(2**j for j in range(doublings))]
+        return order, [(step, (place >= step).unsqueeze(1), (after > step).unsqueeze(1)) for step in steps]
 
 
-def _shifted(values: Tensor, by: int, keep: Tensor) -> Tensor:
-    """Rows moved down by ``by`` (up if negative), zero where ``keep`` is false."""
-    return torch.where(keep, torch.roll(values, by, 0), torch.zeros((), dtype=values.dtype, device=values.device))
+Scan = tuple[Tensor, list[tuple[int, Tensor, Tensor]]]
+
+
+class _SumOthers(torch.autograd.Function):
+    """The sum over the others of a group. Who is another is mutual, so the gradient is the same sum."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor, scan: Scan) -> Tensor:
+        context.scan = scan
+        return _sum_others(values, scan)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _sum_others(gradient, context.scan), None
+
+
+def _sum_others(values: Tensor, scan: Scan) -> Tensor:
+    order, steps = scan
+    zero = torch.zeros((), dtype=values.dtype, device=values.device)
+    before = after = values.flatten(1).index_select(0, order) if values.ndim > 1 else values[order].unsqueeze(1)
+    for number, (step, has_before, has_after) in enumerate(steps):
+        earlier, later = (
+            torch.where(has_before, before.roll(step, 0), zero),
+            torch.where(has_after, after.roll(-step, 0), zero),
+        )
+        # The first step leaves the member itself out, the others double how far the sums reach.
+        before, after = (before + earlier, after + later) if number else (earlier, later)
+    return torch.empty_like(before).index_copy(0, order, before + after).reshape(values.shape)

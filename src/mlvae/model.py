@@ -51,6 +51,7 @@ class Latent:
     evidence: Evidence  # (G, D), the votes of each group, summed
     posterior: Normal  # (G, D), read out of all of it
     sample: Tensor  # (N, D), the code that each observation is decoded with
+    others: Evidence | None = None  # (N, D), without the observation's own witness, where the sample is drawn from that
 
 
 class MLVAE(nn.Module):
@@ -244,7 +245,7 @@ class MLVAE(nn.Module):
             N votes; of precisions between 1e-4 and 1e4, until the level is calibrated.
         """
         given = [self._latent(name, sample) for name, sample in zip(self.level(level).given, given, strict=True)]
-        mean, raw = self.heads[level](torch.cat([features, *given], -1)).chunk(2, -1)
+        mean, raw = _exact(self.heads[level](torch.cat([features, *given], -1) if given else features)).chunk(2, -1)
         log_precision = LOG_PRECISION_BOUND * torch.tanh(raw / LOG_PRECISION_BOUND)
         if level not in self.calibrations:
             return Evidence.votes(mean, torch.exp(log_precision))
@@ -293,14 +294,16 @@ class MLVAE(nn.Module):
             total = votes.sum(grouping)
             readout = READOUTS[level.readout]
             posterior = readout(total)
+            others = None
             if evidence == "held_out" and not grouping.singletons:
-                seen = readout(batch.others(level.name, votes))
+                others = batch.others(level.name, votes)
+                seen = readout(others)
                 sample = seen.mean if draw == "mean" else seen.rsample(generator)
             elif draw == "observation":
                 sample = posterior[grouping.index].rsample(generator)
             else:
                 sample = grouping.expand(posterior.mean if draw == "mean" else posterior.rsample(generator))
-            latents[level.name] = Latent(votes, total, posterior, sample)
+            latents[level.name] = Latent(votes, total, posterior, sample, others)
         return latents
 
     def decode(self, codes: Mapping[str, Tensor], covariates: Tensor | None = None) -> Tensor:
@@ -308,8 +311,7 @@ class MLVAE(nn.Module):
         parts = [self._latent(level.name, codes[level.name]) for level in self.levels]
         if self.schema.covariates:
             parts.append(self._known(covariates))
-        output: Tensor = self.decoder(torch.cat(parts, -1))
-        return output
+        return _exact(self.decoder(torch.cat(parts, -1)))
 
     def features(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         """The encoder's output (N, F) for prepared observations and known covariates (N, C)."""
@@ -354,6 +356,11 @@ class MLVAE(nn.Module):
     swap = inference.swap
     interpolate = inference.interpolate
     generate = inference.generate
+
+
+def _exact(output: Tensor) -> Tensor:
+    """What a network that may compute in half precision made, for densities and evidence: float32 at least."""
+    return output.to(torch.promote_types(output.dtype, torch.float32))
 
 
 def _features(encoder: nn.Module, shape: tuple[int, ...]) -> int:

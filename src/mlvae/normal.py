@@ -42,7 +42,7 @@ class Normal:
     @property
     def variance(self) -> Tensor:
         """(..., D)."""
-        return 1 / self.precision
+        return self.precision.reciprocal()
 
     @property
     def log_var(self) -> Tensor:
@@ -92,4 +92,5 @@ class Normal:
 
     def kl(self) -> Tensor:
         """Divergence from the prior N(0, 1) in nats, summed over D: ½ Σ (μ² + 1/Λ - 1 + log Λ), (...)."""
-        return 0.5 * (self.mean**2 + 1 / self.precision - 1 + torch.log(self.precision)).sum(-1)
+        terms = torch.addcmul(self.precision.reciprocal(), self.mean, self.mean) + torch.log(self.precision)
+        return 0.5 * (terms - 1).sum(-1)

@@ -234,7 +234,8 @@ def loss(
     latents = model.encode(batch, draw=objective.draw, evidence=objective.evidence, generator=generator)
     terms = _terms(model, batch, latents)
     whole, all_latents = ranks.whole(batch, latents)
-    penalties = _penalties(model, whole, all_latents, objective)
+    with torch.autocast(batch.x.device.type, enabled=False):  # their matrix products too stay in float32
+        penalties = _penalties(model, whole, all_latents, objective)
 
     weights = batch.inverse_inclusion(model.levels[0].name) if objective.subsampling == "scaled" else None
     value = (terms.log_likelihood if weights is None else weights * terms.log_likelihood).sum()
@@ -291,10 +292,11 @@ def _penalties(
             penalties["leakage", name] = torch.stack(told).sum()
         if shared and wanted(objective.identification, name):
             grouping, witnesses = batch.grouping(name), batch.witnesses(name)
-            votes, ids = latent.votes.sum(witnesses), batch.ids[name]
+            votes, ids, others_votes = latent.votes.sum(witnesses), batch.ids[name], latent.others
             if not witnesses.singletons:
                 grouping, ids = Grouping(grouping.index[witnesses.first], grouping.num_groups), ids[witnesses.first]
-            penalties["identification", name] = misidentification(votes, grouping, ids)
+                others_votes = None  # those are of single observations
+            penalties["identification", name] = misidentification(votes, grouping, ids, others_votes)
     return penalties
 
 

@@ -79,7 +79,7 @@ class Ranks:
             sample, precision, information = next(parts), next(parts), next(parts)
             count = torch.ones(len(sample), dtype=torch.int64, device=sample.device)
             votes = Evidence(precision, information, count)
-            all_latents[name] = replace(latents[name], sample=sample, votes=votes)
+            all_latents[name] = replace(latents[name], sample=sample, votes=votes, others=None)
         rows = len(next(iter(all_latents.values())).sample)
         return GroupBatch(batch.x.new_empty(rows, 0), groupings, ids), all_latents
 

@@ -160,9 +160,25 @@ def options_of(run: str | Path) -> dict[str, Any]:
 
 
 def engine(device: str, precision: Any, logger: Any = None) -> Any:
-    """The engine, on one device; on all that `torchrun` started processes for, where it did."""
-    from lightning_fabric import Fabric
+    """The engine, on one device; on all that `torchrun` started processes for, where it did.
 
+    Raises:
+        TrainingError: the device cannot compute in the precision.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.accelerators.cuda import CUDAAccelerator
+    from lightning_fabric.accelerators.mps import MPSAccelerator
+
+    if precision == "bf16-mixed":
+        chosen = {
+            "auto": "cuda" if CUDAAccelerator.is_available() else "mps" if MPSAccelerator.is_available() else "cpu"
+        }
+        kind = chosen.get(device, device)
+        if kind == "mps" or (kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)):
+            raise TrainingError(
+                f"Expected a device that computes in bfloat16 for precision 'bf16-mixed'; {kind!r} here does not. Use"
+                " 32-true."
+            )
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return Fabric(accelerator=device, devices=1, precision=precision, loggers=logger)
     here = int(os.environ["LOCAL_WORLD_SIZE"])
