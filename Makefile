@@ -3,7 +3,7 @@ BIN := .venv/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help demo test slow coverage package clean bench-check
+.PHONY: help demo test slow docs tutorials coverage bench-check package clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 8
@@ -32,6 +32,12 @@ coverage: .venv/installed ## which branches the tests reach: 90 % of all, 95 % o
 bench-check: .venv/installed ## today's speed, as ratios, against the committed; fails on a loss of more than 15 %
 	$(ONE_THREAD) $(BIN)/python benchmarks/speed/run.py --only step,loop,accumulation,use --check benchmarks/speed/committed.json
 
+docs: .venv/installed ## these pages as a site in docs/_build/html; a warning is an error
+	$(ONE_THREAD) $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+tutorials: .venv/installed ## run the tutorials again and keep their pictures (DATA=FOLDER has Omniglot and spoken digits)
+	$(ONE_THREAD) DATA=$(DATA) $(BIN)/python tools/tutorials.py docs/tutorials/*.ipynb
+
 package: .venv/installed ## wheel and source archive in dist, checked
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
 	rm -rf dist
@@ -39,7 +45,7 @@ package: .venv/installed ## wheel and source archive in dist, checked
 	$(BIN)/twine check --strict dist/*
 
 clean: ## remove what was built, but no runs
-	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf .venv build dist demo docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 
 # torch comes first and alone, so that no other package's requirement chooses its build.
 .venv/installed: pyproject.toml constraints.txt

@@ -97,7 +97,29 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer["drawn"] == [2, 8, 8]
 
 
-@pytest.mark.parametrize("page", ["sklearn.md", "data.md", "bring-your-own.md"])
+@pytest.mark.filterwarnings("ignore")
+def test_tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("tuning.md", "python")
+    names: dict[str, Any] = {}
+    exec(compile(code, "tuning.md", "exec"), names)
+    assert len(names["study"].trials) == 3 and names["model"].level("content").dim == names["choice"].content_dim
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "sklearn.md",
+        "data.md",
+        "bring-your-own.md",
+        "index.md",
+        "start.md",
+        "mathematics.md",
+        "comparison.md",
+        "tuning.md",
+    ],
+)
 def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (DOCS / page).read_text(encoding="utf-8"))
     assert links and [link for link in links if not (DOCS / link).exists()] == []

@@ -1,0 +1,93 @@
+"""The numbers and identities of docs/mathematics.md, against the code."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.polynomial import hermite_e
+
+from mlvae.evidence import Evidence, log_normaliser, product, product_with_prior
+from mlvae.normal import Normal
+from mlvae.penalties import dependence
+
+
+def random_evidence(*shape: int, seed: int = 0) -> Evidence:
+    draws = torch.Generator().manual_seed(seed)
+    mean, precision = (torch.randn(shape, generator=draws, dtype=torch.float64) for _ in range(2))
+    return Evidence.votes(mean, precision.exp())
+
+
+@pytest.mark.parametrize(("members", "nats"), [(2, 0.10), (10, 0.70), (64, 1.59)])
+def test_votes_that_know_nothing(members: int, nats: float) -> None:
+    ones = torch.ones(1, 1, dtype=torch.float64)
+    said = Evidence(members * ones, 0 * ones, torch.tensor([members]))
+    assert product(said).kl().item() == pytest.approx(nats, abs=0.005)
+    assert product_with_prior(Evidence(0 * ones, 0 * ones, said.count)).kl().item() == 0
+
+
+def test_log_z_is_the_integral() -> None:
+    vote = random_evidence(1, 1)
+    precision, information = vote.precision.item(), vote.information.item()
+    c = np.linspace(-12, 12, 200_001)
+    integrand = np.exp(-(c**2) / 2 - precision * c**2 / 2 + information * c) / math.sqrt(2 * math.pi)
+    assert vote.log_evidence().item() == pytest.approx(math.log(np.trapezoid(integrand, c)), abs=1e-9)
+
+
+def test_a_bayes_factor_is_a_prediction() -> None:
+    a, b = random_evidence(5, 3), random_evidence(5, 3, seed=1)
+    factor = (a + b).log_evidence() - a.log_evidence() - b.log_evidence()
+    known, mean, variance = product_with_prior(a), b.information / b.precision, 1 / b.precision
+    predicted = Normal(known.mean, 1 / (known.variance + variance)).log_prob(mean)
+    by_prior = Normal(torch.zeros_like(mean), 1 / (1 + variance)).log_prob(mean)
+    torch.testing.assert_close(factor, predicted - by_prior, atol=1e-12, rtol=0)
+
+
+def test_what_mean_field_style_costs() -> None:
+    members, noise = 10, 0.1
+    joint = np.diag([1 + members / noise] + [1 + 1 / noise] * members)
+    joint[0, 1:] = joint[1:, 0] = 1 / noise
+    exact = 1 / np.linalg.inv(joint)[0, 0]
+    assert exact == pytest.approx(1 + members / (1 + noise)) == pytest.approx(10.1, abs=0.05)
+    assert joint[0, 0] == pytest.approx(101)
+    lost = (np.log(np.diag(joint)).sum() - np.linalg.slogdet(joint)[1]) / 2
+    assert lost == pytest.approx(1.15, abs=0.005)
+
+
+def test_nested_votes_are_too_sure_by_the_design_effect() -> None:
+    n, a, b, rest = 20, 1.3, 0.8, 0.5
+    shared = b**2 * np.ones((n, n)) + rest * np.eye(n)
+    together = a**2 * np.linalg.inv(shared).sum()  # precision about c of n pictures of a person
+    summed = n * a**2 / (b**2 + rest)
+    assert summed / together == pytest.approx(1 + (n - 1) * b**2 / (b**2 + rest))
+
+
+def test_independence_is_a_sum_over_hermite_polynomials() -> None:
+    x = torch.randn(2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def he(degree: int, value: float) -> float:
+        return float(hermite_e.hermeval(value, [0] * degree + [1]))
+
+    expected = sum(
+        np.prod([he(n, x[0, d].item()) * he(n, x[1, d].item()) / math.factorial(n) for d, n in enumerate(degrees)]) / 2
+        for degrees in itertools.product(range(4), repeat=2)
+        if 1 <= sum(degrees) <= 3
+    )
+    assert dependence(x, torch.zeros(2)).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_sums_over_others_by_subtraction_cancel() -> None:
+    total = torch.tensor(1e5)
+    for _ in range(7):
+        total = total + 0.01
+    assert (total - 1e5).item() == pytest.approx(0.055, abs=0.0005)
+
+
+def test_identification_drops_what_a_softmax_does_not_see() -> None:
+    groups, vote = random_evidence(4, 2), random_evidence(1, 2, seed=2)
+    both = log_normaliser(groups.precision + vote.precision, groups.information + vote.information)
+    factors = both - groups.log_evidence() - vote.log_evidence()
+    torch.testing.assert_close(torch.softmax(both - groups.log_evidence(), 0), torch.softmax(factors, 0))
