@@ -94,8 +94,8 @@ def math_block(self: Any, node: Any) -> None:
 
 def links_in_the_site(app: Any, name: str, source: list[str]) -> None:
     """Pages link to files of the checkout, as a code host needs it; here those have pages of their own."""
-    for file, page in {"../CONTRIBUTING.md": "contributing.md", "../CHANGELOG.md": "changelog.md"}.items():
-        source[0] = source[0].replace(f"]({file}", f"]({page}")
+    for page in ("CONTRIBUTING", "CHANGELOG", "SECURITY"):
+        source[0] = source[0].replace(f"](../{page}.md", f"]({page.lower()}.md")
 
 
 def setup(app: Any) -> None:
