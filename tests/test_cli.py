@@ -17,6 +17,7 @@ from PIL import Image
 from mlvae import __version__, read
 from mlvae.cli import main
 from mlvae.commands import COMMANDS
+from mlvae.objective import Objective
 from mlvae.runs import options_of
 
 
@@ -207,9 +208,12 @@ def test_several_levels_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFi
     data, out = str(tmp_path / "d.npz"), str(tmp_path / "run")
     command = ["train", data, "--out", out, "--epochs", "1", "--width", "8", "--validation", "0.3",
                "--level", "country:2:country", "--level=person:3:country,person", "--level", "word:2:word",
-               "--level", "style:2", "--kl", "word:0.5"]  # fmt: skip
+               "--level", "style:2", "--kl", "word:0.5", "--leakage", "word:3", "--identification", "4",
+               "--identification", "person:2", "--independence", "7"]  # fmt: skip
     main(command)
     objective = options_of(out)["objective"]
+    assert objective.leakage["word"].end == 3 and objective.leakage["person"] == Objective().leakage
+    assert objective.identification == {"country": 4, "person": 2, "word": 4} and objective.independence.end == 7
     assert objective.weight("word", 0) == 0.5 and objective.weight("person", 0) == objective.weight("country", 0)
     main(["info", out])
     assert "shared by ('country', 'person')" in capsys.readouterr().out
@@ -239,6 +243,11 @@ def test_several_levels_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFi
         assert message in said
     assert "Did you mean 'word'" in fails(capsys, *command[:3], str(tmp_path / "no"), *command[4:], "--kl", "wrod:1")
     assert "name:weight" in fails(capsys, *command[:3], str(tmp_path / "no"), *command[4:], "--kl", "word")
+    for option, message in (
+        (["--leakage", "wrod:1"], "Did you mean 'word'"), (["--leakage", "style:1"], "level that groups share"),
+        (["--independence", "word:1"], "own level"), (["--independence", "style:much"], "name:weight"),
+    ):  # fmt: skip
+        assert message in fails(capsys, *command[:3], str(tmp_path / "no"), *command[4:], *option)
     assert not (tmp_path / "no").exists()
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 import mlvae
 from mlvae import MLVAE, GroupedData, Level
 from mlvae.depict import Depiction, kind
+from mlvae.schema import Feature, Schema
 
 
 @pytest.mark.parametrize(
@@ -47,9 +48,14 @@ def test_a_sequence_is_a_line_a_channel_without_its_gaps() -> None:
     assert lines[0][0] == "4.0,92.0" and lines[0][-1] == "156.0,4.0"
 
 
-def test_a_row_of_a_table_is_a_bar_a_feature() -> None:
-    shown = Depiction("table", -3.0, 3.0, ("up & down", "gap", "down"))
-    svg = ET.fromstring(shown.file(torch.tensor([3.0, float("nan"), -1.5]))[1])
+def test_a_row_of_a_table_is_a_bar_a_feature_with_its_value_in_its_own_units() -> None:
+    height = Feature("up & down", mean=170.0, scale=10.0)
+    features = (height, Feature("gap"), Feature("down"), Feature("hand", "category", ("left", "right")))
+    shown, x = Depiction("table", -3.0, 3.0, Schema(features)), torch.tensor([3.0, float("nan"), -1.5, 1.0])
+    svg = ET.fromstring(shown.file(x)[1])
     bars = [one for one in svg if one.tag.endswith("rect") and one.get("height") == "9"]
     assert [bar.get("width") for bar in bars] == ["40.0", "20.0"] and bars[0].get("fill") != bars[1].get("fill")
-    assert [text.text for text in svg if text.tag.endswith("text")] == ["up & down", "gap", "down"]
+    texts = [text.text for text in svg if text.tag.endswith("text")]
+    assert texts == ["up & down", "200", "gap", "down", "-1.5", "hand", "right"]
+    assert shown.words(x) == "up & down 200, gap unknown, down -1.5, hand right"
+    assert Depiction("image", 0.0, 1.0).words(torch.zeros(8, 8)) == ""

@@ -17,12 +17,13 @@ import torch
 from PIL import Image
 
 import mlvae
-from mlvae import Level
+from mlvae import Level, draw
 from mlvae.data import GroupedData
 from mlvae.depict import Depiction
 from mlvae.errors import DataError, ModelError
+from mlvae.explore import rows
 from mlvae.explore.session import MOST, UPLOADS, Session
-from mlvae.explore.uploads import BYTES, observation
+from mlvae.explore.uploads import BYTES, picture
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +145,11 @@ def test_mistakes_are_told(session: Session) -> None:
 
 def test_uploads_are_brought_to_the_models_shape(session: Session) -> None:
     for content in (png(), png("RGB", colour=(200, 200, 200)), png("RGB", colour=(200, 200, 200), kind="JPEG")):
-        x = observation(content, (8, 8), session.shown)
+        x = picture(content, (8, 8), session.shown)
         assert x.shape == (8, 8) and torch.allclose(x, torch.tensor(200 / 255), atol=0.01)
-    assert observation(png("RGBA", colour=(0, 0, 0, 0)), (3, 8, 8), session.shown).min() == 1
-    assert observation(png(), (8, 8), Depiction("image", -1.0, 3.0)).mean() == pytest.approx(-1 + 4 * 200 / 255)
-    row = session.add(observation(png(), (8, 8), session.shown))
+    assert picture(png("RGBA", colour=(0, 0, 0, 0)), (3, 8, 8), session.shown).min() == 1
+    assert picture(png(), (8, 8), Depiction("image", -1.0, 3.0)).mean() == pytest.approx(-1 + 4 * 200 / 255)
+    (row,) = session.upload(png())["rows"]
     assert row == len(session.data) and session.posterior([row, 0])["count"] == 2
     assert "uploaded" in session.swap(row, 0).python
     session.added.clear()
@@ -157,13 +158,196 @@ def test_uploads_are_brought_to_the_models_shape(session: Session) -> None:
 @pytest.mark.parametrize("content", [b"", b"hello", png()[:60], bomb(), b"\0" * (BYTES + 1), b"<svg/>"], ids=range(6))
 def test_bad_files_are_a_message(content: bytes, session: Session) -> None:
     with pytest.raises(DataError, match="Expected a"):
-        observation(content, (8, 8), session.shown)
+        session.upload(content)
+    assert not session.added
 
 
 def test_uploads_are_counted(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "added", [torch.zeros(8, 8)] * UPLOADS)
     with pytest.raises(DataError, match="at most"):
-        session.add(torch.zeros(8, 8))
+        session.add(torch.zeros(1, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """A model of a table: two numbers and a word."""
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("table") / "people.csv"
+    lines = [f"{i % 4},{150 + i % 7},{50 + i / 3},{'ab'[i % 2]}" for i in range(40)]
+    file.write_text("\n".join(["who,height,weight,hand", *lines]))
+    data = mlvae.read(file, by="who", features="height,weight,hand")
+    return Session(mlvae.MLVAE.for_data(data, content_dim=2, style_dim=2, width=8), data)
+
+
+def parquet(table: Any) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = io.BytesIO()
+    pq.write_table(pa.table(table), file)
+    return file.getvalue()
+
+
+def npy(array: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def npz(**arrays: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+COLUMNS = {"hand": ["b", "c"], "weight": [60.5, 61.0], "height": [170, None], "note": ["x", "y"]}
+AS_TEXT = b"hand;weight;height;note\nb;60.5;170;x\nc;61;;y\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        AS_TEXT, AS_TEXT.replace(b";", b","), AS_TEXT.replace(b";", b"\t"), parquet(COLUMNS),
+        npz(hand=np.array(["b", "c"]), weight=np.array([60.5, 61]), height=np.array([170, np.nan]), further=np.eye(3)),
+    ],
+    ids=["semicolons", "commas", "tabs", "parquet", "npz"],
+)  # fmt: skip
+def test_rows_of_a_table_are_found_by_name(content: bytes, people: Session) -> None:
+    told = people.upload(content)
+    assert told == {"rows": [40, 41], "missing": 2}  # a height that is not there, a hand that training did not meet
+    expected = torch.tensor([[170, 60.5, 1], [torch.nan, 61, torch.nan]])
+    torch.testing.assert_close(people.observations(told["rows"]), expected, equal_nan=True)
+    people.added.clear()
+
+
+def test_what_is_uploaded_means_what_the_same_rows_mean_in_the_data(people: Session) -> None:
+    own, *_ = people.upload(b"height,weight,hand\n153,51,b\n")["rows"]
+    assert people.posterior([own]) == people.posterior([3])
+    torch.testing.assert_close(people.between(own, 3, 0.5).x, people.between(3, own, 0.5).x)
+    people.added.clear()
+
+
+def test_a_tables_values_are_shown_in_its_own_units(people: Session) -> None:
+    """Standardised once on the way in, and restored on the way out: for pictures made here, and for those of `draw`."""
+    assert people.shown.words(people.model.prepare(people.observations([3]))[0]) == "height 153, weight 51, hand b"
+    made = people.model.restore(people.expected([3, 7]).x)
+    heights, weights = people.data.x[:, 0], people.data.x[:, 1]
+    assert ((heights.min() < made[:, 0]) & (made[:, 0] < heights.max())).all()
+    assert ((weights.min() < made[:, 1]) & (made[:, 1] < weights.max())).all()
+    a, b = draw.reconstruct(people.model, people.data, 1)[:2, 0]
+    row = int((people.model.prepare(people.data.x) - a).abs().sum(1).argmin())
+    torch.testing.assert_close(people.model.restore(a[None])[0], people.data.x[row])
+    torch.testing.assert_close(b, people.model.reconstruct(people.data.x[[row]])[0])
+    grid = draw.swap(people.model, people.data, 2)
+    given = people.model.restore(torch.cat([grid[1:, 0], grid[0, 1:]]))
+    torch.testing.assert_close(grid[1, 2], people.model.swap(given[:1], given[3:])[0])
+
+
+def test_arrays_are_rows_where_all_features_are_numbers(people: Session, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'hand' holds words"):
+        people.upload(npy(np.zeros((2, 3))))
+    (tmp_path / "t.csv").write_text("who,a,b\n" + "\n".join(f"{i % 2},{i},{i * i}" for i in range(8)))
+    data = mlvae.read(tmp_path / "t.csv", by="who")
+    session = Session(mlvae.MLVAE.for_data(data, content_dim=2, style_dim=2, width=8), data)
+    kept = session.observations(session.upload(npy(np.array([[1.5, 2], [3, 4]])))["rows"])
+    torch.testing.assert_close(kept, torch.tensor([[1.5, 2], [3, 4]]))
+    with pytest.raises(DataError, match="\\(N, 2\\), columns 'a', 'b'"):
+        session.upload(npy(np.zeros((2, 3))))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"height,weight\n1,2\n", "'hand' is missing"),
+        (b"a,b\n1,2\n", "'height', 'weight', 'hand', in the file; got 'a', 'b'"),
+        (b"height,weight,hand\ntall,2,a\n", "numbers in column 'height'"),
+        (b"height,weight,hand\n1,2\n3", "as many fields as the header"),
+        (b"height,height,hand\n1,2,a\n", "occurs twice"),
+        (b"height,weight,hand\n1,inf,a\n", "finite numbers in column 'weight'"),
+        (b"height,weight,hand\n", "has none"),
+        (b"", "none of them"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "none of them"),
+        (b"PK\x03\x04 and then something else", "cannot be read"),
+        (parquet({"height": [1]})[:40], "whole Parquet file"),
+        (npz(height=np.zeros(2), weight=np.zeros(3), hand=np.zeros(2)), "of one length"),
+        (parquet({"height": [[1.0]], "weight": [2.0], "hand": ["a"]}), "cannot be read"),
+        (b"height,weight,hand\n" + b"1,2,a\n" * (rows.ROWS + 1), "at most 200 rows"),
+        (b",".join([b"c%d" % c for c in range(rows.COLUMNS + 1)]) + b"\n", "at most 10,000 columns"),
+        (npz(height=np.zeros(rows.DECODED // 8 + 1)), "at most 64 MB"),
+        (parquet({"height": np.zeros(rows.DECODED // 8 + 1)}), "at most 64 MB"),
+        (npy(np.zeros(10**8 // 8, np.int8)).replace(b"(12500000,)", b"(92500000,)")[:200], "at most 64 MB"),
+    ],
+    ids=range(18),
+)  # fmt: skip
+def test_bad_tables_are_a_message(content: bytes, message: str, people: Session) -> None:
+    with pytest.raises(DataError, match=message):
+        people.upload(content)
+    assert not people.added
+
+
+@pytest.fixture(scope="module")
+def motion() -> Session:
+    """A model of windows, 3 channels of 16 steps."""
+    x = torch.rand(12, 3, 16, generator=torch.Generator().manual_seed(0))
+    data = GroupedData.from_arrays(x, np.arange(12) % 3)
+    return Session(mlvae.MLVAE.for_data(data, content_dim=2, style_dim=2, width=8, network="series"), data)
+
+
+def test_sequences_in_any_of_their_files(motion: Session) -> None:
+    x = np.random.default_rng(0).random((2, 3, 16)).astype(np.float32)
+    steps = "\n".join(",".join(map(str, step)) for step in x[0].T)
+    named = parquet({f"channel{c}": x[0, c] for c in range(3)})
+    for content, expected in (
+        (npy(x), x), (npy(x[0]), x[:1]), (npz(x=x, who=np.arange(2)), x), (npz(only=x[0].T), x[:1]),
+        (f"a,b,c\n{steps}".encode(), x[:1]), (steps.encode(), x[:1]), (named, x[:1]),
+        (parquet({"x": x.tolist()}), x),
+    ):  # fmt: skip
+        kept = motion.observations(motion.upload(content)["rows"])
+        torch.testing.assert_close(kept, torch.from_numpy(expected))
+    assert motion.shown.file(kept[0])[0] == "image/svg+xml"
+    motion.added.clear()
+
+
+def test_a_short_sequence_ends_in_a_gap_where_the_model_knows_gaps() -> None:
+    assert rows.sequences(b"1\n2\n", (3,), True).isnan().tolist() == [[False, False, True]]
+    assert rows.sequences(b"1,2\n3,4\n", (3,), True).isnan().sum() == 2  # a row an observation
+    assert rows.sequences(npy(np.zeros((2, 4))), (3, 4), True).isnan().sum() == 4
+    with pytest.raises(DataError, match="of shape \\(3,\\)"):
+        rows.sequences(b"1\n2\n", (3,), False)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (npy(np.zeros((2, 3, 17))), "got an array of shape \\(2, 3, 17\\)"),
+        (npy(np.zeros((rows.ROWS + 1, 3, 16))), "at most 200 observations"),
+        (npy(np.array(["a"])), "Expected numbers in the file"),
+        (npz(a=np.zeros(2), b=np.zeros(2)), "an array 'x'"),
+        (b"who,a,b\nann,1,2\n", "'who' holds something else"),
+        (parquet({"x": [[1.0], [2.0, 3.0]]}), "one length"),
+        (npy(np.full((3, 16), np.inf)), "finite"),
+    ],
+    ids=range(7),
+)  # fmt: skip
+def test_bad_sequences_are_a_message(content: bytes, message: str, motion: Session) -> None:
+    with pytest.raises(DataError, match=message):
+        motion.upload(content)
+    assert not motion.added
+
+
+def test_a_table_is_taken_by_the_server(people: Session) -> None:
+    pytest.importorskip("fastapi")
+    from mlvae.explore.app import app
+
+    served = app(people)
+    assert ".parquet" in asked(served, "/api/about")[1]["uploads"]["accept"]
+    assert asked(served, "/api/upload", AS_TEXT)[1] == {"rows": [40, 41], "missing": 2}
+    status, found = asked(served, "/api/upload", b"height,weight\n1,2\n")
+    assert status == 400 and "'hand'" in found["message"] and len(people.added) == 2
+    assert asked(served, "/api/picture/41")[1].startswith(b"<svg")
+    assert asked(served, "/api/posterior", {"rows": [40, 41]})[1]["count"] == 2
+    assert asked(served, "/api/swap", {"a": 40, "b": 3})[1]["words"][0].startswith("height 1")
+    people.added.clear()
 
 
 def asked(app: Any, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
@@ -247,7 +431,7 @@ def test_what_is_too_large_or_wrong_is_refused(app: Any, session: Session) -> No
     assert asked(app, "/api/posterior", {"rows": [0] * 1000})[0] == 422
     assert asked(app, "/api/swap", {"a": 0, "b": 10**6})[0] == 400
     status, found = asked(app, "/api/upload", png())
-    assert status == 200 and found["row"] == 300
+    assert status == 200 and found == {"rows": [300], "missing": 0}
     session.added.clear()
 
 

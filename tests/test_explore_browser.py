@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +30,30 @@ uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+@contextmanager
+def served(session: Session) -> Iterator[str]:
+    """The address of a page over a session."""
     import socket
 
     from mlvae.explore.app import app
 
-    torch.manual_seed(0)
-    data = mlvae.read("digits").subset(slice(0, 400))
-    model = mlvae.MLVAE.for_data(data, content_dim=4, style_dim=3, width=16)
-    mlvae.fit(model, data, epochs=2)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app(Session(model, data, source="digits")), log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app(session), log_level="error"))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
     server.should_exit = True
     thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    torch.manual_seed(0)
+    data = mlvae.read("digits").subset(slice(0, 400))
+    model = mlvae.MLVAE.for_data(data, content_dim=4, style_dim=3, width=16)
+    mlvae.fit(model, data, epochs=2)
+    with served(Session(model, data, source="digits")) as place:
+        yield place
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +175,43 @@ def test_uploads_good_and_bad(browser: Any, address: str) -> None:
     # The browser itself notes the refused upload, and nothing else.
     assert all("400" in complaint for complaint in opened.complaints)
     opened.close(allowed=1)
+
+
+def test_rows_of_a_table_by_keyboard(browser: Any, tmp_path: Path) -> None:
+    """A stranger's table: sent, a bad one refused, its rows picked and walked, all of it said in words."""
+    torch.manual_seed(0)
+    (tmp_path / "people.csv").write_text(
+        "who,height,weight,hand\n" + "\n".join(f"{i % 4},{150 + i % 7},{50 + i / 3},{'ab'[i % 2]}" for i in range(40))
+    )
+    data = mlvae.read(tmp_path / "people.csv", by="who", features="height,weight,hand")
+    model = mlvae.MLVAE.for_data(data, content_dim=4, style_dim=3, width=8)
+    with served(Session(model, data, source="people.csv")) as place:
+        opened = Opened(browser, place, viewport={"width": 1280, "height": 900}, color_scheme="light")
+        page = opened.page
+        assert "columns by name: height, weight, hand" in page.inner_text("#upload-note")
+        mine = b"hand,weight,height\nb,61,171\nc,,160\n"
+        page.set_input_files("#upload", {"name": "mine.csv", "mimeType": "text/csv", "buffer": mine})
+        assert opened.variance("2 observations") < 1
+        said = "mine.csv: 2 observations, 2 of their values unknown to the model or missing, in the tray."
+        opened.until("said => document.getElementById('message').textContent === said", said)
+        assert page.input_value("#group") == "" and "your own (2)" in page.inner_text("#group")
+        wrong = {"name": "bad.csv", "mimeType": "text/csv", "buffer": b"hand,weight\nb,61\n"}
+        page.set_input_files("#upload", wrong)
+        opened.until("document.getElementById('message').textContent.includes(\"bad.csv: Expected the columns\")")
+        assert page.locator("#tray button").count() == 2
+
+        page.locator("#members button[aria-label='Observation 40 of your own']").wait_for()
+        page.locator("input[value=tray]").focus()
+        page.keyboard.press("ArrowDown")  # makes it A
+        page.locator("#members button").nth(0).focus()
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#walked img[alt^='walk from A: height 1']")
+        assert page.inner_text("#message") == ""
+        page.select_option("#group", "3")
+        page.wait_for_selector("#members button[aria-label$='of 3']")
+        opened.keep("explore-table")
+        assert all("400" in complaint for complaint in opened.complaints)
+        opened.close(allowed=1)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

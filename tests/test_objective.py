@@ -238,6 +238,9 @@ def test_weights_that_are_not_named_stay() -> None:
     assert changed.independence == Ramp(0.0, 7.0, since=0.1) and changed.weight("content", 0) == 0.5
     assert changed.identification == Objective().identification and changed.weight("style", 0) == 1.0
     assert Objective.plain().changed() == Objective.plain()
+    by_level = Objective().changed(independence={"style": 5.0}, leakage={"word": Ramp(0.0, 1.0)}, identification=2.0)
+    assert by_level.independence == {"style": Ramp(0.0, 5.0, since=0.1)} and by_level.identification == 2.0
+    assert by_level.leakage == {"word": Ramp(0.0, 1.0)}
 
 
 @pytest.mark.parametrize(

@@ -189,3 +189,4 @@ def test_the_words_say_what_chance_and_an_untrained_network_give() -> None:
         " never seen is enough to name them in 90.0 % of cases (chance 5.0 %, an untrained network 7.0 %)."
     )
     assert second == "Style, an observation's own, costs 3.2 nats per observation."
+    assert "costs 0.033 nats" in learned(model, {**numbers, "kl.style": 0.0331})[1]

@@ -9,16 +9,21 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from mlvae import MLVAE, GroupedData, Level, read, save
+from mlvae.data.sources import images
 from mlvae.errors import CheckpointError, DataError, ModelError
-from mlvae.store import files, jobs, parts
+from mlvae.store import files, jobs, parts, stretches
 from test_store import close
 
 
@@ -168,3 +173,126 @@ def test_built_in_sets_are_encoded(tmp_path: Path) -> None:
     model = MLVAE.for_data(data, content_dim=2, style_dim=2, width=8)
     assert jobs.encode(model, "digits", evidence=tmp_path / "e") == 1
     assert files.read(tmp_path / "e").count().sum() == len(data)
+
+
+def one_after_another(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Watches parts being read: the rows of each; an earlier one must be gone, so that never two are held."""
+    rows: list[int] = []
+    last: list[weakref.ref[torch.Tensor]] = []
+    original = stretches._grouped
+
+    def watched(*arguments: object) -> GroupedData | None:
+        assert not any(ref() is not None for ref in last)
+        data = original(*arguments)  # type: ignore[arg-type]
+        rows.append(0 if data is None else len(data))
+        last[:] = [] if data is None else [weakref.ref(data.x)]
+        return data
+
+    monkeypatch.setattr(stretches, "_grouped", watched)
+    return rows
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch, after: int, **options: Any) -> None:
+    """A job that ends when so many parts are encoded."""
+    original, taken = jobs.evidence_of, 0
+
+    def stops(*arguments: object) -> object:
+        nonlocal taken
+        taken += 1
+        if taken > after:
+            raise KeyboardInterrupt
+        return original(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(jobs, "evidence_of", stops)
+        jobs.encode(**options)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A folder of two Parquet files, in row groups that are no stretches; groups and notes have gaps in one stretch."""
+    random_ = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        group = pa.array(random_.integers(0, 5, 250)).cast("float64").to_pylist()
+        note: list[int | None] = list(range(250))
+        word: list[str | None] = ["x"] * 250
+        if number == 1:
+            group[100], note[70], word[64:128] = None, None, [None] * 64
+        columns = {"b": random_.normal(size=250), "group": group, "note": note, "word": word, "a": random_.random(250)}
+        pq.write_table(pa.table(columns), tmp_path / "in" / f"{number}.parquet", row_group_size=90)
+    return tmp_path / "in"
+
+
+def test_a_table_is_read_a_stretch_at_a_time_and_each_row_once(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read(table, by="group", missing="drop", features="a,b", labels=["note"])
+    # In float64: in float32 a row's last bits depend on how many are encoded with it.
+    model = MLVAE.for_data(data, content_dim=3, style_dim=2, width=8).double()
+    monkeypatch.setattr(stretches, "ROWS", 64)
+    decoded: list[int] = []
+    original = pq.ParquetFile.iter_batches
+
+    def counted(self: Any, *arguments: Any, **options: Any) -> Any:
+        for batch in original(self, *arguments, **options):
+            decoded.append(len(batch) if "a" in batch.schema.names else 0)  # not the look at the labels alone
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    rows = one_after_another(monkeypatch)
+    job: dict[str, Any] = {
+        "model": model, "source": table, "out": tmp_path / "c", "evidence": tmp_path / "e", "by": "group",
+        "missing": "drop",
+    }  # fmt: skip
+    stopped(monkeypatch, 3, **job)
+    assert rows == [64, 64, 64, 58]  # the fourth was read, and not finished
+    del rows[:]
+    assert jobs.encode(**job) == 5
+    assert rows == [58, 64, 63, 64, 58]
+    # Read on, not anew: the rest of the first file's row groups after the stop, and the second file.
+    assert sum(decoded) == 250 + 70 + 250
+    assert close(files.read(tmp_path / "e"), model.evidence(data.x, data.groups), 1e-9)
+    codes = pq.read_table(tmp_path / "c")
+    assert codes["group"].to_pylist() == data.groups.tolist() and codes["word"].null_count == 63  # one was dropped
+    assert codes["note"].null_count + np.isnan(codes["note"].drop_null().to_numpy()).sum() == 1
+
+
+def test_a_part_without_a_label_is_passed_over(tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stretches, "ROWS", 64)
+    x = np.random.default_rng(0).normal(size=(130, 4)).astype(np.float32)
+    groups = [None] * 64 + ["ann"] * 66
+    pq.write_table(pa.table({"x": x.tolist(), "group": pa.array(groups)}), tmp_path / "t.parquet")
+    out = {"out": tmp_path / "c", "evidence": tmp_path / "e"}
+    assert jobs.encode(model, tmp_path / "t.parquet", missing="drop", **out) == 3
+    assert close(files.read(tmp_path / "e"), model.evidence(x[64:], groups[64:]), 1e-9)
+    assert len(pq.read_table(tmp_path / "c")) == 66
+    with pytest.raises(DataError, match="missing='drop'"):
+        jobs.encode(model, tmp_path / "t.parquet", evidence=tmp_path / "again")
+
+
+def test_a_folder_of_pictures_is_decoded_a_stretch_at_a_time_and_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(150):
+        place = tmp_path / "in" / f"{number % 4}" / f"{number:03}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (8, 8), np.uint8)).save(place)
+    data = read(tmp_path / "in", cache=tmp_path / "kept")
+    # In float64: in float32 a row's last bits depend on how many are encoded with it.
+    model = MLVAE.for_data(data, content_dim=3, style_dim=2, width=8).double()
+    monkeypatch.setattr(stretches, "ROWS", 64)
+    decoded, rows, original = list[str](), one_after_another(monkeypatch), images.decode
+
+    def counted(name: str, *arguments: Any, **options: Any) -> Any:
+        decoded.append(name)
+        return original(name, *arguments, **options)
+
+    monkeypatch.setattr(images, "decode", counted)
+    job: dict[str, Any] = {"model": model, "source": tmp_path / "in", "evidence": tmp_path / "e"}
+    stopped(monkeypatch, 1, **job)
+    assert rows == [64, 64]
+    assert jobs.encode(**job) == 2 and rows[2:] == [64, 22]
+    assert len(decoded) == 150 + 64 and len(set(decoded[:64] + decoded[128:])) == 150
+    assert close(files.read(tmp_path / "e"), model.evidence(data.x, data.groups), 1e-9)
+    assert not (tmp_path / "in" / ".mlvae").exists()

@@ -74,7 +74,7 @@ def _hyphenated(text: str) -> str:
 def _spelt(arguments: list[str]) -> list[str]:
     """Arguments as the parser spells them: underscores in options, a switch without a value is on, lists add up."""
     command = COMMANDS.get(arguments[0], {}) if arguments else {}  # its own commands, if it has any, take no lists
-    several = {k for k, kind in getattr(command, "__annotations__", {}).items() if kind == "list[str] | None"}
+    several = {k for k, kind in getattr(command, "__annotations__", {}).items() if kind.startswith("list[str")}
     switches = {k for f in functions(COMMANDS) for k, kind in f.__annotations__.items() if kind == "bool"}
     result = []
     if arguments[:1] == ["info"] and len(arguments) > 1 and not arguments[1].startswith("-"):

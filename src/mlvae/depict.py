@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from mlvae.schema import Schema
 
 if TYPE_CHECKING:
     from mlvae.data import GroupedData
@@ -37,7 +39,7 @@ class Depiction:
         kind: "image", "sequence" or "table".
         low: the value that is black, or at the bottom.
         high: the value that is white, or at the top.
-        names: of a table's features.
+        schema: of a table: its features' names, units and words.
 
     Example:
         >>> Depiction("image", 0.0, 1.0).file(torch.rand(8, 8))[1][:4]
@@ -47,19 +49,38 @@ class Depiction:
     kind: str
     low: float
     high: float
-    names: tuple[str, ...] = ()
+    schema: Schema = field(default_factory=Schema)
 
     @classmethod
     def of(cls, model: MLVAE, data: GroupedData) -> Depiction:
         """What suits the model's observations; its scale is that of the data, as the model sees them."""
         if model.schema.features:
-            return cls("table", -3.0, 3.0, tuple(feature.name for feature in model.schema.features))
+            return cls("table", -3.0, 3.0, model.schema)
         values = model.prepare(data.sample(1000)).float()
         values = values[torch.isfinite(values)]
         low, high = float(values.min()), float(values.max())
         if low >= 0 and high <= 1:
             low, high = 0.0, 1.0
         return cls(kind(model), low, high if high > low else low + 1.0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of a table's features."""
+        return tuple(feature.name for feature in self.schema.features)
+
+    def words(self, x: Tensor) -> str:
+        """A row of a table (*shape), as the model sees it, in its own units and words; nothing of other observations.
+
+        What a picture of it shows, for those who do not see pictures.
+        """
+        return ", ".join(f"{name} {value}" for name, value in zip(self.names[:FEATURES], self._values(x), strict=False))
+
+    def _values(self, x: Tensor) -> list[str]:
+        if self.kind != "table":
+            return []
+        columns = self.schema.table(self.schema.restore(x.detach().cpu()[None])).values()
+        found = [column[0] for column in columns]
+        return ["unknown" if value is None or value != value else _short(value) for value in found]
 
     @property
     def media_type(self) -> str:
@@ -75,8 +96,7 @@ class Depiction:
         """The type and the bytes of a picture of one observation (*shape), as the model sees it."""
         if self.kind == "image":
             return self.media_type, _png(self.pixels(x[None, None], max(1, height // x.shape[-2]), gap=0))
-        values = x.detach().cpu().double().numpy()
-        svg = self._profile(values) if self.kind == "table" else self._lines(values)
+        svg = self._profile(x) if self.kind == "table" else self._lines(x.detach().cpu().double().numpy())
         return self.media_type, svg.encode()
 
     def uri(self, x: Tensor, height: int = 96) -> str:
@@ -114,23 +134,36 @@ class Depiction:
             parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[place]}" stroke-width="1.5"/>')
         return _svg(160, 96, "".join(parts))
 
-    def _profile(self, values: np.ndarray[Any, Any]) -> str:
-        """A row of a table: a bar a feature, from the training mean to three standard deviations on each side."""
-        shown = list(zip(self.names, values.ravel(), strict=True))[:FEATURES]
+    def _profile(self, x: Tensor) -> str:
+        """A row of a table, a line a feature: up to three standard deviations from the training mean, and its value.
+
+        Words have no bar, and a gap is left empty.
+        """
+        shown = list(zip(self.schema.features, x.detach().cpu().double().tolist(), self._values(x), strict=True))
         parts = []
-        for place, (name, value) in enumerate(shown):
+        for place, (feature, value, written) in enumerate(shown[:FEATURES]):
             top = 4 + 12 * place
-            text = f'<text x="72" y="{top + 8}" font-size="8" text-anchor="end" fill="#222">{escape(name[:14])}</text>'
-            parts.append(text)
-            if np.isfinite(value):
+            parts.append(_text(72, top + 8, feature.name[:14], "end"))
+            if not np.isfinite(value):
+                continue
+            parts.append(_text(162, top + 8, written[:10], "start"))
+            if feature.kind != "category":
                 end = 116 + 40 * float(np.clip(value / self.high, -1, 1))
                 left, wide = min(116.0, end), max(abs(end - 116), 0.7)
                 parts.append(
                     f'<rect x="{left:.1f}" y="{top}" width="{wide:.1f}" height="9" fill="{COLOURS[int(value < 0)]}"/>'
                 )
-        height = 8 + 12 * len(shown)
+        height = 8 + 12 * min(len(shown), FEATURES)
         parts.append(f'<path d="M116 2V{height - 2}" stroke="#777" stroke-width=".7"/>')
-        return _svg(160, height, "".join(parts))
+        return _svg(208, height, "".join(parts))
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def _text(across: int, down: int, text: str, anchor: str) -> str:
+    return f'<text x="{across}" y="{down}" font-size="8" text-anchor="{anchor}" fill="#222">{escape(text)}</text>'
 
 
 def kind(model: MLVAE) -> str:

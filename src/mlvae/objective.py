@@ -109,12 +109,14 @@ class Objective:
     def changed(
         self,
         *,
-        independence: float | None = None,
-        leakage: float | None = None,
-        identification: float | None = None,
+        independence: Weight | None = None,
+        leakage: Weight | None = None,
+        identification: Weight | None = None,
         **kl_weight: float | None,
     ) -> Objective:
-        """The same with other weights; None leaves one as it is. Independence still grows over training.
+        """The same with other weights; None leaves one as it is. Numbers of independence and leakage still grow.
+
+        Penalties take one weight for all levels, or weights by the level's name, 0 where not named.
 
         Example:
             >>> Objective().changed(independence=50.0, style=2.0).weight("style", 0.0)
@@ -123,10 +125,13 @@ class Objective:
         changes: dict[str, Any] = {
             "kl_weight": {**self.kl_weight, **{name: value for name, value in kl_weight.items() if value is not None}}
         }
-        if independence is not None:
-            changes["independence"] = replace(GROWING, end=independence)
-        changes |= {"leakage": Ramp(0.0, leakage, since=0.3)} if leakage is not None else {}
-        changes |= {"identification": identification} if identification is not None else {}
+        for name, weight, growing in (
+            ("independence", independence, GROWING),
+            ("leakage", leakage, Ramp(0.0, 0.0, since=0.3)),
+            ("identification", identification, None),
+        ):
+            if weight is not None:
+                changes[name] = _growing(weight, growing)
         return replace(self, **changes)
 
     def over(self, levels: Sequence[Level]) -> Objective:
@@ -249,6 +254,13 @@ def loss(
               for name in dict(penalties.keys())}  # fmt: skip
     groups = whole.grouping(model.levels[0].name).num_groups
     return Loss((len(whole) * penalty - ranks.size * value) / groups, terms, summed)
+
+
+def _growing(weight: Weight, like: Ramp | None) -> Weight:
+    """Numbers as ramps that end at them."""
+    if isinstance(weight, Mapping):
+        return {name: replace(like, end=w) if like and not isinstance(w, Ramp) else w for name, w in weight.items()}
+    return weight if like is None or isinstance(weight, Ramp) else replace(like, end=weight)
 
 
 def _at(weight: float | Ramp, progress: float) -> float:

@@ -26,7 +26,7 @@ def encode(
 
     Args:
         run: the folder that training wrote
-        data: what `mlvae train` takes, or a folder of .npz files, encoded one after another
+        data: what `mlvae train` takes, or a folder of .npz files; all but CSV and .npy are read a part at a time
         out: Parquet, a row an observation: group, mean and variance of each level, understood alone
         evidence: Parquet, a row a group of each shared level: count, precision and information, which add; a job that
             was killed goes on when started again

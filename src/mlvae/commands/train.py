@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mlvae.commands.codes import draw, encode
 from mlvae.commands.common import CONFIG_FILE, listed, own, parts, say, warn_of_leaks, write_config
 from mlvae.commands.measure import measure
-from mlvae.errors import CheckpointError, ModelError
+from mlvae.errors import CheckpointError, ModelError, nearest
 
 MANY_GROUPS = 20
 """From as many groups on, some whole ones can be spared; with fewer, only observations of each."""
@@ -25,9 +25,9 @@ def train(
     content_dim: int = 16,
     style_dim: int = 16,
     objective: str = "default",
-    independence: float | None = None,
-    leakage: float | None = None,
-    identification: float | None = None,
+    independence: list[str | float] | float | None = None,
+    leakage: list[str | float] | float | None = None,
+    identification: list[str | float] | float | None = None,
     content_kl: float | None = None,
     style_kl: float | None = None,
     kl: list[str] | None = None,
@@ -74,7 +74,8 @@ def train(
         content_dim: dimensions that a group shares
         style_dim: dimensions of an observation's own
         objective: default, paper (Bouchacourt et al. 2018) or vae (no groups)
-        independence: weight at the end of training of style's dependence on the group (default: the objective's, 2000)
+        independence: weight at the end of training of style's dependence on the group (default: the objective's, 2000);
+            like the next two a number for all levels, or name:weight for one, an option each
         leakage: weight of what a level's codes tell of levels crossed with it (default: the objective's, 20)
         identification: weight of naming the group from content (default: the objective's, 5)
         content_kl: weight of content's KL (default: the objective's, 0.2)
@@ -135,9 +136,7 @@ def train(
     if quarter_turns:
         part = part.quarter_turns()
     weights = {"content": content_kl, "style": style_kl, **dict(weight_of(text) for text in kl or ())}
-    asked = chosen.objective().changed(
-        independence=independence, leakage=leakage, identification=identification, **weights
-    )
+    penalties = {"independence": independence, "leakage": leakage, "identification": identification}
     options = {"network": own(network) or network, "width": width, "likelihood": own(likelihood) or likelihood}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -148,6 +147,11 @@ def train(
     for name in weights if levels else ():
         if weights[name] is not None:
             model.level(name)
+    base = chosen.objective()
+    asked = base.changed(
+        **{kind: penalty_of(kind, asked, model.levels, getattr(base, kind)) for kind, asked in penalties.items()},
+        **weights,
+    )
     say(f"{part!r}" + (f"; {len(held):,} rows kept out" if held is not None else ""))
     parameters = sum(p.numel() for p in model.parameters())
     say(f"{model.network} of {parameters:,} parameters, {objective} objective, writing to {out}")
@@ -168,6 +172,35 @@ def weight_of(text: str) -> tuple[str, float]:
         return name, float(number)
     except ValueError:
         raise ModelError(f"Expected a weight as name:weight, such as speaker:0.2; got {text!r}.") from None
+
+
+def penalty_of(kind: str, asked: Any, levels: Any, default: Any) -> Any:
+    """A penalty's weight as it is typed: numbers for all levels, name:number for one; the others keep the default.
+
+    Raises:
+        ModelError: a level that is not there, or that this penalty is not asked of.
+    """
+    if asked is None or isinstance(asked, (int, float)):
+        return asked
+    named: dict[str, float] = {}
+    base = default
+    for text in map(str, asked):
+        try:
+            base = float(text)
+        except ValueError:
+            name, weight = weight_of(text)
+            named[name] = weight
+    if not named:
+        return base
+    known = {level.name: level for level in levels}
+    own = kind == "independence"
+    for name in named:
+        if name not in known:
+            raise ModelError(f"Expected a level of this model for --{kind}; got {name!r}. {nearest(name, known)}")
+        if (known[name].by is None) is not own:
+            what = "an observation's own level" if own else "a level that groups share"
+            raise ModelError(f"Expected {what} for --{kind}; {name!r} is another. See docs/levels.md.")
+    return {name: named.get(name, base) for name, level in known.items() if (level.by is None) is own}
 
 
 def _validation(data: Any, share: float, seed: int, levels: Any) -> tuple[Any, Any]:  # GroupedData, the second or None

@@ -15,9 +15,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
-from mlvae.errors import DataError, MLVAEError
+from mlvae.errors import MLVAEError
 from mlvae.explore.session import MOST, Made, Session
-from mlvae.explore.uploads import BYTES, observation
+from mlvae.explore.uploads import BYTES
 
 WAITING = 64
 """Requests that may wait for the model; what comes beyond is turned away."""
@@ -110,7 +110,7 @@ def app(
     def told(made: Made) -> dict[str, Any]:
         shown = [session.shown.file(x) for x in made.x]
         uris = [f"data:{kind};base64,{base64.b64encode(content).decode()}" for kind, content in shown]
-        return {"pictures": uris, "python": made.python}
+        return {"pictures": uris, "words": [session.shown.words(x) for x in made.x], "python": made.python}
 
     @served.middleware("http")
     async def guard(request: Request, answer: Callable[[Request], Any]) -> Response:
@@ -202,16 +202,11 @@ def app(
         return gate(lambda: told(session.generate(new.count, new.seed, new.row, new.keep)))
 
     @served.post("/api/upload")
-    async def upload(request: Request) -> dict[str, int]:
-        content = await request.body()
-        if not session.uploads:
-            raise DataError("Expected a model of pictures without covariates to upload to; this one is another.")
+    async def upload(request: Request) -> dict[str, Any]:
         from starlette.concurrency import run_in_threadpool
 
-        def take() -> int:
-            return gate(lambda: session.add(observation(content, session.model.shape, session.shown)))
-
-        return {"row": await run_in_threadpool(take)}
+        content = await request.body()
+        return await run_in_threadpool(lambda: gate(lambda: session.upload(content)))
 
     @served.get("/")
     @served.get("/{name}")

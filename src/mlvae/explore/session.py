@@ -15,6 +15,7 @@ from torch import Tensor
 from mlvae.data import GroupedData
 from mlvae.depict import Depiction
 from mlvae.errors import DataError, nearest
+from mlvae.explore.uploads import observations
 from mlvae.model import MLVAE
 from mlvae.normal import Normal
 
@@ -97,9 +98,20 @@ class Session:
         }
 
     @property
-    def uploads(self) -> bool:
-        """Whether the page takes pictures of the user's own: where observations are pictures, nothing else is asked."""
-        return self.shown.kind == "image" and not self.model.schema.covariates
+    def uploads(self) -> dict[str, str] | None:
+        """What the page says of observations of the user's own; None where it takes none: they have no covariates."""
+        if self.model.schema.covariates:
+            return None
+        if self.shown.kind == "image":
+            note = "Cut at the middle to the model's proportions, and resized."
+            return {"what": "Your own pictures (PNG, JPEG)", "accept": "image/png,image/jpeg", "note": note}
+        rows = {"what": "Your own rows (CSV, Parquet, .npz, .npy)", "accept": ".csv,.tsv,.parquet,.npz,.npy"}
+        if self.shown.kind == "table":
+            names = ", ".join(self.shown.names[:12]) + (", …" if len(self.shown.names) > 12 else "")
+            return {**rows, "note": f"A row an observation, columns by name: {names}."}
+        size = " x ".join(map(str, self.model.shape))
+        many = "a row an observation" if len(self.model.shape) == 1 else "a row a step, a column a channel"
+        return {**rows, "note": f"Arrays of {size} numbers, alone or one after another; in a table {many}."}
 
     @property
     def identifies(self) -> bool:
@@ -117,16 +129,34 @@ class Session:
             raise DataError(f"Expected a group of the data; got {group!r}. {nearest(group, self.members)}")
         return [int(row) for row in self.members[group][start : start + min(count, MOST)]]
 
-    def add(self, x: Tensor) -> int:
-        """Takes an uploaded observation (*shape) on; returns its number. It is kept in memory only.
+    def upload(self, content: bytes) -> dict[str, Any]:
+        """Takes a file of the user's own: the numbers of its observations, and how many of their values are missing.
 
         Raises:
-            DataError: there are too many, or it has another shape.
+            DataError: it is too large, damaged or not what the model takes, or there are too many.
         """
-        if len(self.added) >= UPLOADS:
-            raise DataError(f"Expected at most {UPLOADS} uploads; got one more. Start the page again to go on.")
-        self.added.append(self.model.prepare(x[None])[0])
-        return len(self.data) + len(self.added) - 1
+        if self.uploads is None:
+            raise DataError("Expected a model without covariates to upload to; this one has some. Pick from its data.")
+        rows = self.add(observations(content, self.model, self.shown))
+        taken = torch.stack(self.added[-len(rows) :])
+        return {"rows": rows, "missing": int(torch.isnan(taken).sum())}
+
+    def add(self, x: Tensor) -> list[int]:
+        """Takes observations (N, *shape) on, all or none; returns their numbers. They are kept in memory only.
+
+        Raises:
+            DataError: there are too many, or the model does not take them.
+        """
+        if len(self.added) + len(x) > UPLOADS:
+            raise DataError(
+                f"Expected at most {UPLOADS} uploads; got {len(x)} after {len(self.added)}. Start the page again to go"
+                " on."
+            )
+        x = self.model.prepare(x)
+        self.model.check(x)
+        first = len(self.data) + len(self.added)
+        self.added.extend(x)
+        return list(range(first, first + len(x)))
 
     def observations(self, rows: Sequence[int]) -> Tensor:
         """(N, *shape) of rows: floats in the data's own units.
@@ -323,7 +353,7 @@ class Session:
             if self.column is not None:
                 head.append(f"_, data = data.split(column={self.column!r})")
         if any(row >= len(self.data) for row in rows):
-            head.append("# rows past the end of the data are pictures that were uploaded: put your own in their place")
+            head.append("# rows past the end of the data were uploaded: put your own in their place")
         if rows:
             head.append(f"x = data.x[{list(rows)}]")
         if covariates:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from mlvae.depict import Depiction
 from mlvae.errors import DataError
+from mlvae.explore.rows import sequences, table_rows
+from mlvae.model import MLVAE
 from mlvae.untrusted import reading
 
 BYTES = 8 * 2**20
@@ -22,7 +24,24 @@ PIXELS = 16_000_000
 FORMATS = ("PNG", "JPEG")
 
 
-def observation(content: bytes, shape: tuple[int, ...], shown: Depiction) -> Tensor:
+def observations(content: bytes, model: MLVAE, shown: Depiction) -> Tensor:
+    """What a file holds, as observations (N, *shape) of the model: a picture, rows of a table, or sequences.
+
+    Raises:
+        DataError: too large, damaged, or not what the model takes; says what is wrong.
+    """
+    if len(content) > BYTES:
+        raise DataError(
+            f"Expected a file of at most {BYTES // 2**20} MB; got {len(content) / 2**20:.1f} MB. Shrink it."
+        )
+    if shown.kind == "image":
+        return picture(content, model.shape, shown)[None]
+    if shown.kind == "table":
+        return table_rows(content, model.schema)
+    return sequences(content, model.shape, model.likelihood.missing)
+
+
+def picture(content: bytes, shape: tuple[int, ...], shown: Depiction) -> Tensor:
     """A picture (*shape) on the data's scale, cut at the middle to the model's proportions.
 
     Args:
@@ -35,20 +54,16 @@ def observation(content: bytes, shape: tuple[int, ...], shown: Depiction) -> Ten
     """
     from PIL import Image, ImageOps
 
-    if len(content) > BYTES:
-        raise DataError(
-            f"Expected a file of at most {BYTES // 2**20} MB; got {len(content) / 2**20:.1f} MB. Shrink it."
-        )
     advice = "Expected a PNG or JPEG picture. Save it again."
     with reading("picture", "what was uploaded", advice=advice):
-        picture = Image.open(io.BytesIO(content), formats=FORMATS)
+        opened = Image.open(io.BytesIO(content), formats=FORMATS)
         # The size stands in the head of the file: a bomb is refused before a pixel of it is decoded.
-        if picture.width * picture.height > PIXELS:
+        if opened.width * opened.height > PIXELS:
             raise DataError(
-                f"Expected a picture of at most {PIXELS:,} pixels; got {picture.width} x {picture.height}. Shrink it."
+                f"Expected a picture of at most {PIXELS:,} pixels; got {opened.width} x {opened.height}. Shrink it."
             )
         colours = len(shape) == 3 and shape[0] == 3
-        flat = _on_white(ImageOps.exif_transpose(picture)).convert("RGB" if colours else "L")
+        flat = _on_white(ImageOps.exif_transpose(opened)).convert("RGB" if colours else "L")
         fitted = ImageOps.fit(flat, (shape[-1], shape[-2]), Image.Resampling.BILINEAR)
     values = torch.from_numpy(np.asarray(fitted, np.float32) / 255)
     values = values.permute(2, 0, 1) if values.ndim == 3 else values

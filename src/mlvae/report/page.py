@@ -122,12 +122,22 @@ def _facts(model: MLVAE, train: GroupedData, new: GroupedData) -> list[tuple[str
         for level in model.levels
     ]
     return [
-        ("Training part", repr(train)),
-        ("Kept out of training", repr(new)),
+        ("Training part", _described(train)),
+        ("Kept out of training", _described(new)),
         ("Levels", "; ".join(levels)),
         ("Likelihood", type(model.likelihood).__name__),
         ("Network", f"{model.network} of width {model.width}, {parameters:,} parameters"),
     ]
+
+
+def _described(data: GroupedData) -> str:
+    """How much there is of what, in words: who is sent the page need not know the library."""
+    size = " x ".join(map(str, data.shape))
+    text = f"{len(data):,} observations of {size} numbers"
+    if data.by is None:
+        return text
+    sizes = np.bincount(data.codes(data.by).numpy())
+    return f"{text}, in {len(sizes):,} groups by {data.by} of {sizes.min():,} to {sizes.max():,}"
 
 
 def _charts(

@@ -45,7 +45,7 @@ def _style(model: MLVAE, m: Numbers) -> str:
     own = [level for level in model.levels if level.by is None]
     if not own:
         return ""
-    start = f"{own[-1].name.capitalize()}, an observation's own, costs {m[f'kl.{own[-1].name}']:.1f} nats"
+    start = f"{own[-1].name.capitalize()}, an observation's own, costs {_nats(m[f'kl.{own[-1].name}'])} nats"
     if (key := "probe.style.sample.mlp") in m:
         known = f"its samples name the group in {_percent(m[key])} of cases (chance {_percent(m['probe.chance'])})"
     elif (key := "unseen.style.shots.5.accuracy") in m:
@@ -67,6 +67,11 @@ def _evidence(model: MLVAE, m: Numbers) -> str:
     if "calibration.coverage90" in m:
         text += f", and 90 % intervals after one observation hold in {_percent(m['calibration.coverage90'])} of cases"
     return text + "."
+
+
+def _nats(nats: float) -> str:
+    """Little is not nothing: below a tenth it has two digits of its own."""
+    return f"{nats:.1f}" if abs(nats) >= 0.1 or nats == 0 else f"{nats:.2g}"
 
 
 def _percent(share: float) -> str:

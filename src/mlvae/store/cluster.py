@@ -32,7 +32,7 @@ def encode(
 
     Args:
         run: the folder that training wrote, on a file system that all workers see, like all the others.
-        source: a folder of files.
+        source: as `parts_of` takes it; each part goes to one worker.
         out: Parquet of codes to write.
         evidence: Parquet of evidence to write.
         by: the grouping column.

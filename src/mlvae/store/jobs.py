@@ -104,6 +104,10 @@ class Job:
     def encode(self, number: int) -> int:
         """Does one part; returns its observations."""
         places, data = self._places(number), self.parts[number].load()
+        if data is None:
+            for piece in places.values():
+                replace(piece, b"")
+            return 0
         if "codes" in places:
             tables.write_codes(self.model, data, places["codes"])
         if "evidence" in places:
@@ -116,6 +120,10 @@ class Job:
         """Joins the codes, adds up the evidence, and removes the parts."""
         for kind, target in self.wanted.items():
             pieces = [self._places(number)[kind] for number in range(len(self.parts))]
+            # Where all rows of a part were dropped, its piece is empty.
+            pieces = [piece for piece in pieces if not piece.exists() or piece.stat().st_size]
+            if not pieces:
+                raise DataError(f"Expected rows with a label; all were dropped. Remove {self.work}.")
             if len(pieces) == 1:
                 with replacing(target) as beside:
                     shutil.copyfile(pieces[0], beside)
@@ -195,9 +203,11 @@ def _begin(work: Path, job: dict[str, Any], targets: list[Path]) -> None:
 
 def _joined(pieces: list[Path], target: Path) -> None:
     """Codes of all parts in one file, a row group at a time."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pq.read_schema(pieces[0])
+    # A column of whole numbers, of words or of nothing where it has gaps in some part is one of decimals, words there.
+    schema = pa.unify_schemas([pq.read_schema(piece) for piece in pieces], promote_options="permissive")
     with replacing(target) as beside, pq.ParquetWriter(beside, schema) as writer:
         for piece in pieces:
             with pq.ParquetFile(piece) as file:

@@ -1,15 +1,20 @@
-"""Data in parts that are encoded one after another: the files of a folder, or stretches of one set."""
+"""Data in parts that are encoded one after another: files, stretches of tables and of pictures, or of one set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import glob
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlvae.data import GroupedData, read
+from mlvae.data.builtin import BUILTIN
+from mlvae.data.sources import TABLES, images
+from mlvae.data.sources.raw import Asked
 from mlvae.errors import DataError
+from mlvae.store import stretches
 
 STRETCH = 2**16
 """Observations in a part of one set."""
@@ -23,52 +28,85 @@ class Part:
         name: the same at every start, so that a restarted job knows it again.
         size: how much of the data it is, in a unit of the whole: bytes of files, or rows.
         stamp: changes when its content does.
-        load: reads it.
+        load: reads it; None where no row of it has a label.
     """
 
     name: str
     size: int
     stamp: str
-    load: Callable[[], GroupedData]
+    load: Callable[[], GroupedData | None]
 
 
 def parts_of(
-    source: str | Path | GroupedData, by: str | None = None, missing: str = "error", **reading: Any
-) -> list[Part]:
-    """The data in parts.
+    source: str | Path | GroupedData, by: str | None = None, missing: str = "error", *, like: Any = None,
+    labels: Sequence[str] = (), on_bad_file: str = "error", **reading: Any,
+) -> list[Part]:  # fmt: skip
+    """The data in parts, none of which is read before it is asked for where that can be done.
 
     Args:
-        source: a folder of `.npz` files, each a part that fits in memory; or whatever `read` takes.
+        source: a folder of `.npz` files, each a part; Parquet (a file, a folder, a pattern) or a folder of pictures, in
+            stretches that fit in memory; or whatever else `read` takes, which is read whole.
         by: the grouping column.
-        missing: what to do with rows without a group, as in `read`; "own" only for one set.
+        missing: what to do with rows without a group, as in `read`; "own" only for one set, which is read whole.
+        like: a model, as whose training data these are read.
+        labels: columns that must have labels, as they name groups.
+        on_bad_file: as in `read`.
         reading: further arguments of `read`.
 
     Raises:
         DataError: "own" for a folder, or as `read`.
     """
-    folder = None if isinstance(source, GroupedData) else Path(source)
-    files = sorted(folder.rglob("*.npz")) if folder is not None and folder.is_dir() else []
-    if files and missing == "own":
+    path = None if isinstance(source, GroupedData) or str(source) in BUILTIN else Path(source)
+    files = [] if path is None else _files(path)
+    arrays = [file for file in files if file.suffix == ".npz"] if path is not None and path.is_dir() else []
+    if arrays and missing == "own":
         raise DataError(
             "Expected missing='error' or 'drop' for a folder of files: groups of their own would have the same names"
             " in several files. Drop them, or name them."
         )
-    if folder is not None and files:
+    options = {"like": like, "labels": labels, "on_bad_file": on_bad_file, **reading}
+    if path is not None and arrays:
         return [
             Part(
-                str(file.relative_to(folder)),
-                file.stat().st_size,
-                _stamp(file),
-                partial(read, file, by, missing=missing, **reading),
+                str(file.relative_to(path)), file.stat().st_size, _stamp(file),
+                partial(read, file, by, missing=missing, **options),
             )
-            for file in files
+            for file in arrays
+        ]  # fmt: skip
+    schema = getattr(like, "schema", like)
+    covariates = tuple(feature.name for feature in schema.covariates) if schema else ()
+    asked = Asked(by, labels=tuple(labels), covariates=covariates, on_bad_file=on_bad_file, in_memory=True, like=schema)
+    tables = [file for file in files if file.suffix.lower() in TABLES]
+    pictures = path is not None and path.is_dir() and images.holds_images(path)
+    if path is not None and pictures and not tables:
+        return [
+            Part(f"{start:012}", len(some), stretches.stamp(some), load)
+            for some, start, load in stretches.of_pictures(path, asked)
         ]
-    data = read(source, by, missing=missing, **reading)
-    stamp = "" if folder is None else _stamp(folder)
+    if tables and missing != "own" and not pictures and all(file.suffix.lower() == ".parquet" for file in tables):
+        return [
+            Part(f"{file.name}:{start:012}", rows, _stamp(file), load)
+            for file, start, rows, load in stretches.of_parquet(tables, asked, missing, labels)
+        ]
+    data = read(source, by, missing=missing, **options)
+    stamp = "" if path is None else _stamp(path)
     return [
         Part(f"{start:012}", min(STRETCH, len(data) - start), stamp, _stretch(data, start))
         for start in range(0, len(data), STRETCH)
     ]
+
+
+def _files(path: Path) -> list[Path]:
+    """All files that a source is in, but for a saved Hugging Face set, which is one."""
+    if path.is_dir():
+        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+            return []
+        return sorted(
+            file
+            for file in path.rglob("*")
+            if not any(part.startswith((".", "_")) for part in file.relative_to(path).parts) and file.is_file()
+        )
+    return [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))
 
 
 def _stamp(path: Path) -> str:

@@ -101,7 +101,7 @@ def read(
         by = by or "group"
         columns[by] = as_labels(groups)
         check_shape("`groups`", columns[by], count)
-    by = _grouping_column(by, columns, raw.others, count, raw.name)
+    by = grouping_column(by, columns, raw.others, count, raw.name)
     data = GroupedData.from_arrays(
         raw.x, columns=columns, by=by, name=raw.name, missing=missing, gaps=gaps or raw.gaps, schema=raw.schema
     )
@@ -184,9 +184,14 @@ def _tables(files: list[Path], asked: Asked, where: str) -> Raw:
     return TABLES[endings[0]](files, asked)
 
 
-def _grouping_column(
+def grouping_column(
     by: str | None, columns: Mapping[str, Any], others: Mapping[str, tuple[int, ...]], count: int, file: str
 ) -> str:
+    """The column that is asked for, "group", or the only one.
+
+    Raises:
+        DataError: there is no such column, or several and none is asked for.
+    """
     if by is None and ("group" in columns or "group" in others):
         by = "group"
     if by is None and len(columns) == 1:

@@ -25,7 +25,7 @@ NUMBERS = 4 * 2**20
 """Numbers of a batch, about."""
 
 
-def _batch(columns: int) -> int:
+def batch_rows(columns: int) -> int:
     """Rows of a batch of so many columns."""
     return max(64, min(ROWS, NUMBERS // max(1, columns)))
 
@@ -60,7 +60,7 @@ def in_memory(table: Any, name: str, files: Sequence[Path] = (), skipped: Sequen
         name,
         {field.name: kind_of(field.type) for field in table.schema},
         table.num_rows,
-        lambda columns: iter(table.select(list(columns)).to_batches(max_chunksize=_batch(len(columns)))),
+        lambda columns: iter(table.select(list(columns)).to_batches(max_chunksize=batch_rows(len(columns)))),
         tuple(files),
         tuple(skipped),
     )
@@ -105,7 +105,7 @@ def parquet_table(files: list[Path], asked: Asked) -> Table:
         # File by file: a scanner over all of them reads ahead, and holds gigabytes.
         for file in good:
             with wrap(file, "Parquet"), pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20) as opened:
-                for batch in opened.iter_batches(_batch(len(columns)), columns=list(columns), use_threads=False):
+                for batch in opened.iter_batches(batch_rows(len(columns)), columns=list(columns), use_threads=False):
                     arrays = [batch.column(column).cast(schema.field(column).type) for column in columns]
                     yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
@@ -116,7 +116,6 @@ def parquet_table(files: list[Path], asked: Asked) -> Table:
 def csv_table(files: list[Path], asked: Asked) -> Table:
     """CSV files with the same columns, in memory: a column's type is only known once all of it is read."""
     import pyarrow as pa
-    from pyarrow import csv
 
     parts: list[Any] = []
     good: list[Path] = []
@@ -124,17 +123,7 @@ def csv_table(files: list[Path], asked: Asked) -> Table:
     for file in files:
         try:
             with wrap(file, "CSV"):
-                part = csv.read_csv(
-                    file,
-                    parse_options=csv.ParseOptions(delimiter=_delimiter(file)),
-                    convert_options=csv.ConvertOptions(strings_can_be_null=True),
-                )
-                _refuse_twins(part.schema, file.name)
-            if garbled := [field.name for field in part.schema if pa.types.is_binary(field.type)]:
-                raise DataError(
-                    f"Expected UTF-8 in {file}; column {garbled[0]!r} is not UTF-8. Save it again, for example"
-                    f" `iconv -f latin1 -t utf-8 {file.name}`."
-                )
+                part = read_csv(file, file, _delimiter(file))
             if parts and set(part.column_names) != set(parts[0].column_names):
                 odd = sorted(set(part.column_names) ^ set(parts[0].column_names))[:5]
                 raise DataError(f"Expected the columns of {good[0].name} in {file}; they differ in {odd}.")
@@ -154,6 +143,31 @@ def csv_table(files: list[Path], asked: Asked) -> Table:
     return in_memory(table, good[0].stem if len(good) == 1 else good[0].parent.name, good, skipped)
 
 
+def read_csv(source: Any, file: Path, delimiter: str, header: bool = True) -> Any:
+    """CSV as an Arrow table: a path, or a stream of bytes that messages call ``file``.
+
+    Raises:
+        DataError: it is damaged, not UTF-8, or two columns have one name.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    with wrap(file, "CSV"):
+        table = csv.read_csv(
+            source,
+            read_options=csv.ReadOptions(autogenerate_column_names=not header),
+            parse_options=csv.ParseOptions(delimiter=delimiter),
+            convert_options=csv.ConvertOptions(strings_can_be_null=True),
+        )
+        _refuse_twins(table.schema, file.name)
+    if garbled := [field.name for field in table.schema if pa.types.is_binary(field.type)]:
+        raise DataError(
+            f"Expected UTF-8 in {file}; column {garbled[0]!r} is not UTF-8. Save it again, for example"
+            f" `iconv -f latin1 -t utf-8 {file.name}`."
+        )
+    return table
+
+
 def _delimiter(file: Path) -> str:
     with file.open("rb") as stream:
         header = stream.readline(TEXT)
@@ -162,7 +176,17 @@ def _delimiter(file: Path) -> str:
         raise DataError(f"Expected at most {COLUMNS:,} columns in {file}; its first line has more. Is it a CSV file?")
     if file.suffix.lower() == ".tsv":
         return "\t"
-    return ";" if counts[";"] > counts[","] else ","
+    return delimiter(header)
+
+
+def delimiter(header: bytes) -> str:
+    """What parts the names in the first line of a table: the commonest of comma, semicolon and tab.
+
+    Example:
+        >>> delimiter(b"a;b;c,d"), delimiter(b"a")
+        (';', ',')
+    """
+    return max(",;\t", key=lambda sign: header.count(sign.encode()))
 
 
 def frame_table(source: Any, name: str) -> Table:

@@ -42,8 +42,8 @@ def folder(path: Path, asked: Asked) -> Raw:
 
     The label of a nested group has its path, "france/ann": two folders of one name are two groups.
     """
-    files = _found(path)
-    size, mode = _format(files, asked, lambda file: file.open("rb"))
+    files = found(path)
+    size, mode = common_format(files, asked)
     about = {"size": size, "mode": mode, "bad": asked.on_bad_file}
     kept = cache.place(asked.cache, path, "images", about, files)
     if not kept.exists():
@@ -55,8 +55,28 @@ def folder(path: Path, asked: Asked) -> Raw:
     x, skipped = cache.load(kept, asked.keep(nbytes))
     gone = set(skipped)
     good = [file for file in files if str(file) not in gone]
-    columns = _columns(path, good, asked.folders)
-    return Raw(x, columns, path.name, Schema(image_size=size, image_mode=mode), skipped=tuple(skipped))
+    return Raw(
+        x,
+        columns(path, good, asked.folders),
+        path.name,
+        Schema(image_size=size, image_mode=mode),
+        skipped=tuple(skipped),
+    )
+
+
+def some(path: Path, files: Sequence[Path], size: tuple[int, int], mode: str, asked: Asked) -> Raw | None:
+    """Some pictures of such a folder, decoded and kept nowhere; None where all are bad and passed over."""
+    skipped: list[str] = []
+    blocks = [
+        block for block, _ in _decoded(((str(file), file.open("rb")) for file in files), size, mode, asked, skipped)
+    ]
+    if not blocks:
+        return None
+    good = [file for file in files if str(file) not in skipped]
+    labels = columns(path, good, asked.folders)
+    return Raw(
+        np.concatenate(blocks), labels, path.name, Schema(image_size=size, image_mode=mode), skipped=tuple(skipped)
+    )
 
 
 def from_bytes(table: Table, column: str, asked: Asked) -> tuple[Raw, np.ndarray[Any, Any]]:
@@ -71,7 +91,7 @@ def from_bytes(table: Table, column: str, asked: Asked) -> tuple[Raw, np.ndarray
                 row += 1
 
     first = list(islice(encoded(), LOOKED_AT))
-    size, mode = _format(first, asked, lambda pair: pair[1])
+    size, mode = common_format(first, asked, lambda pair: pair[1])
     skipped: list[str] = []
     blocks, kept = [], []
     for block, numbers in _decoded(encoded(), size, mode, asked, skipped):
@@ -101,7 +121,12 @@ def _walk(path: Path) -> Iterator[Path]:
                 yield Path(root) / name
 
 
-def _found(path: Path) -> list[Path]:
+def found(path: Path) -> list[Path]:
+    """The pictures of a folder of groups, in order.
+
+    Raises:
+        DataError: there is none, or one is in no group's folder.
+    """
     files = list(_walk(path))
     if not files:
         raise DataError(f"Expected pictures ({', '.join(ENDINGS)}) in folders below {path}; found none.")
@@ -116,7 +141,12 @@ def _found(path: Path) -> list[Path]:
     return files
 
 
-def _columns(path: Path, files: Sequence[Path], names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+def columns(path: Path, files: Sequence[Path], names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+    """The names of the folders that each picture is in, and its own.
+
+    Raises:
+        DataError: pictures lie differently deep, or there are more or fewer names than levels.
+    """
     parts = [file.relative_to(path).parts[:-1] for file in files]
     depths = Counter(map(len, parts))
     if len(depths) > 1:
@@ -130,7 +160,9 @@ def _columns(path: Path, files: Sequence[Path], names: Sequence[str]) -> dict[st
     return {**columns, "file": np.array([file.name for file in files])}
 
 
-def _format(pictures: Sequence[Any], asked: Asked, opened: Callable[[Any], Any]) -> tuple[tuple[int, int], str]:
+def common_format(
+    pictures: Sequence[Any], asked: Asked, opened: Callable[[Any], Any] = lambda file: file.open("rb")
+) -> tuple[tuple[int, int], str]:
     """The size (height, width) and the mode: the model's, the user's, or what all pictures looked at have."""
     from PIL import Image
 

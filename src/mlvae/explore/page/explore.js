@@ -1,7 +1,8 @@
 // The page: every picture and number comes from the server beside it; nothing else is asked.
 
 const $ = (id) => document.getElementById(id);
-const state = { tray: [], a: null, b: null, start: 0, about: null };
+const MOST = 64; // observations of a tray, as the server bounds them
+const state = { tray: [], a: null, b: null, start: 0, own: [], about: null };
 
 async function ask(path, body) {
   const options = body === undefined ? {} : body instanceof Blob
@@ -13,14 +14,20 @@ async function ask(path, body) {
   return told;
 }
 
-function say(text) { $("message").textContent = text; }
+// What is said of one kind of request stays until the next of that kind, or a click: another's success does not wipe it.
+let saidOf = "";
+function say(text, kind, good = false) {
+  saidOf = kind;
+  $("message").textContent = text;
+  $("message").classList.toggle("good", good);
+}
 
 // Runs the latest request of a kind only: a slider that moves on does not queue up what nobody will see.
 const running = new Map();
 async function latest(kind, work) {
   if (running.has(kind)) { running.set(kind, work); return; }
   running.set(kind, null);
-  try { await work(); say(""); } catch (error) { say(error.message); }
+  try { await work(); if (saidOf === kind) say("", kind); } catch (error) { say(error.message, kind); }
   const next = running.get(kind);
   running.delete(kind);
   if (next) await latest(kind, next);
@@ -47,7 +54,7 @@ function show(place, told, label) {
   place.replaceChildren(...told.pictures.map((uri, number) => {
     const text = told.pictures.length > 1 ? `${label}, ${number + 1}` : label;
     return element("figure", {},
-      element("img", { src: uri, alt: text }),
+      element("img", { src: uri, alt: told.words[number] ? `${text}: ${told.words[number]}` : text }),
       element("figcaption", {},
         element("a", { href: uri, download: `${label.replaceAll(" ", "-")}-${number + 1}${state.about.suffix}` }, "Save"), " ",
         element("button", { "aria-label": `Python lines of: ${text}`, onclick: () => lines(told.python) }, "Python")));
@@ -82,9 +89,11 @@ function pressed() {
 
 async function members() {
   await latest("members", async () => {
-    const rows = await ask(`api/pick?group=${encodeURIComponent($("group").value)}&start=${state.start}`);
+    const own = $("group").value === OWN;
+    const group = own ? "your own" : $("group").value;
+    const rows = own ? state.own.slice(state.start, state.start + 12)
+      : await ask(`api/pick?group=${encodeURIComponent(group)}&start=${state.start}`);
     if (!rows.length && state.start) { state.start = 0; return members(); }
-    const group = $("group").value;
     $("members").replaceChildren(...rows.map((row) => thumb(row, `Observation ${row} of ${group}`, () => choose(row, aim()))));
     pressed();
   });
@@ -159,16 +168,43 @@ function dimensions() {
   $("dimension").replaceChildren(...Array.from({ length: level.dim }, (_, d) => element("option", { value: d }, String(d))));
 }
 
+// The name of no group of the data: a label is never blank.
+const OWN = "";
+
 async function take(files) {
-  let bad = "";
+  const told = [];
+  let good = true;
   for (const file of [...files].slice(0, 20)) {
-    try { choose((await ask("api/upload", file)).row, aim()); } catch (error) { bad = `${file.name}: ${error.message}`; }
+    try {
+      const { rows, missing } = await ask("api/upload", file);
+      told.push(`${file.name}: ${rows.length === 1 ? "1 observation" : `${rows.length} observations`}`
+        + (missing ? `, ${missing} of their values unknown to the model or missing` : "") + chosen(rows));
+    } catch (error) { good = false; told.push(`${file.name}: ${error.message}`); }
   }
-  if (files.length > 20) bad = "Expected at most 20 files at once; the others were left out.";
-  say(bad);
+  if (files.length > 20) { good = false; told.push("Expected at most 20 files at once; the others were left out."); }
+  say(told.join(" "), "upload", good);
+}
+
+// Where observations of one file go, in words.
+function chosen(rows) {
+  if (!state.own.length) $("group").prepend(element("option", { value: OWN }));
+  state.start = state.own.length;
+  state.own.push(...rows);
+  $("group").options[0].textContent = `your own (${state.own.length})`;
+  $("group").value = OWN;
+  members();
+  if (aim() !== "tray") {
+    choose(rows[0], aim());
+    return rows.length > 1 ? `, the first is ${aim().toUpperCase()}; choose others above.` : ".";
+  }
+  const fit = rows.slice(0, MOST - state.tray.length);
+  state.tray.push(...fit);
+  tray();
+  return fit.length < rows.length ? `, ${fit.length} of them in the tray, which holds ${MOST}.` : ", in the tray.";
 }
 
 function listen() {
+  document.addEventListener("click", () => say("", ""), { capture: true });
   $("group").addEventListener("change", () => { state.start = 0; members(); });
   $("more").addEventListener("click", () => { state.start += 12; members(); });
   $("clear").addEventListener("click", () => { state.tray = []; tray(); });
@@ -216,6 +252,7 @@ function listen() {
 
 async function begin() {
   const about = state.about = await ask("api/about");
+  document.body.dataset.kind = about.kind;
   $("data").textContent = about.data;
   $("summary").textContent = `${about.observations.toLocaleString("en")} observations of ${about.groups.length.toLocaleString("en")} groups${about.by ? ` by ${about.by}` : ""}; codes: `
     + about.levels.map((level) => `${level.name} (${level.dim}, ${level.shared ? "shared" : "its own"})`).join(", ");
@@ -226,6 +263,11 @@ async function begin() {
   $("moves").replaceChildren(element("option", { value: "" }, "everything"),
     ...about.levels.map(({ name }) => element("option", { value: name }, name)));
   $("uploading").hidden = !about.uploads;
+  if (about.uploads) {
+    $("upload-what").textContent = about.uploads.what;
+    $("upload").accept = about.uploads.accept;
+    $("upload-note").textContent = `${about.uploads.note} They stay in this machine's memory and are gone when the page's server ends.`;
+  }
   $("identify").hidden = !about.identifies;
   const shared = about.levels.some((level) => level.shared);
   $("tray-section").hidden = !shared;
@@ -236,4 +278,4 @@ async function begin() {
   document.body.dataset.ready = "yes";
 }
 
-begin().catch((error) => say(error.message));
+begin().catch((error) => say(error.message, "begin"));
