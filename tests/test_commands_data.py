@@ -56,8 +56,9 @@ def test_new_data_are_read_by_the_columns_of_training(
     assert "feature visits: count" in text and "covariate site: category (north, south)" in text and "Mixed" in text
     del new["age"]
     pq.write_table(pa.table(new), tmp_path / "new.parquet")
+    other = tmp_path / "other.parquet"
     with pytest.raises(SystemExit):
-        main(["encode", str(run), str(tmp_path / "new.parquet"), "--by", "person", "--out", str(out)])
+        main(["encode", str(run), str(tmp_path / "new.parquet"), "--by", "person", "--out", str(other)])
     assert "'age' is missing" in capsys.readouterr().err
 
 

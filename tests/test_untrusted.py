@@ -280,16 +280,16 @@ def test_whatever_a_parser_says_is_one_error_of_ours() -> None:
 
 def test_an_upload_that_no_decoder_understands_is_a_message() -> None:
     from mlvae.depict import Depiction
-    from mlvae.explore.uploads import observation
+    from mlvae.explore.uploads import picture
 
     shown = Depiction.of(MLVAE((16, 16), LEVELS, width=8), mlvae.GroupedData.from_arrays(torch.rand(4, 16, 16), "aabb"))
     file = io.BytesIO()
     Image.effect_noise((20, 20), 50).save(file, "PNG")
     whole = file.getvalue()
-    assert observation(whole, (16, 16), shown).shape == (16, 16)
+    assert picture(whole, (16, 16), shown).shape == (16, 16)
     for at in range(0, len(whole) // 2, 9):
         with pytest.raises(DataError, match="PNG or JPEG"):
-            observation(whole[:at], (16, 16), shown)
+            picture(whole[:at], (16, 16), shown)
 
 
 def test_the_fuzzer_finds_nothing() -> None:

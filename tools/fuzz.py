@@ -180,7 +180,7 @@ def kinds(folder: Path) -> dict[str, tuple[list[bytes], str, Load, Callable[[byt
     from mlvae.commands.common import config_of
     from mlvae.data.sources.images import decode
     from mlvae.depict import Depiction
-    from mlvae.explore.uploads import observation
+    from mlvae.explore.uploads import picture as uploaded
     from mlvae.likelihoods import Mixed
     from mlvae.model import MLVAE, Level
     from mlvae.runs import options_of
@@ -241,7 +241,7 @@ def kinds(folder: Path) -> dict[str, tuple[list[bytes], str, Load, Callable[[byt
         decode(path.name, path.open("rb"), (16, 16), "RGB", convert=True)
 
     def upload(path: Path) -> None:
-        observation(path.read_bytes(), (16, 16), shown)
+        uploaded(path.read_bytes(), (16, 16), shown)
 
     shown = Depiction.of(models[1], mlvae.GroupedData.from_arrays(torch.rand(4, 16, 16), list("aabb")))
 

@@ -54,7 +54,7 @@ def picture(content: bytes, shape: tuple[int, ...], shown: Depiction) -> Tensor:
     """
     from PIL import Image, ImageOps
 
-    advice = "Expected a PNG or JPEG picture. Save it again."
+    advice = "Save it again as a PNG or JPEG picture."
     with reading("picture", "what was uploaded", advice=advice):
         opened = Image.open(io.BytesIO(content), formats=FORMATS)
         # The size stands in the head of the file: a bomb is refused before a pixel of it is decoded.
