@@ -133,7 +133,8 @@ def _fingerprint(kind: str, model: MLVAE, train: GroupedData, options: Mapping[s
     about = describe(model)
     if kind == "vae":
         about["levels"] = sum(level.dim for level in model.levels)
-    text = json.dumps([about, {name: repr(value) for name, value in sorted(options.items())}])
+    # Where it was trained is no setting: one kept from another device serves.
+    text = json.dumps([about, {name: repr(value) for name, value in sorted(options.items()) if name != "device"}])
     digest = hashlib.sha256(text.encode())
     for part in train.chunks():
         digest.update(part.contiguous().numpy().tobytes())
