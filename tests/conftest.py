@@ -17,3 +17,9 @@ def _seeded() -> None:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training saves at the end of every epoch, however short."""
+    monkeypatch.setattr("mlvae.training.SAVE_EVERY", 0.0)

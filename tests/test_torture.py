@@ -32,6 +32,7 @@ def test_stopped_in_every_way_a_run_ends_with_the_same_weights() -> None:
     assert said and int(said[1]) == 4 and int(said[2]) == 1
 
 
+@pytest.mark.usefixtures("every_epoch")
 def test_a_damaged_state_is_gone_back_from(tmp_path: Path) -> None:
     whole, _ = run(small(), epochs=3)
     run(small(), tmp_path, epochs=3, keep=3)
@@ -52,6 +53,7 @@ def test_a_damaged_state_is_gone_back_from(tmp_path: Path) -> None:
         run(small(), tmp_path, epochs=3, resume=True)
 
 
+@pytest.mark.usefixtures("every_epoch")
 def test_as_many_states_are_kept_as_asked(tmp_path: Path) -> None:
     run(small(), tmp_path / "one", epochs=3, keep=1)
     run(small(), tmp_path / "two", epochs=3)
@@ -59,6 +61,7 @@ def test_as_many_states_are_kept_as_asked(tmp_path: Path) -> None:
     assert len(list((tmp_path / "two").glob("training*"))) == 2
 
 
+@pytest.mark.usefixtures("every_epoch")
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss of the last step of an epoch is a number, its gradient is not."""
     data = small()

@@ -84,6 +84,38 @@ def test_ctrl_c_saves_and_resuming_ends_with_the_same_weights(
         assert {k: v for k, v in one.items() if "second" not in k} == {k: other[k] for k in one if "second" not in k}
 
 
+def test_a_long_epoch_is_saved_before_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlvae.training, "MIDWAY", 0.0)
+    monkeypatch.setattr(mlvae.training, "CHECK_EVERY", 2)
+    original, taken = mlvae.training._Step.forward, 0
+
+    def killed(self: object, *arguments: object) -> object:
+        nonlocal taken
+        taken += 1
+        if taken == 4:
+            raise RuntimeError("killed")
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(mlvae.training._Step, "forward", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(small(), tmp_path, epochs=3)
+    state = mlvae.states.read(tmp_path / "training.safetensors")[1]["state"]
+    assert (state["epoch"], state["batch"]) == (0, 2)
+    monkeypatch.undo()
+    assert torch.equal(weights(run(small(), epochs=3)[0]), weights(run(small(), tmp_path, epochs=3, resume=True)[0]))
+
+
+def test_short_epochs_are_saved_at_the_end_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(mlvae.runs.Run, "save", lambda self, optimizer, state, *, weights: saved.append(state["epoch"]))
+    monkeypatch.setattr(mlvae.training, "SAVE_EVERY", 1e9)
+    run(small(), tmp_path, epochs=4)
+    assert saved == [4]
+    monkeypatch.setattr(mlvae.training, "SAVE_EVERY", 0.0)
+    run(small(), tmp_path, epochs=4)
+    assert saved == [4, 1, 2, 3, 4]
+
+
 def test_a_folder_that_holds_a_run_is_refused_and_kept(tmp_path: Path) -> None:
     run(small(), tmp_path)
     before = (tmp_path / "training.safetensors").read_bytes()
@@ -100,6 +132,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
         run(small(), tmp_path / "elsewhere", resume=True)
 
 
+@pytest.mark.usefixtures("every_epoch")
 def test_nan_is_explained_and_the_last_checkpoint_is_intact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = mlvae.training._Step.forward
     taken = 0

@@ -41,6 +41,7 @@ def train(folder: Path, early: bool) -> mlvae.MLVAE:
     resume = (folder / checkpoint.TRAINING_FILE).exists()
     if not resume:
         (folder / checkpoint.MODEL_FILE).unlink(missing_ok=True)  # of an epoch whose state was not yet written
+    training.SAVE_EVERY = 0.0  # at the end of every short epoch, so that kills meet savings
     mlvae.fit(model, part, folder, epochs=EPOCHS, groups=6, progress=False, resume=resume, **options)
     return model
 

@@ -46,6 +46,11 @@ class Run:
         self.kept = keep
         self.settings = json.loads(json.dumps(settings))
         self.best: dict[str, Tensor] = {}
+        self._saved = time.monotonic()
+
+    def unsaved(self) -> float:
+        """Seconds since the last `save`, or since the start."""
+        return time.monotonic() - self._saved
 
     def open(self, resume: bool) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The saved state to go on from; None at a fresh start.
@@ -81,6 +86,7 @@ class Run:
 
     def save(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, weights: bool) -> None:
         """Writes the training state, and the weights for use where ``weights``."""
+        self._saved = time.monotonic()
         if self.folder is None or not Ranks.launched().first:
             if weights:
                 self.best = {name: value.clone() for name, value in self.model.state_dict().items()}

@@ -1,6 +1,6 @@
 """Learning: one loop, on Lightning Fabric, that can be read in one sitting.
 
-data -> sampler -> GroupBatch -> loss -> step;   once an epoch: validate, save
+data -> sampler -> GroupBatch -> loss -> step;   once an epoch: validate; every 10 seconds: save
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ WARM_UP = 0.03
 
 CHECK_EVERY = 20
 """Steps between looks at whether the loss is still a number: each look waits for the device."""
+
+SAVE_EVERY = 10.0
+"""Seconds between two savings at least: what a kill can cost where epochs are short. The last epoch is always saved."""
+
+MIDWAY = 300.0
+"""Seconds without a saving after which an epoch is saved before its end."""
 
 
 @dataclass(frozen=True)
@@ -166,10 +172,12 @@ def fit(
                     if state.batch % CHECK_EVERY == 0:
                         meter.check(state)
                         bar.show(state.epoch, state.batch / batches, meter.means(), meter.seen, started)
-                    if ranks.any(interrupt.asked):
+                    stopped = ranks.any(interrupt.asked)
+                    if stopped or (state.batch % CHECK_EVERY == 0 and run.unsaved() > MIDWAY):
                         meter.check(state, model)
                         state.sums, state.seen = meter.sums(), meter.seen
                         run.save(optimizer, asdict(state), weights=patience is None)
+                    if stopped:
                         raise KeyboardInterrupt(run.how_to_resume())
                 meter.check(state, model)
                 seconds = time.perf_counter() - started
@@ -188,7 +196,10 @@ def fit(
                 fabric.log_dict(row, step=state.epoch)
                 # Weights of penalties grow and the learning rate falls to the end, so without early stopping the last
                 # are the ones to use, whatever noise says of an earlier epoch.
-                run.save(optimizer, asdict(state), weights=improved or patience is None)
+                best = improved and patience is not None
+                ended = state.epoch == epochs or _out_of_patience(state, patience)
+                if best or ended or run.unsaved() > SAVE_EVERY:
+                    run.save(optimizer, asdict(state), weights=best or patience is None)
     model.eval()
     if valid is not None:
         if patience is not None and ranks.first:
