@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import mlvae
-from mlvae.data import read
+from mlvae.data import GroupedData, read
 from mlvae.data.stored import Stored
 from mlvae.errors import DataError
 
@@ -291,3 +291,8 @@ def test_a_rare_word_of_a_large_table_is_known(monkeypatch: pytest.MonkeyPatch) 
     without = data.subset(np.arange(100) != 77)
     model = mlvae.MLVAE.for_data(without, content_dim=2, style_dim=2, width=8)
     assert [model.schema.features[1].categories[code] for code in model.schema.features[1].unseen] == ["rare"]
+
+
+def test_labels_that_are_no_list_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="one label for each observation"):
+        GroupedData.from_arrays(np.zeros((3, 2), np.float32), tmp_path)

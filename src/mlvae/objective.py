@@ -23,9 +23,7 @@ from mlvae.grouping import Grouping
 from mlvae.levels import Level
 from mlvae.model import MLVAE, Latent
 from mlvae.penalties import dependence, leakage, misidentification
-from mlvae.ranks import Ranks
-
-ALONE = Ranks()
+from mlvae.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,10 @@ class Ranks:
         return gathered
 
 
+ALONE = Ranks()
+"""One process, whatever was launched."""
+
+
 class _Gather(torch.autograd.Function):
     """Rows of all processes; backwards, a row's gradient is the sum of what all processes made of it."""
 

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from mlvae.augment import Augmentation
-from mlvae.batch import GroupBatch, nests
 from mlvae.calibration import FEWEST
-from mlvae.data import GroupedData, GroupSampler, LevelSampler
+from mlvae.data import GroupedData
 from mlvae.errors import DataError, TrainingError
-from mlvae.grouping import Grouping
 from mlvae.model import MLVAE
-from mlvae.objective import ALONE, Objective, loss
-from mlvae.ranks import Ranks
+from mlvae.objective import Objective, loss
+from mlvae.ranks import ALONE, Ranks
+from mlvae.resident import Part, Resident
 from mlvae.runs import Interrupt, Progress, Run, engine
 from mlvae.states import KEEP
 from mlvae.temperature import temper, uncalibrate
@@ -121,7 +120,7 @@ def fit(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
     """
     objective = objective or Objective().over(model.levels)
-    data = _Resident(model, train)
+    data = Resident(model, train)
     sampler = data.sampler(groups, members, resample, seed)
     if epochs is None:
         epochs = max(1, math.ceil(STEPS / sampler.batches(0)))
@@ -149,7 +148,7 @@ def fit(
         optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=fabric.device.type != "mps")
         step_module, optimizer = fabric.setup(step_module, optimizer)
         data.to(fabric.device)
-        checked = None if valid is None else _Resident(model, valid).to(fabric.device)
+        checked = None if valid is None else Resident(model, valid).to(fabric.device)
         state = _State() if saved is None else _State(**run.restore(saved, optimizer))
         bar = Progress(epochs, enabled=progress and ranks.first)
         uncalibrate(model)
@@ -158,17 +157,17 @@ def fit(
             while state.epoch < epochs and not _out_of_patience(state, patience):
                 started, meter = time.perf_counter(), _Meter(state.sums, state.seen)
                 batches = sampler.batches(state.epoch)
-                for rows, index in sampler.epoch(state.epoch, state.batch):
+                for part in data.parts(sampler.epoch(state.epoch, state.batch), ranks):
                     share = (state.epoch + state.batch / batches) / epochs
                     for parameters in optimizer.param_groups:
                         parameters["lr"] = lr * _schedule(share)
                     ranks.seed(seed, state.epoch, state.batch)
-                    total, log = step_module(rows, index, share)
+                    total, log = step_module(part, share)
                     optimizer.zero_grad()
                     fabric.backward(total)
                     optimizer.step()
                     state.batch += 1
-                    meter.add(log, len(rows))
+                    meter.add(log, part.whole)
                     if state.batch % CHECK_EVERY == 0:
                         meter.check(state)
                         bar.show(state.epoch, state.batch / batches, meter.means(), meter.seen, started)
@@ -240,65 +239,11 @@ class _State:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-class _Resident:
-    """A data set on the training device, uint8 as it came; batches are index operations."""
-
-    def __init__(self, model: MLVAE, data: GroupedData) -> None:
-        _check(model, data)
-        self.x = data.x
-        self.device = data.x.device
-        self.covariates = model.covariates(data.columns, len(data))
-        self.ids: dict[str, Tensor] = {}
-        self.totals: dict[str, Tensor] = {}
-        for level in model.group_levels:
-            assert level.by is not None
-            self.ids[level.name] = data.codes(level.by)
-            self.totals[level.name] = torch.bincount(self.ids[level.name])[self.ids[level.name]]
-        self.nested = nests({name: Grouping.from_ids(ids) for name, ids in self.ids.items()})
-
-    def to(self, device: torch.device) -> _Resident:
-        self.x, self.device = self.x.to(device), device
-        self.covariates = None if self.covariates is None else self.covariates.to(device)
-        self.ids = {name: ids.to(device) for name, ids in self.ids.items()}
-        self.totals = {name: totals.to(device) for name, totals in self.totals.items()}
-        return self
-
-    def sampler(
-        self, groups: int, members: int | tuple[int, int] | str, resample: bool, seed: int
-    ) -> GroupSampler | LevelSampler:
-        """Sub-groups of the shared levels' groups; without such a level, batches of as many observations."""
-        if len(self.ids) > 1:
-            if resample:
-                raise DataError(
-                    "Expected `resample` with one shared level at most; the model has several. Leave it out."
-                )
-            return LevelSampler(self.ids, groups, members, seed=seed)
-        if self.ids:
-            return GroupSampler(next(iter(self.ids.values())), groups, members, resample=resample, seed=seed)
-        mean = sum(members) // 2 if isinstance(members, tuple) else members if isinstance(members, int) else 5
-        return GroupSampler(
-            torch.zeros(len(self.x), dtype=torch.int64), 1, max(1, groups * mean), resample=resample, seed=seed
-        )
-
-    def batch(self, model: MLVAE, rows: Tensor, index: Tensor | Mapping[str, Tensor]) -> GroupBatch:
-        """Rows as a batch, in the sampler's sub-groups of every shared level."""
-        indices = index if isinstance(index, Mapping) else dict.fromkeys(self.ids, index)
-        # Counted before they leave the CPU: nothing waits for the device.
-        groupings = {name: Grouping(value, int(value.max()) + 1).to(self.device) for name, value in indices.items()}
-        here = rows.to(self.device, non_blocking=True)
-        # A tenth of what x[rows] costs. Rows on disk are read on this side, while the device is still at the last step.
-        x = self.x.index_select(0, here) if isinstance(self.x, Tensor) else self.x[rows]
-        ids = {name: value.index_select(0, here) for name, value in self.ids.items()}
-        totals = {name: value.index_select(0, here) for name, value in self.totals.items()}
-        known = None if self.covariates is None else self.covariates.index_select(0, here)
-        return GroupBatch(model.prepare(x), groupings, ids, totals, known, self.nested)
-
-
 class _Step(nn.Module):
     """What Fabric wraps: from rows to the loss, under its precision."""
 
     def __init__(
-        self, model: MLVAE, data: _Resident, objective: Objective, augment: Augmentation | None, ranks: Ranks
+        self, model: MLVAE, data: Resident, objective: Objective, augment: Augmentation | None, ranks: Ranks
     ) -> None:
         super().__init__()
         self.model = model
@@ -307,22 +252,14 @@ class _Step(nn.Module):
         self.augment = augment
         self.ranks = ranks
 
-    def forward(
-        self, rows: Tensor, index: Tensor | Mapping[str, Tensor], progress: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, part: Part, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """This process's total, and the terms of the whole batch."""
-        share = None
-        if self.ranks.size > 1:
-            assert isinstance(index, Tensor)  # `fit` refuses several shared levels then
-            index = index if self.data.ids else torch.arange(len(rows))  # without groups, rows are shared one by one
-            share = self.ranks.share(rows, index)
-            rows, index = share or (rows, index)  # a batch of too few groups is done by every process
-        batch = self.data.batch(self.model, rows, index)
+        batch = self.data.batch(self.model, part)
         if self.augment is not None:
             batch = replace(batch, x=self.augment(batch.x))
-        ranks = self.ranks if share else ALONE
+        ranks = self.ranks if part.shared else ALONE
         value = loss(self.model, batch, self.objective, progress=progress, ranks=ranks)
-        return value.total, self.ranks.mean({"loss": value.total.detach(), **value.log()}, len(rows))
+        return value.total, self.ranks.mean({"loss": value.total.detach(), **value.log()}, len(part.rows))
 
 
 class _Meter:
@@ -370,16 +307,14 @@ def _schedule(share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
 
 
-def _validation_loss(
-    model: MLVAE, data: _Resident, objective: Objective, groups: int, members: Any, seed: int
-) -> float:
+def _validation_loss(model: MLVAE, data: Resident, objective: Objective, groups: int, members: Any, seed: int) -> float:
     """The objective on validation groups, nats per group, with the same sub-groups and noise every time."""
     model.eval()
     total, seen = 0.0, 0
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for rows, index in data.sampler(groups, members, False, seed).epoch(0):
-            value = loss(model, data.batch(model, rows, index), objective)
+        for part in data.parts(data.sampler(groups, members, False, seed).epoch(0)):
+            value = loss(model, data.batch(model, part), objective)
             total, seen = total + value.total.item() * value.terms.groups, seen + value.terms.groups
     model.train()
     return total / seen
@@ -400,13 +335,3 @@ def _check_enough(model: MLVAE, valid: GroupedData) -> None:
                 f" calibrate {level.name!r}; got {len(valid)} observations of {groups}. Keep more out, or pass"
                 " no valid."
             )
-
-
-def _check(model: MLVAE, data: GroupedData) -> None:
-    """Raises DataError for observations that the model cannot learn from, before any time is spent."""
-    if len(data) < 2:
-        raise DataError(f"Expected at least two observations; got {len(data)}.")
-    for start in range(0, len(data), 4096):
-        x = model.prepare(data.x[start : start + 4096])
-        if data.x.dtype != torch.uint8:
-            model.check(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Number
 from typing import Any
 
@@ -93,6 +94,8 @@ def as_labels(values: Any) -> np.ndarray:
         gaps, values = np.ma.getmaskarray(values), values.data.astype(object)
         values[gaps] = None
     elif not hasattr(values, "__array__"):
+        if not isinstance(values, Iterable):
+            raise DataError(f"Expected one label for each observation, as a list or an array; got {values!r}.")
         # Left to itself, numpy turns the NaN of ["ann", nan] into the label "nan".
         values = np.array(list(values), dtype=object)
     return _tidy(np.asarray(values))

@@ -6,8 +6,11 @@ import math
 import mmap
 import os
 import warnings
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +24,28 @@ RESIDENT = 128 * 2**20
 
 FAULT = 2 * 2**20
 """Bytes that the kernel may map around a row that is touched: a large page of its cache."""
+
+
+Item = TypeVar("Item")
+
+
+def ahead(items: Iterator[Item], room: int = 2) -> Iterator[Item]:
+    """The same items, made in a thread while the caller is at work on those before.
+
+    Args:
+        items: what makes them; an error of theirs is raised in the item's place.
+        room: how many are made before they are asked for.
+
+    Example:
+        >>> list(ahead(iter("abc")))
+        ['a', 'b', 'c']
+    """
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = deque(thread.submit(next, items, end) for _ in range(room))
+        while (item := coming.popleft().result()) is not end:
+            coming.append(thread.submit(next, items, end))
+            yield item  # type: ignore[misc]
 
 
 class Stored:
