@@ -73,12 +73,22 @@ def _scipy_bernoulli(likelihood: Likelihood, x: Array, output: Array) -> Array:
     return stats.bernoulli(1 / (1 + np.exp(-output))).logpmf(x.round())
 
 
+def _location(likelihood: Normal | Laplace, output: Array) -> Array:
+    return likelihood.centre.numpy() + likelihood.spread.item() * output if likelihood.centred else output
+
+
+def _centred(likelihood: Normal | Laplace) -> Normal | Laplace:
+    likelihood.centre.copy_(torch.linspace(-1, 1, likelihood.centre.numel()).view_as(likelihood.centre))
+    likelihood.spread.fill_(0.3)
+    return likelihood
+
+
 def _scipy_normal(likelihood: Normal, x: Array, output: Array) -> Array:
-    return stats.norm(output, likelihood.scale.detach().double().numpy()).logpdf(x)
+    return stats.norm(_location(likelihood, output), likelihood.scale.detach().double().numpy()).logpdf(x)
 
 
 def _scipy_laplace(likelihood: Laplace, x: Array, output: Array) -> Array:
-    return stats.laplace(output, likelihood.scale.detach().double().numpy()).logpdf(x)
+    return stats.laplace(_location(likelihood, output), likelihood.scale.detach().double().numpy()).logpdf(x)
 
 
 def _scipy_categorical(likelihood: Likelihood, x: Array, output: Array) -> Array:
@@ -139,6 +149,8 @@ CASES: dict[str, Case] = {
     "normal-fixed": (lambda: Normal(0.4), _real, _scipy_normal),
     "normal-shared": (lambda: _learned(Normal("shared")), _real, _scipy_normal),
     "normal-per-feature": (lambda: _learned(Normal("per_feature", SHAPE)), _real, _scipy_normal),
+    "normal-centred": (lambda: _centred(Normal(0.4, SHAPE, centred=True)), _real, _scipy_normal),
+    "laplace-centred": (lambda: _learned(_centred(Laplace("shared", SHAPE, centred=True))), _real, _scipy_laplace),
     "laplace-shared": (lambda: _learned(Laplace("shared")), _real, _scipy_laplace),
     "laplace-per-feature": (lambda: _learned(Laplace("per_feature", SHAPE)), _real, _scipy_laplace),
     "categorical": (lambda: Categorical(4), _codes, _scipy_categorical),
@@ -229,6 +241,28 @@ def test_samples_have_the_mean(case, generator: torch.Generator) -> None:
         codes = torch.tensor([isinstance(kind, int) for kind in COLUMNS])
         error = torch.where(codes, draws.mode(0).values == mean, error)
     assert error.all()
+
+
+@pytest.mark.parametrize("kind", [Normal, Laplace])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_made_for_data_it_shows_and_asks_for_differences_from_their_mean(kind: type[Normal], gaps: bool) -> None:
+    x = 5 + 0.2 * torch.randn(400, *SHAPE) + torch.arange(6.0).view(SHAPE)
+    if gaps:
+        x = x.masked_fill(torch.rand(x.shape) < 0.3, torch.nan)
+    made = kind.for_data(x)
+    mean = x.nanmean(0)
+    torch.testing.assert_close(made.mean(torch.zeros(1, *SHAPE))[0], mean)
+    seen = made.embed(x)[:, 0] if gaps else made.embed(x)
+    assert abs(seen.mean()) < 1e-5 and abs(seen[seen != 0].std() - 1) < 0.01
+    torch.testing.assert_close(made.mean(seen)[~torch.isnan(x)], x[~torch.isnan(x)])
+    never = x.clone()
+    never[:, 0, 0] = torch.nan
+    assert torch.isfinite(kind.for_data(never).centre).all()
+
+
+def test_centred_needs_a_shape() -> None:
+    with pytest.raises(ModelError, match="centred"):
+        Normal(0.4, centred=True)
 
 
 def test_categories_are_drawn_as_often_as_they_are_likely(generator: torch.Generator) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlvae.errors import ModelError, nearest
-from mlvae.likelihoods.base import Features, Likelihood, has_gaps, observed
+from mlvae.likelihoods.base import Features, Likelihood, observed
 from mlvae.likelihoods.bernoulli import Bernoulli
 from mlvae.likelihoods.categories import Categorical, DiscretisedLogistic
 from mlvae.likelihoods.counts import NegativeBinomial, Poisson
@@ -80,7 +80,8 @@ def likelihood_for(sample: Tensor, schema: Schema, name: str | type[Likelihood] 
     """A likelihood made for data: its sizes and starting values are theirs.
 
     Where nothing is said of the columns, values in [0, 1] (uint8 is scaled to it) get Bernoulli where most lie near the
-    ends and Normal with a scale of 0.25 where they are grey, all others Normal with one learned scale.
+    ends and Normal with a scale of 0.25 where they are grey, all others Normal with one learned scale. Those two are
+    about the mean observation (``centred``).
 
     Args:
         sample: (N, *shape) of the training part, as it was read.
@@ -106,5 +107,5 @@ def likelihood_for(sample: Tensor, schema: Schema, name: str | type[Likelihood] 
         return Normal.for_data(x)
     values = observed(x)
     if torch.minimum(values, 1 - values).mean() > GREY:
-        return Normal(GREY_SCALE, missing=has_gaps(x))
+        return Normal.for_data(x, GREY_SCALE)
     return Bernoulli.for_data(x)

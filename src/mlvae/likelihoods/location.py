@@ -17,7 +17,7 @@ SCALES = ("shared", "per_feature")
 
 
 class _Scattered(Features):
-    """A location, which is the decoder's output, and a scale.
+    """A location, which the decoder's output gives, and a scale.
 
     Args:
         scale: a fixed number, or ``"shared"`` (one learned number) or ``"per_feature"`` (one learned number a
@@ -25,9 +25,15 @@ class _Scattered(Features):
         shape: the shape of one observation.
         start: of a learned scale, best the data's own spread: a model of nothing but their mean.
         missing: NaN means "not observed".
+        centred: the encoder sees how an observation differs from ``centre``, the mean observation, in units of
+            ``spread``, and the decoder's output is that difference; needs ``shape``. Else what all observations have in
+            common, as faces have, must be learned before what tells them apart. `for_data` sets both.
     """
 
     SMALLEST = 1e-3
+
+    centre: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -35,8 +41,14 @@ class _Scattered(Features):
         shape: tuple[int, ...] | None = None,
         start: float = 0.7,
         missing: bool = False,
+        centred: bool = False,
     ) -> None:
         super().__init__(missing)
+        self.centred = centred
+        if (centred or scale == "per_feature") and shape is None:
+            raise ModelError(
+                "Expected `shape` with scale='per_feature' or centred=True. Pass the shape of one observation."
+            )
         self.scale_setting = scale
         self.shape = None if shape is None else tuple(shape)
         if isinstance(scale, str):
@@ -45,19 +57,25 @@ class _Scattered(Features):
                     f"Expected `scale` to be a number, 'shared' or 'per_feature'; got {scale!r}."
                     f" {nearest(scale, SCALES)}"
                 )
-            if scale == "per_feature" and shape is None:
-                raise ModelError("Expected `shape` with scale='per_feature'. Pass the shape of one observation.")
             if not start > self.SMALLEST:
                 raise ModelError(f"Expected `start` above {self.SMALLEST}; got {start}.")
             size: tuple[int, ...] = tuple(shape or ()) if scale == "per_feature" else ()
             self.raw_scale = nn.Parameter(torch.full(size, math.log(math.expm1(start - self.SMALLEST))))
         elif not (math.isfinite(scale) and scale > 0):
             raise ModelError(f"Expected a positive scale; got {scale}.")
+        if centred:
+            self.register_buffer("centre", torch.zeros(tuple(shape or ())))
+            self.register_buffer("spread", torch.ones(()))
 
     @classmethod
-    def for_data(cls, x: Tensor) -> Self:
+    def for_data(cls, x: Tensor, scale: float | Literal["shared"] = "shared") -> Self:
+        """Centred on observations (N, *shape), with a scale that is learned from their spread where none is given."""
         spread = observed(x).std().item()
-        return cls("shared", start=max(spread, 2 * cls.SMALLEST), missing=has_gaps(x))
+        start = max(spread, 2 * cls.SMALLEST)
+        made = cls(scale, tuple(x.shape[1:]), start, missing=has_gaps(x), centred=True)
+        made.centre.copy_(x.nanmean(0).nan_to_num(0.0))
+        made.spread.copy_((observed(x - made.centre).square().mean().sqrt()).clamp_min(made.SMALLEST))
+        return made
 
     @property
     def scale(self) -> Tensor:
@@ -66,12 +84,16 @@ class _Scattered(Features):
             return self.SMALLEST + F.softplus(self.raw_scale)
         return torch.tensor(float(self.scale_setting), dtype=torch.float64)
 
+    def view(self, x: Tensor) -> Tensor:
+        return super().view((x - self.centre.to(x)) / self.spread.to(x) if self.centred else x)
+
     def mean(self, output: Tensor) -> Tensor:
-        return output
+        return self.centre.to(output) + self.spread.to(output) * output if self.centred else output
 
     def settings(self) -> dict[str, Any]:
         shape = None if self.shape is None else list(self.shape)
-        return {"scale": self.scale_setting, "shape": shape, **super().settings()}
+        centred = {"centred": True} if self.centred else {}
+        return {"scale": self.scale_setting, "shape": shape, **centred, **super().settings()}
 
 
 class Normal(_Scattered):
@@ -86,11 +108,11 @@ class Normal(_Scattered):
 
     def per_feature(self, x: Tensor, output: Tensor) -> Tensor:
         scale = self.scale.to(output)
-        return -0.5 * ((x - output) / scale) ** 2 - torch.log(scale) - 0.5 * LOG_2PI
+        return -0.5 * ((x - self.mean(output)) / scale) ** 2 - torch.log(scale) - 0.5 * LOG_2PI
 
     def sample(self, output: Tensor, generator: torch.Generator | None = None) -> Tensor:
         noise = torch.empty_like(output).normal_(generator=generator)
-        return output + self.scale.to(output) * noise
+        return self.mean(output) + self.scale.to(output) * noise
 
 
 class Laplace(_Scattered):
@@ -103,9 +125,9 @@ class Laplace(_Scattered):
 
     def per_feature(self, x: Tensor, output: Tensor) -> Tensor:
         scale = self.scale.to(output)
-        return -(x - output).abs() / scale - torch.log(2 * scale)
+        return -(x - self.mean(output)).abs() / scale - torch.log(2 * scale)
 
     def sample(self, output: Tensor, generator: torch.Generator | None = None) -> Tensor:
         size = torch.empty_like(output).exponential_(generator=generator)
         sign = torch.empty_like(output).bernoulli_(0.5, generator=generator) * 2 - 1
-        return output + self.scale.to(output) * size * sign
+        return self.mean(output) + self.scale.to(output) * size * sign
