@@ -5,6 +5,7 @@ authors          Bouchacourt et al. 2018: a loop over the groups, each one's pro
 reimplementation the best-known public ML-VAE: for every group a loop over all observations, one at a time
 clear_vae        CLEAR-VAE: a VAE, content drawn together within a group by a contrastive loss and style pushed apart
 ada_ml_vae       Locatello et al. 2020, as disent trains it: pairs, the dimensions that differ least averaged
+pythae           not written here but pythae's own, where it is installed
 """
 
 from __future__ import annotations
@@ -142,6 +143,34 @@ def ada_ml_vae(model: Peer, x: Tensor, groups: Tensor) -> Tensor:
     mean = torch.cat([torch.where(shared, both_mean, one) for one in (mean_a, mean_b)])
     log_var = torch.cat([torch.where(shared, both_log, one) for one in (log_a, log_b)])
     return model.bound(x, drawn(mean, log_var), kl(mean, log_var))
+
+
+def pythae() -> nn.Module:
+    """pythae's own VAE around the same networks; it takes {"data": x} and gives a loss. Raises ImportError."""
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.heads = encoder(), nn.Linear(WIDTH, 2 * (CONTENT + STYLE))
+
+        def forward(self, x: Tensor) -> Any:
+            mean, log_var = self.heads(self.inner(x)).chunk(2, -1)
+            return ModelOutput(embedding=mean, log_covariance=log_var)
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = decoder()
+
+        def forward(self, code: Tensor) -> Any:
+            return ModelOutput(reconstruction=self.inner(code).sigmoid())
+
+    config = VAEConfig(input_dim=(1, 28, 28), latent_dim=CONTENT + STYLE, reconstruction_loss="bce")
+    model: nn.Module = VAE(config, encoder=Encoder(), decoder=Decoder())
+    return model
 
 
 PEERS: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {

@@ -18,6 +18,7 @@ floor         the step beside the least that the machine's measured matrix and m
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -30,7 +31,7 @@ from typing import Any
 
 import torch
 from clock import child, interleaved, matrix_rate, memory_rate
-from peers import CONTENT, PEERS, STYLE, Peer, decoder, encoder, looped, plain
+from peers import CONTENT, PEERS, STYLE, Peer, decoder, encoder, looped, plain, pythae
 
 from mlvae import MLVAE, GroupBatch, GroupedData, Grouping, Level, Objective, elbo, fit, loss
 from mlvae.evidence import Evidence, product_with_prior
@@ -89,6 +90,9 @@ def step(rounds: int) -> dict[str, float]:
         "mlvae, bound, 50 groups": mine(Objective.plain(), x, fifty),
         "mlvae, default, 50 groups": mine(Objective(), x, fifty),
     }
+    if importlib.util.find_spec("pythae"):
+        other = pythae()
+        variants["pythae"] = descending(other, lambda: other({"data": x}).loss)
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # elsewhere it is emulated, and says nothing
         variants |= {
             "plain, bf16": peer("plain", x, ten, True),
