@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import mlvae
+from mlvae.augment import Augmentation
 from mlvae.batch import GroupBatch
 from mlvae.errors import CheckpointError, DataError, TrainingError
 from mlvae.normal import Normal
@@ -271,3 +272,10 @@ def test_on_cuda_the_same_seed_gives_the_same_weights_when_asked(monkeypatch: py
     finally:
         torch.use_deterministic_algorithms(False)
     assert torch.equal(weights(first), weights(second))
+
+
+def test_what_a_run_was_trained_with_trains_another_likewise(tmp_path: Path) -> None:
+    first, _ = run(small(), tmp_path, augment=Augmentation(noise=0.1))
+    other = model(small())
+    fit(other, small(), progress=False, **options_of(tmp_path))
+    assert torch.equal(weights(first), weights(other))

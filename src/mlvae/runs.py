@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mlvae import checkpoint, states
+from mlvae.augment import Augmentation
 from mlvae.errors import CheckpointError, TrainingError
 from mlvae.model import MLVAE
 from mlvae.objective import Objective
@@ -162,6 +163,8 @@ def options_of(run: str | Path) -> dict[str, Any]:
     with reading(states.KIND, path, CheckpointError, checkpoint.ADVICE):
         settings = about["settings"]
         options = {name: tuple(v) if isinstance(v := settings[name], list) else v for name in names}
+        if "augment" in settings:
+            options["augment"] = Augmentation(**settings["augment"])
         return {**options, "objective": Objective.from_settings(settings["objective"])}
 
 
