@@ -90,6 +90,25 @@ def test_removing_more_than_was_added_is_an_error_that_names_the_group() -> None
     assert isinstance(error.value, MLVAEError)
 
 
+def test_the_group_that_is_named_is_the_first_with_too_few() -> None:
+    one = votes(3)
+    taken = Evidence(one.precision, one.information, torch.tensor([1, 2, 3]))
+    with pytest.raises(EvidenceError, match="the 1 votes of group 1; got 2"):
+        one - taken  # of group 0 just nothing would be left
+    some = Evidence(torch.tensor([[1.0, 2.0], [1.0, 0.0], [0.0, 0.0]]), torch.zeros(3, 2), torch.tensor([1, 4, 0]))
+    with pytest.raises(EvidenceError, match="group 1 has 4 votes"):
+        product(some)
+
+
+def test_rows_are_chosen_from_one_or_the_other() -> None:
+    one, other = votes(3, seed=1), votes(3, seed=2)
+    other = Evidence(other.precision, other.information, torch.tensor([5, 6, 7]))
+    mixed = Evidence.chosen(torch.tensor([True, False, True]), one, other)
+    assert torch.equal(mixed.precision, torch.stack([one.precision[0], other.precision[1], one.precision[2]]))
+    assert torch.equal(mixed.information, torch.stack([one.information[0], other.information[1], one.information[2]]))
+    assert mixed.count.tolist() == [1, 6, 1]
+
+
 def test_other_shapes_do_not_add() -> None:
     with pytest.raises(EvidenceError, match=r"\(4, 3\).*\(4, 2\)"):
         votes() + votes(dim=2)

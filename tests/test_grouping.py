@@ -61,6 +61,22 @@ def test_sum_others_at_every_size_about_a_power_of_two(n: int) -> None:
     assert torch.allclose(Grouping.one(n).sum_others(values), values.sum(0) - values, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3), (1, 2, 2)])
+def test_sum_others_takes_values_of_any_shape(shape: tuple[int, ...]) -> None:
+    grouping, values = Grouping.from_ids(IDS), torch.randn(5, *shape, dtype=torch.float64)
+    expected = torch.stack([
+        sum((values[j] for j in range(5) if j != i and IDS[j] == IDS[i]), torch.zeros(shape, dtype=torch.float64))
+        for i in range(5)
+    ])  # fmt: skip
+    assert torch.allclose(grouping.sum_others(values), expected, atol=1e-12)
+
+
+def test_a_grouping_where_it_is_already_is_itself() -> None:
+    grouping = Grouping.from_ids(IDS)
+    assert grouping.to("cpu") is grouping
+    assert grouping.to("meta").sizes.device.type == "meta" and Grouping.each(3).to("meta").singletons
+
+
 def test_sum_others_is_its_own_adjoint_in_its_gradient() -> None:
     grouping = Grouping.from_ids(IDS)
     values = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)

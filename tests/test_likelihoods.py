@@ -215,6 +215,11 @@ def _with_gaps(likelihood: Likelihood) -> Likelihood:
     return _learned(type(likelihood)(**{**likelihood.settings(), "missing": True}))
 
 
+def test_gaps_are_not_expected_unless_asked_for(case) -> None:
+    likelihood, *_ = case
+    assert likelihood.missing is False and not likelihood.settings().get("missing")
+
+
 def test_a_library_size_has_no_gaps() -> None:
     with pytest.raises(ModelError, match="library=None"):
         NegativeBinomial(SHAPE, library=5.0, missing=True)

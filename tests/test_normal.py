@@ -49,3 +49,22 @@ def test_the_same_seed_draws_the_same() -> None:
     first, second = (NORMAL.rsample(torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, second)
     assert torch.equal(NORMAL[0:1].mean, MEAN[:1])
+
+
+def test_the_last_axis_is_the_latents_whatever_comes_before_it() -> None:
+    mean, precision = MEAN[:, None].expand(2, 3, 2), PRECISION[:, None].expand(2, 3, 2)
+    wide = Normal(mean, precision)
+    assert torch.equal(wide.kl(), NORMAL.kl()[:, None].expand(2, 3))
+    assert torch.equal(wide.log_prob(mean + 1), NORMAL.log_prob(MEAN + 1)[:, None].expand(2, 3))
+    assert Normal(mean[..., :1], precision[..., :1])._repr_html_().count("±") == 6
+
+
+def test_a_draw_is_the_mean_and_the_noise_in_units_of_the_deviation() -> None:
+    noise = torch.empty_like(MEAN).normal_(generator=torch.Generator().manual_seed(3))
+    draw = NORMAL.rsample(torch.Generator().manual_seed(3))
+    assert torch.allclose(draw, MEAN + noise / PRECISION.sqrt())
+
+
+def test_a_notebook_shows_the_first_four_dimensions() -> None:
+    page = Normal.standard(2, 7)._repr_html_()
+    assert "z3" in page and "z4" not in page and page.count("±") == 8

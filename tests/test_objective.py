@@ -220,6 +220,17 @@ def test_penalty_weights_move_too() -> None:
     assert torch.allclose(late.total - early.total, expected, rtol=1e-3)
 
 
+def test_a_log_is_in_nats_per_observation() -> None:
+    levels, groups = MODELS["two"]
+    model = MLVAE((5,), levels, width=8)
+    result = loss(model, GroupBatch.of(torch.rand(len(PERSON), 5), groups), Objective())
+    log, terms = result.log(), result.terms
+    assert log["log_likelihood"].item() == pytest.approx(terms.log_likelihood.mean().item())
+    assert log["kl_content"].item() == pytest.approx(terms.kl["content"].sum().item() / len(PERSON))
+    assert log["identification"] == result.penalties["identification"]
+    assert not any(value.requires_grad for value in log.values())
+
+
 def test_opposite_styles_of_one_group_are_no_gain() -> None:
     model = MLVAE((4,), [Level("content", 2, by="g"), Level("style", 2)], width=8)
     batch = GroupBatch.of(torch.rand(4, 4), {"content": [0, 0, 1, 1]})
@@ -238,6 +249,8 @@ def test_weights_that_are_not_named_stay() -> None:
     assert changed.independence == Ramp(0.0, 7.0, since=0.1) and changed.weight("content", 0) == 0.5
     assert changed.identification == Objective().identification and changed.weight("style", 0) == 1.0
     assert Objective.plain().changed() == Objective.plain()
+    assert Objective().changed(leakage=9.0).leakage == Ramp(0.0, 9.0, since=0.3)
+    assert Objective().changed(leakage=Ramp(1.0, 2.0)).leakage == Ramp(1.0, 2.0)
     by_level = Objective().changed(independence={"style": 5.0}, leakage={"word": Ramp(0.0, 1.0)}, identification=2.0)
     assert by_level.independence == {"style": Ramp(0.0, 5.0, since=0.1)} and by_level.identification == 2.0
     assert by_level.leakage == {"word": Ramp(0.0, 1.0)}

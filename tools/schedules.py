@@ -3,8 +3,10 @@
     python tools/schedules.py --count 1000
 
 A schedule is a dozen calls of an `EvidenceStore`. Some fail: a statement of the database is refused. After every call a
-reader of its own must see the votes of exactly the observations that are in by then, each once: what failed changed
-nothing, what did not fail is there. Before that, some calls are made with a fault at each of their statements in turn.
+reader must see the votes of exactly the observations that are in by then, each once: what failed changed nothing, what
+did not fail is there. In every fifth schedule each call and each reader opens the file anew; in the others the file
+stays open (`with store:`), and is read anew at the end. Before that, some calls are made with a fault at each of their
+statements in turn.
 Exit code 1 where anything differs.
 """
 
@@ -15,7 +17,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,33 +38,41 @@ class PlantedError(Exception):
 class Failing:
     """A connection that refuses the statement that is next after so many that write."""
 
-    def __init__(self, real: Any, left: list[int]) -> None:
-        self.real, self.left = real, left
+    left, hit = 10**9, 0
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
 
     def execute(self, text: str, *values: Any) -> Any:
         if not text.lstrip().lower().startswith(("select", "rollback")):
-            self.left[0] -= 1
-            if self.left[0] < 0:
-                self.left[0] = 10**9
+            Failing.left -= 1
+            if Failing.left < 0:
+                Failing.left, Failing.hit = 10**9, Failing.hit + 1
                 raise PlantedError
         return self.real.execute(text, *values)
+
+    def cursor(self) -> Failing:
+        return Failing(self.real.cursor())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
 
 
 @contextmanager
-def failing(after: int | None) -> Iterator[list[int]]:
-    """Within it, the store's statements fail after so many; None lets all pass, and counts them."""
-    left = [10**9 if after is None else after]
-    original = living.EvidenceStore._connect
+def failing() -> Iterator[None]:
+    """Within it, the store's statements can fail. Opening the file is dear: readers share one until the next write."""
+    original, reader = living.EvidenceStore._connect, list[Any]()
 
     def connect(self: EvidenceStore, *, read: bool) -> Any:
-        return Failing(original(self, read=read), left)
+        if read and not reader:
+            reader.append(original(self, read=True))
+        while reader and not read:
+            reader.pop().close()
+        return Failing(original(self, read=read))
 
     living.EvidenceStore._connect = connect  # type: ignore[method-assign]
     try:
-        yield left
+        yield
     finally:
         living.EvidenceStore._connect = original  # type: ignore[method-assign]
 
@@ -90,30 +100,32 @@ class World:
         """One call, which may be made to fail."""
         kind, rows = dice.random(), dice.sample(range(60), dice.randint(1, 8))
         name: str | None
-        with failing(after):
-            try:
-                if kind < 0.5:
-                    twice = rows + rows[:1]
-                    self.store.add([f"id{i}" for i in twice], self.x[twice], self.group[twice])
-                    self.inside |= set(rows)
-                elif kind < 0.75:
-                    self.store.retract([f"id{i}" for i in rows])
-                    self.inside -= set(rows)
-                elif kind < 0.9 or not self.merged:
-                    path, held = dice.choice(self.parts)
-                    if (name := self.store.merge(path)) is not None:
-                        self.merged[name] = held
-                else:
-                    name = dice.choice(sorted(self.merged))
-                    self.store.retract([name])
-                    del self.merged[name]
-            except PlantedError:
-                pass
+        Failing.left = 10**9 if after is None else after
+        try:
+            if kind < 0.5:
+                twice = rows + rows[:1]
+                self.store.add([f"id{i}" for i in twice], self.x[twice], self.group[twice])
+                self.inside |= set(rows)
+            elif kind < 0.75:
+                self.store.retract([f"id{i}" for i in rows])
+                self.inside -= set(rows)
+            elif kind < 0.9 or not self.merged:
+                path, held = dice.choice(self.parts)
+                if (name := self.store.merge(path)) is not None:
+                    self.merged[name] = held
+            else:
+                name = dice.choice(sorted(self.merged))
+                self.store.retract([name])
+                del self.merged[name]
+        except PlantedError:
+            pass
+        finally:
+            Failing.left = 10**9
 
-    def wrong(self) -> str | None:
-        """What a reader sees that should not be so."""
+    def wrong(self, *, held: bool = False) -> str | None:
+        """What a reader sees that should not be so; of the store that is held open, or of the file."""
         rows = sorted(self.inside) + [row for held in self.merged.values() for row in held]
-        found = EvidenceStore(self.store.path).get(PEOPLE)
+        found = (self.store if held else EvidenceStore(self.store.path)).get(PEOPLE)
         for place, name in enumerate(PEOPLE):
             mine = torch.tensor([row for row in rows if self.group[row] == name], dtype=torch.int64)
             if found.count()[place] != len(mine):
@@ -127,13 +139,14 @@ class World:
 
 
 def schedule(world: World, seed: int, calls: int = 12) -> str | None:
-    """A random schedule; what went wrong in it."""
-    dice = random.Random(seed)
-    for call in range(calls):
-        world.step(dice, dice.randrange(20) if dice.random() < 0.3 else None)
-        if trouble := world.wrong():
-            return f"schedule {seed}, call {call}: {trouble}"
-    return None
+    """A random schedule; what went wrong in it. In four of five the store's file stays open throughout."""
+    dice, held = random.Random(seed), seed % 5 > 0
+    with world.store if held else nullcontext():
+        for call in range(calls):
+            world.step(dice, dice.randrange(20) if dice.random() < 0.3 else None)
+            if trouble := world.wrong(held=held):
+                return f"schedule {seed}, call {call}: {trouble}"
+    return f"schedule {seed}, its file: {trouble}" if (trouble := world.wrong()) else None
 
 
 def every_fault(world: World, calls: int) -> tuple[int, list[str]]:
@@ -162,15 +175,17 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     wrong: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, failing():
         world = World(Path(folder))
         tried, found = every_fault(world, asked.calls)
         wrong += found
+        Failing.hit = 0
         for seed in range(asked.first, asked.first + asked.count):
             if trouble := schedule(world, seed):
                 wrong.append(trouble)
                 break
-    print(f"{asked.count} schedules, faults at {tried} single statements; {len(wrong)} wrong")
+    told = f"{asked.count} schedules, {Failing.hit} of whose calls failed; faults at {tried} single statements"
+    print(f"{told}; {len(wrong)} wrong")
     for line in wrong[:20]:
         print("  " + line)
     sys.exit(bool(wrong))
