@@ -111,7 +111,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "a misspelt kind": (csv("person,age\na,1\nb,2\n"), {"features": "age:cuont"}, "Did you mean 'count'"),
     "the group among the features": (csv("person,age\n1,1\n2,2\n"), {"features": "age,person"}, "'person' is both"),
     "infinity": (parquet(age=[1.0, np.inf] * 4), {}, "'age'.*infinity"),
-    "a ragged row": (csv("person,age\na,1\nb,2,3\n"), {}, r"table.csv.*Correct that row"),
+    "a ragged row": (csv("person,age\na,1\nb,2,3\n"), {}, r"table.csv.*row 1: .*Correct that row"),
     "not UTF-8": (csv("person,age\nañ,1\nb,2\n", encoding="latin1"), {}, r"table.csv.*not UTF-8.*iconv"),
     "an empty CSV": (csv(""), {}, r"table\.csv"),
     "no rows": (csv("person,age\n"), {}, "it has none"),
@@ -223,6 +223,17 @@ def test_pictures_are_brought_to_a_mode_that_is_named(
     data = read(pictures(save)(tmp_path), mode=mode)
     odd = data.x[[name.startswith("odd") for name in data.column("file")].index(True)]
     assert odd.shape == ((8, 8) if mode == "L" else (3, 8, 8)) and int(odd.float().mean()) == value
+
+
+def test_a_mode_that_was_agreed_to_in_training_holds_for_new_pictures(tmp_path: Path) -> None:
+    folder = pictures(alpha)(tmp_path)
+    agreed = mlvae.MLVAE.for_data(read(folder, mode="L"), content_dim=2, style_dim=2, width=8)
+    plain = mlvae.MLVAE.for_data(read(folder, on_bad_file="skip"), content_dim=2, style_dim=2, width=8)
+    (tmp_path / "new").mkdir()
+    new = pictures(alpha)(tmp_path / "new")
+    assert len(read(new, like=mlvae.load(mlvae.save(agreed, tmp_path / "run")))) == 5
+    with pytest.raises(DataError, match=r"odd\.png has an alpha channel"):
+        read(new, like=mlvae.load(mlvae.save(plain, tmp_path / "plain")), cache=tmp_path / "kept")
 
 
 def test_a_file_that_changes_stops_training_and_leaves_the_checkpoint(tmp_path: Path) -> None:

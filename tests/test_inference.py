@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlvae import MLVAE, GroupBatch, GroupEvidence, Level, Objective, elbo, loss
+from mlvae import MLVAE, GroupBatch, GroupEvidence, Level, Objective, elbo, inference, loss
 from mlvae.bound import importance_weighted_bound
 from mlvae.errors import DataError, EvidenceError, ModelError
 from oracles import group_log_marginal, linear_gaussian
@@ -233,3 +233,21 @@ def test_observations_are_scored_against_the_others_of_their_group_or_against_wh
     assert model.score(x[:1], ["nobody"], model.evidence(x, LABELS))["content"].log_odds.item() == 0
     with pytest.raises(EvidenceError, match="named on both sides"):
         model.score(x[:1], None, model.evidence(x, LABELS))
+
+
+def test_one_look_serves_codes_and_evidence() -> None:
+    levels = [Level("a", 3, by="a"), Level("b", 2, by="b", given=("a",)), Level("style", 2, given=("a",))]
+    for model in (
+        MLVAE((6,), [Level("a", 3, by="a"), Level("style", 2)], width=8, likelihood="normal").double(),
+        MLVAE((6,), levels, width=8, likelihood="normal").double(),
+    ):
+        x = torch.randn(40, 6, dtype=torch.float64)
+        labels = {level.name: np.arange(40) % 5 for level in model.group_levels}
+        heads = inference.looked(model, x)
+        for name, code in model.codes(x[10:20]).items():
+            ours = model.codes(x[10:20], heads=heads[10:20])[name]
+            assert torch.allclose(ours.mean, code.mean) and torch.allclose(ours.precision, code.precision)
+        one, other = model.evidence(x, labels), model.evidence(x, labels, heads=heads)
+        for name, evidence in one.levels.items():
+            assert torch.allclose(evidence.information, other.levels[name].information)
+            assert np.array_equal(other.groups[name], np.arange(5))

@@ -19,9 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from pyarrow import csv
 
 from mlvae import MLVAE, GroupedData, Level, read, save
-from mlvae.data.sources import images
+from mlvae.cli import main
+from mlvae.data.sources import delimited, images
+from mlvae.data.sources.raw import Asked
+from mlvae.data.stored import Stored
 from mlvae.errors import CheckpointError, DataError, ModelError
 from mlvae.store import files, jobs, parts, stretches
 from test_store import close
@@ -208,10 +212,11 @@ def stopped(monkeypatch: pytest.MonkeyPatch, after: int, **options: Any) -> None
         jobs.encode(**options)
 
 
-@pytest.fixture
-def table(tmp_path: Path) -> Path:
-    """A folder of two Parquet files, in row groups that are no stretches; groups and notes have gaps in one stretch."""
+@pytest.fixture(params=["parquet", "csv"])
+def table(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two files, in row groups or blocks of lines that are no stretches; groups and notes have gaps in one stretch."""
     random_ = np.random.default_rng(0)
+    monkeypatch.setattr(delimited, "BLOCK", 4000)  # some 90 lines
     (tmp_path / "in").mkdir()
     for number in range(2):
         group = pa.array(random_.integers(0, 5, 250)).cast("float64").to_pylist()
@@ -220,7 +225,10 @@ def table(tmp_path: Path) -> Path:
         if number == 1:
             group[100], note[70], word[64:128] = None, None, [None] * 64
         columns = {"b": random_.normal(size=250), "group": group, "note": note, "word": word, "a": random_.random(250)}
-        pq.write_table(pa.table(columns), tmp_path / "in" / f"{number}.parquet", row_group_size=90)
+        if request.param == "csv":
+            csv.write_csv(pa.table(columns), tmp_path / "in" / f"{number}.csv")
+        else:
+            pq.write_table(pa.table(columns), tmp_path / "in" / f"{number}.parquet", row_group_size=90)
     return tmp_path / "in"
 
 
@@ -232,15 +240,22 @@ def test_a_table_is_read_a_stretch_at_a_time_and_each_row_once(
     model = MLVAE.for_data(data, content_dim=3, style_dim=2, width=8).double()
     monkeypatch.setattr(stretches, "ROWS", 64)
     decoded: list[int] = []
-    original = pq.ParquetFile.iter_batches
+    original, parsed = pq.ParquetFile.iter_batches, delimited.Block.read
 
     def counted(self: Any, *arguments: Any, **options: Any) -> Any:
         for batch in original(self, *arguments, **options):
             decoded.append(len(batch) if "a" in batch.schema.names else 0)  # not the look at the labels alone
             yield batch
 
+    def counted_block(self: Any, *arguments: Any) -> Any:
+        block = parsed(self, *arguments)
+        decoded.append(len(block) if "a" in block.schema.names else 0)
+        return block
+
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    monkeypatch.setattr(delimited.Block, "read", counted_block)
     rows = one_after_another(monkeypatch)
+    csv_there = (table / "0.csv").exists()
     job: dict[str, Any] = {
         "model": model, "source": table, "out": tmp_path / "c", "evidence": tmp_path / "e", "by": "group",
         "missing": "drop",
@@ -250,8 +265,11 @@ def test_a_table_is_read_a_stretch_at_a_time_and_each_row_once(
     del rows[:]
     assert jobs.encode(**job) == 5
     assert rows == [58, 64, 63, 64, 58]
-    # Read on, not anew: the rest of the first file's row groups after the stop, and the second file.
-    assert sum(decoded) == 250 + 70 + 250
+    # Read on, not anew: the rest of the first file's row groups (or blocks) after the stop, and the second file.
+    blocks = (
+        [block.rows for block in delimited.csv_blocks([table / "0.csv"], Asked())[0]] if csv_there else [90, 90, 70]
+    )
+    assert len(blocks) > 2 and sum(decoded) == 250 + sum(blocks) - sum(blocks[:2]) + 250
     assert close(files.read(tmp_path / "e"), model.evidence(data.x, data.groups), 1e-9)
     codes = pq.read_table(tmp_path / "c")
     assert codes["group"].to_pylist() == data.groups.tolist() and codes["word"].null_count == 63  # one was dropped
@@ -296,3 +314,109 @@ def test_a_folder_of_pictures_is_decoded_a_stretch_at_a_time_and_each_once(
     assert len(decoded) == 150 + 64 and len(set(decoded[:64] + decoded[128:])) == 150
     assert close(files.read(tmp_path / "e"), model.evidence(data.x, data.groups), 1e-9)
     assert not (tmp_path / "in" / ".mlvae").exists()
+
+
+@pytest.mark.parametrize("beside", ["parquet", "csv", "npz"])
+def test_an_array_is_read_a_stretch_at_a_time(
+    beside: str, tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    group = (np.arange(200) % 7).astype(float)
+    group[[3, 150]] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    labels = pa.table({"group": pa.array(group, from_pandas=True), "note": [f"n{i}" for i in range(200)]})
+    if beside == "npz":
+        np.savez(tmp_path / "x.npz", group=group, note=labels["note"].to_numpy().astype(str))
+    else:
+        {"csv": csv.write_csv, "parquet": pq.write_table}[beside](labels, tmp_path / f"x.{beside}")
+    monkeypatch.setattr(stretches, "ROWS", 64)
+    monkeypatch.setattr(parts, "STRETCH", 64)
+    monkeypatch.setattr(delimited, "BLOCK", 500)
+    data = read(tmp_path / "x.npy", by="group", missing="drop")
+    model = model.double()
+    job: dict[str, Any] = {
+        "model": model, "source": tmp_path / "x.npy", "out": tmp_path / "c", "evidence": tmp_path / "e", "by": "group",
+        "missing": "drop",
+    }  # fmt: skip
+    stopped(monkeypatch, 1, **job)
+    reads: list[int] = []
+    original = Stored._read
+
+    def watched(self: Any, key: Any, count: int) -> torch.Tensor:
+        reads.append(count)
+        return original(self, key, count)
+
+    monkeypatch.setattr(Stored, "_read", watched)
+    assert jobs.encode(**job) == 3
+    assert max(reads) <= 64
+    assert close(files.read(tmp_path / "e"), model.evidence(data.x, data.groups), 1e-9)
+    codes = pq.read_table(tmp_path / "c")
+    assert codes["group"].to_pylist() == data.groups.tolist()
+    assert codes["note"].to_pylist() == data.column("note").tolist()
+
+
+def test_what_is_wrong_in_a_part_is_named_with_the_part(
+    tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stretches, "ROWS", 64)
+    x = np.zeros((130, 4), np.float32)
+    x[100, 2] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    pq.write_table(pa.table({"group": [1, 2] * 65}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"row 36 of .* the first of the part 000000000064"):
+        jobs.encode(model, tmp_path / "x.npy", evidence=tmp_path / "e")
+    pq.write_table(pa.table({"group": [1, 2] * 60}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"130 rows of x\.npy in x\.parquet; it has 120"):
+        jobs.encode(model, tmp_path / "x.npy", evidence=tmp_path / "e")
+
+
+def test_nested_folders_are_encoded_under_the_names_of_training(tmp_path: Path) -> None:
+    for number in range(24):
+        place = tmp_path / "in" / f"c{number % 2}" / f"p{number % 6}" / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (8, 8), np.uint8)).save(place)
+    data = read(tmp_path / "in", by="person", folders=("country", "person"))
+    levels = [Level("country", 2, by="country"), Level("person", 2, by="person"), Level("style", 2)]
+    model = MLVAE.for_data(data, levels=levels, width=8).double()
+    save(model, tmp_path / "run")
+    main([
+        "encode", str(tmp_path / "run"), str(tmp_path / "in"), "--folders", "country,person",
+        "--evidence", str(tmp_path / "e"), "--out", str(tmp_path / "c"),
+    ])  # fmt: skip
+    labels = {name: data.column(name) for name in ("country", "person")}
+    assert close(files.read(tmp_path / "e"), model.evidence(data.x, labels), 1e-5)  # saved in float32
+    assert pq.read_table(tmp_path / "c")["country"].to_pylist() == labels["country"].tolist()
+
+
+def test_a_job_that_failed_at_once_leaves_nothing_in_the_way_of_the_next(tmp_path: Path) -> None:
+    columns = {"age": list(map(str, range(20))), "person": ["a", "b"] * 10}
+    pq.write_table(pa.table({**columns, "age": range(20)}), tmp_path / "good.parquet")
+    model = MLVAE.for_data(read(tmp_path / "good.parquet", by="person"), content_dim=2, style_dim=2, width=8)
+    columns["age"][13] = "old"
+    csv.write_csv(pa.table(columns), tmp_path / "t.csv")
+    job: dict[str, Any] = {"model": model, "source": tmp_path / "t.csv", "evidence": tmp_path / "e", "by": "person"}
+    with pytest.raises(DataError, match="'age' of t; row 13 holds 'old'. Correct it"):
+        jobs.encode(**job)
+    assert not (tmp_path / "e.parts").exists()
+    columns["age"][13] = "13"
+    csv.write_csv(pa.table(columns), tmp_path / "t.csv")
+    assert jobs.encode(**job) == 1
+
+
+def test_what_a_job_skips_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        (tmp_path / "in" / f"{number % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / "in" / f"{number % 2}" / f"{number}.png")
+    (tmp_path / "in" / "1" / "odd.png").write_bytes(b"no picture")
+    reading, said = {"on_bad_file": "skip"}, list[str]()
+    data = read(tmp_path / "in", cache=tmp_path / "kept", on_bad_file="skip")
+    model = MLVAE.for_data(data, content_dim=2, style_dim=2, width=8)
+    jobs.encode(model, tmp_path / "in", evidence=tmp_path / "e", reading=reading, say=said.append)
+    assert "Skipped 1 files" in said[-1] and "odd.png" in said[-1]
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "odd.parquet").write_bytes(b"")
+    pq.write_table(pa.table({"x": np.zeros((4, 64), np.float32).tolist(), "group": [1, 1, 2, 2]}),
+                   tmp_path / "tables" / "t.parquet")  # fmt: skip
+    flat = MLVAE((64,), [Level("content", 2, by="group"), Level("style", 2)], width=8)
+    jobs.encode(flat, tmp_path / "tables", evidence=tmp_path / "f", reading=reading, say=said.append)
+    assert "Skipped 1 files" in said[-1] and "odd.parquet" in said[-1]

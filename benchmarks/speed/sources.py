@@ -124,11 +124,13 @@ def out_of_core(folder: Path, gigabytes: float, steps: int) -> dict[str, float]:
 
 def reading(folder: Path, rounds: int) -> dict[str, float]:
     """Observations a second of an epoch of batches of 256: each source over a DataLoader on the same data."""
+    import datasets
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
     import torch
     from PIL import Image
+    from pyarrow import csv
     from torch.utils.data import DataLoader, Dataset, TensorDataset
 
     from mlvae.data import GroupedData, GroupSampler, read
@@ -140,9 +142,13 @@ def reading(folder: Path, rounds: int) -> dict[str, float]:
     np.savez(folder / "data.npz", x=x, group=group)
     np.save(folder / "data.npy", x)
     numbers = x.reshape(count, -1)[:, :WIDTH].astype(np.float32)
-    pq.write_table(
-        pa.table({"group": group, **{f"x{i}": numbers[:, i] for i in range(WIDTH)}}), folder / "data.parquet"
-    )
+    table = pa.table({"group": group, **{f"x{i}": numbers[:, i] for i in range(WIDTH)}})
+    pq.write_table(table, folder / "data.parquet")
+    csv.write_csv(table, folder / "data.csv")
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(numbers.ravel()), WIDTH)
+    lists = pa.table({"group": group, "embedding": vectors})
+    pq.write_table(lists, folder / "lists.parquet")
+    hub = datasets.Dataset(lists)
     files = []
     for i in range(4000):
         place = folder / "pictures" / f"{group[i]}" / f"{i}.png"
@@ -158,21 +164,31 @@ def reading(folder: Path, rounds: int) -> dict[str, float]:
             with Image.open(files[place]) as picture:
                 return torch.from_numpy(np.array(picture))
 
+    def observations(batch: Any) -> Any:
+        return batch["embedding"] if isinstance(batch, dict) else batch[0] if isinstance(batch, list) else batch
+
     def ours(data: GroupedData) -> Callable[[], int]:
         sampler = GroupSampler(data.codes("group"), 52, (2, 8))
         return lambda: sum(len(data.x[rows]) for rows, _ in sampler.epoch(0))
 
     def theirs(loader: Iterable[Any]) -> Callable[[], int]:
-        return lambda: sum(len(batch[0] if isinstance(batch, (list, tuple)) else batch) for batch in loader)
+        return lambda: sum(len(observations(batch)) for batch in loader)
 
     arrays = DataLoader(TensorDataset(torch.from_numpy(x)), batch_size=256, shuffle=True)
-    table = DataLoader(TensorDataset(torch.from_numpy(numbers)), batch_size=256, shuffle=True)
+    items = TensorDataset(torch.from_numpy(numbers), torch.from_numpy(group))
+    rows = DataLoader(items, batch_size=256, shuffle=True)
+    hubs = DataLoader(hub.with_format("torch"), batch_size=256, shuffle=True)
     pictures = DataLoader(Pictures(), batch_size=256, shuffle=True)
     pairs = {
         "npz": (read(folder / "data.npz"), arrays),
         "npy on disk": (read(folder / "data.npy", groups=group, in_memory=False), arrays),
-        "parquet": (read(folder / "data.parquet"), table),
-        "parquet on disk": (read(folder / "data.parquet", in_memory=False), table),
+        "parquet": (read(folder / "data.parquet"), rows),
+        "parquet on disk": (read(folder / "data.parquet", in_memory=False), rows),
+        "csv": (read(folder / "data.csv"), rows),
+        "csv on disk": (read(folder / "data.csv", in_memory=False), rows),
+        "embeddings": (read(folder / "lists.parquet"), rows),
+        "hugging face": (read(hub), hubs),
+        "torch data set": (read(items), rows),
         "pictures": (read(folder / "pictures"), pictures),
         "pictures on disk": (read(folder / "pictures", in_memory=False), pictures),
     }

@@ -7,6 +7,7 @@ without groups every observation is understood alone; with groups it is understo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from mlvae.normal import Normal
 from mlvae.schema import Covariates
 
 if TYPE_CHECKING:
+    from mlvae.levels import Level
     from mlvae.model import MLVAE
 
 CHUNK = 1024
@@ -32,7 +34,9 @@ Groups = Array | Sequence[Any] | Mapping[str, Any] | None
 
 
 @torch.no_grad()
-def evidence(model: MLVAE, x: Array, groups: Groups = None, covariates: Covariates = None) -> GroupEvidence:
+def evidence(
+    model: MLVAE, x: Array, groups: Groups = None, covariates: Covariates = None, *, heads: Heads | None = None
+) -> GroupEvidence:
     """The evidence that observations hold about their groups, seen in training or not.
 
     Args:
@@ -41,6 +45,7 @@ def evidence(model: MLVAE, x: Array, groups: Groups = None, covariates: Covariat
         groups: None takes all rows as one group; (N,) labels, or such labels for each shared level by name, return the
             evidence of each group, in the labels' sorted order.
         covariates: what is known of each observation, by name, where the model was trained with covariates.
+        heads: from `looked` at the same rows; None looks at them.
 
     Returns:
         Evidence on every shared level. It adds: ``evidence(a) + evidence(b)`` is the evidence of both. The
@@ -51,20 +56,18 @@ def evidence(model: MLVAE, x: Array, groups: Groups = None, covariates: Covariat
         DataError: ``x`` or ``groups`` of another shape.
     """
     x = _rows(x)
+    cast = votes(model, x, groups, covariates, heads)
     labels = _labels(model, x, groups)
     return GroupEvidence(
-        {
-            name: level_votes.sum(grouping)
-            for name, (level_votes, grouping) in votes(model, x, groups, covariates).items()
-        },
+        {name: level_votes.sum(grouping) for name, (level_votes, grouping) in cast.items()},
         {level.name: level.readout for level in model.group_levels},
-        {name: None if value is None else np.unique(value) for name, value in labels.items()},
+        {name: None if ids is None else ids[cast[name][1].first.numpy()] for name, ids in labels.items()},
     )
 
 
 @torch.no_grad()
 def votes(
-    model: MLVAE, x: Array, groups: Groups = None, covariates: Covariates = None
+    model: MLVAE, x: Array, groups: Groups = None, covariates: Covariates = None, heads: Heads | None = None
 ) -> dict[str, tuple[Evidence, Grouping]]:
     """Each observation's vote on every shared level, in float64 on the CPU, and the groups that they are votes on.
 
@@ -73,6 +76,7 @@ def votes(
         x: (N, *shape).
         groups: as for `evidence`.
         covariates: likewise.
+        heads: likewise.
 
     Raises:
         ModelError: the model has no shared level.
@@ -82,27 +86,16 @@ def votes(
         raise ModelError("Expected a model with a level that groups share; this one has none (a plain VAE).")
     x = _rows(x)
     labels = _labels(model, x, groups)
-    # A head that sees no other is asked a chunk at a time, so that features, which are large, need not be kept.
-    features: list[Tensor] = []
-    alone: dict[str, list[Evidence]] = {level.name: [] for level in model.group_levels if not level.given}
-    for chunk in _chunks(model, x, covariates):
-        for name, parts in alone.items():
-            parts.append(model.votes(name, chunk).to(torch.float64, "cpu"))
-        if len(alone) < len(model.group_levels):
-            features.append(chunk)
+    heads = heads or looked(model, x, covariates, [level.name for level in model.group_levels])
     cast: dict[str, tuple[Evidence, Grouping]] = {}
     means: dict[str, Tensor] = {}
     for level in model.group_levels:
         ids = labels[level.name]
         grouping = Grouping.one(len(x)) if ids is None else Grouping.from_ids(ids)
-        if level.given:
-            votes = model.votes(level.name, torch.cat(features), [means[name] for name in level.given])
-            kept = votes.to(torch.float64, "cpu")
-        else:
-            kept = Evidence.joined(alone[level.name], level.dim)
-        if features:
+        kept = heads.votes(model, level, means).to(torch.float64, "cpu")
+        if heads.features is not None:
             mean = READOUTS[level.readout](kept.sum(grouping)).mean
-            means[level.name] = grouping.expand(mean).to(features[0])
+            means[level.name] = grouping.expand(mean).to(heads.features)
         cast[level.name] = kept, grouping
     return cast
 
@@ -142,7 +135,9 @@ def score(
 
 
 @torch.no_grad()
-def codes(model: MLVAE, x: Array, groups: Groups = None, covariates: Covariates = None) -> dict[str, Normal]:
+def codes(
+    model: MLVAE, x: Array, groups: Groups = None, covariates: Covariates = None, *, heads: Heads | None = None
+) -> dict[str, Normal]:
     """The posterior of every level's code for each observation.
 
     Args:
@@ -151,6 +146,7 @@ def codes(model: MLVAE, x: Array, groups: Groups = None, covariates: Covariates 
         groups: None understands each observation alone (strategy 1); labels, as for `evidence`, by its group's summed
             evidence (strategy 2).
         covariates: what is known of each observation, by name, where the model was trained with covariates.
+        heads: from `looked` at the same rows; None looks at them.
 
     Returns:
         For each level by name, a Normal of N rows. A level given coarser ones is given their posterior means.
@@ -158,11 +154,11 @@ def codes(model: MLVAE, x: Array, groups: Groups = None, covariates: Covariates 
     x = _rows(x)
     labels = {} if groups is None else _labels(model, x, groups)
     groupings = {name: Grouping.from_ids(value).to(model.device) for name, value in labels.items() if value is not None}
-    features = _features(model, x, covariates)
+    heads = heads or looked(model, x, covariates)
     posteriors: dict[str, Normal] = {}
     for level in model.levels:
         grouping = groupings.get(level.name)
-        votes = model.votes(level.name, features, [posteriors[name].mean for name in level.given])
+        votes = heads.votes(model, level, {name: code.mean for name, code in posteriors.items()})
         total = votes if grouping is None else votes.sum(grouping)
         posterior = READOUTS[level.readout](total)
         posteriors[level.name] = posterior if grouping is None else posterior[grouping.index]
@@ -320,20 +316,63 @@ def _rows(x: Array) -> Tensor:
 
 
 @torch.no_grad()
-def _features(model: MLVAE, x: Tensor, covariates: Covariates) -> Tensor:
-    """The encoder's output for all rows."""
-    return torch.cat([*_chunks(model, x, covariates)])
-
-
-@torch.no_grad()
 def _chunks(model: MLVAE, x: Tensor, covariates: Covariates) -> Iterator[Tensor]:
     """The encoder's output, some rows at a time, each checked."""
     known = model.covariates(covariates, len(x))
     with _Evaluating(model):
         for start in range(0, max(len(x), 1), CHUNK):
             chunk = model.prepare(x[start : start + CHUNK])
-            model.check(chunk)
+            model.check(chunk, start)
             yield model.features(chunk, None if known is None else known[start : start + CHUNK])
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """What a model's encoder and heads say of N rows, from which codes and votes are a short way.
+
+    Args:
+        said: (N, 2 D) for each level by name whose head sees no other.
+        features: (N, F), which are large and kept only where some level's head sees another.
+    """
+
+    said: Mapping[str, Tensor]
+    features: Tensor | None = None
+
+    def votes(self, model: MLVAE, level: Level, means: Mapping[str, Tensor]) -> Evidence:
+        """N votes on a level, given the means (N, D) of those that its head sees."""
+        if self.features is None or not level.given:
+            return model.believed(level.name, self.said[level.name])
+        return model.votes(level.name, self.features, [means[name] for name in level.given])
+
+    def __getitem__(self, rows: slice) -> Heads:
+        some = {name: said[rows] for name, said in self.said.items()}
+        return Heads(some, None if self.features is None else self.features[rows])
+
+
+@torch.no_grad()
+def looked(model: MLVAE, x: Array, covariates: Covariates = None, levels: Sequence[str] | None = None) -> Heads:
+    """Asks encoder and heads about rows, some at a time: what `codes` and `evidence` of the same rows both begin with.
+
+    Args:
+        model: any number of levels.
+        x: (N, *shape).
+        covariates: what is known of each observation, where the model was trained with covariates.
+        levels: names; None takes all.
+
+    Raises:
+        DataError: ``x`` of another shape, or not finite.
+    """
+    wanted = [level for level in model.levels if levels is None or level.name in levels]
+    alone = [level.name for level in wanted if not level.given]
+    said: dict[str, list[Tensor]] = {name: [] for name in alone}
+    features: list[Tensor] = []
+    for chunk in _chunks(model, _rows(x), covariates):
+        for name, parts in said.items():
+            parts.append(model.said(name, chunk))
+        if len(alone) < len(wanted):
+            features.append(chunk)
+    joined = {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in said.items()}
+    return Heads(joined, torch.cat(features) if features else None)
 
 
 class _Evaluating:

@@ -202,10 +202,10 @@ class MLVAE(nn.Module):
                 f"Expected observations of shape {self.shape}, so `x` of shape (N, {', '.join(map(str, self.shape))});"
                 f" got {tuple(x.shape)}. Pass the shape that the model was trained on; one observation is x[None]."
             )
-        dtype = next(self.parameters()).dtype
-        x = x.to(self.device)
-        x = x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
-        return self.schema.apply(x)
+        like = next(self.parameters())
+        x, whole = x.to(like.device), x.dtype == torch.uint8
+        x = x.to(like.dtype)
+        return self.schema.apply(x.div_(255) if whole else x)  # in place: bytes were copied
 
     def restore(self, x: Tensor) -> Tensor:
         """What `prepare` did, taken back: numbers of a table in their own units, pictures in [0, 1] as they are.
@@ -215,12 +215,13 @@ class MLVAE(nn.Module):
         """
         return self.schema.restore(x)
 
-    def check(self, x: Tensor) -> None:
+    def check(self, x: Tensor, first: int = 0) -> None:
         """Raises DataError where prepared observations are not finite or outside the likelihood's domain.
 
-        NaN is fine where the likelihood knows gaps.
+        NaN is fine where the likelihood knows gaps. Rows are counted from ``first``.
         """
-        if x.numel() and not torch.isfinite(torch.stack(x.aminmax())).all():  # a tenth of looking at each number
+        # A tenth of looking at each number, and NaN where one of them is.
+        if x.numel() and not all(math.isfinite(end) for end in x.aminmax()):
             finite = torch.isfinite(x)
             if self.likelihood.missing:
                 finite |= torch.isnan(x)
@@ -228,8 +229,8 @@ class MLVAE(nn.Module):
                 row, *place = (~finite).nonzero()[0].tolist()
                 where = f", column {self.schema.features[place[0]].name!r}," if self.schema.features else ""
                 raise DataError(
-                    f"Expected finite numbers; row {row} of `x`{where} has NaN or infinity. Clean or drop it, or train"
-                    " with a likelihood that knows gaps (missing=True), as it is made for data that have some."
+                    f"Expected finite numbers; row {first + row} of `x`{where} has NaN or infinity. Clean it, or"
+                    " train with a likelihood that knows gaps (missing=True), as it is made for data that have some."
                 )
         self.likelihood.check(x)
 
@@ -244,8 +245,19 @@ class MLVAE(nn.Module):
         Returns:
             N votes; of precisions between 1e-4 and 1e4, until the level is calibrated.
         """
-        given = [self._latent(name, sample) for name, sample in zip(self.level(level).given, given, strict=True)]
-        mean, raw = _exact(self.heads[level](torch.cat([features, *given], -1) if given else features)).chunk(2, -1)
+        return self.believed(level, self.said(level, features, given))
+
+    def said(self, level: str, features: Tensor, given: Sequence[Tensor] = ()) -> Tensor:
+        """What a level's head says of each observation, (N, 2 D): means, and log precisions without a bound."""
+        if given:
+            codes = zip(self.level(level).given, given, strict=True)
+            features = torch.cat([features, *(self._latent(name, sample) for name, sample in codes)], -1)
+        said: Tensor = self.heads[level](features)
+        return said
+
+    def believed(self, level: str, said: Tensor) -> Evidence:
+        """What a level's head says as votes: precisions bounded, and calibrated where groups share the level."""
+        mean, raw = _exact(said).chunk(2, -1)
         log_precision = LOG_PRECISION_BOUND * torch.tanh(raw / LOG_PRECISION_BOUND)
         if level not in self.calibrations:
             return Evidence.votes(mean, torch.exp(log_precision))

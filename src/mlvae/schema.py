@@ -104,12 +104,14 @@ class Schema:
         covariates: what is known of each observation beside it, given to encoder and decoder.
         image_size: height and width that pictures were brought to.
         image_mode: "L" (grey) or "RGB".
+        image_converted: transparency, 16 bits and CMYK are brought to the mode, as was asked for in training.
     """
 
     features: tuple[Feature, ...] = ()
     covariates: tuple[Feature, ...] = ()
     image_size: tuple[int, int] | None = None
     image_mode: str | None = None
+    image_converted: bool = False
 
     def fitted(self, x: Tensor, columns: Mapping[str, Any]) -> Schema:
         """The same with means, scales and known categories of training data (N, F) and their columns."""

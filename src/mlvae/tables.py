@@ -11,14 +11,21 @@ from mlvae.atomic import replacing
 
 if TYPE_CHECKING:
     from mlvae.data import GroupedData
+    from mlvae.inference import Heads
     from mlvae.model import MLVAE
 
 ROWS = 8192
 """Observations encoded and written at a time."""
 
 
-def write_codes(model: MLVAE, data: GroupedData, path: str | Path) -> Path:
+def write_codes(model: MLVAE, data: GroupedData, path: str | Path, heads: Heads | None = None) -> Path:
     """A row an observation, each understood alone: its columns, then ``<level>_mean`` and ``<level>_variance``, lists.
+
+    Args:
+        model: any number of levels.
+        data: to encode.
+        path: of a file, Parquet.
+        heads: from `inference.looked` at these data; None looks at them.
 
     Returns:
         The file, written whole or not at all.
@@ -29,7 +36,8 @@ def write_codes(model: MLVAE, data: GroupedData, path: str | Path) -> Path:
     def part(start: int) -> Any:
         rows = slice(start, start + ROWS)
         table = {name: pa.array(values[rows]) for name, values in data.columns.items()}
-        for name, code in model.codes(data.x[rows], covariates={k: v[rows] for k, v in data.columns.items()}).items():
+        known = {name: values[rows] for name, values in data.columns.items()}
+        for name, code in model.codes(data.x[rows], None, known, heads=heads and heads[rows]).items():
             table[f"{name}_mean"] = _lists(code.mean)
             table[f"{name}_variance"] = _lists(code.variance)
         return pa.table(table)

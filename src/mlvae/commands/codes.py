@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from mlvae.commands.common import grouped, load_run, parts, say
+from mlvae.commands.common import grouped, listed, load_run, parts, say
 from mlvae.errors import DataError, nearest
 
 
@@ -17,6 +17,7 @@ def encode(
     by: str | None = None,
     missing: Literal["error", "drop", "own"] = "error",
     cache: str | None = None,
+    folders: str | None = None,
     on_bad_file: Literal["error", "skip"] = "error",
     network: str | None = None,
     likelihood: str | None = None,
@@ -26,19 +27,20 @@ def encode(
 
     Args:
         run: the folder that training wrote
-        data: what `mlvae train` takes, or a folder of .npz files; all but CSV and .npy are read a part at a time
+        data: what `mlvae train` takes, or a folder of .npz files; files are read a part at a time
         out: Parquet, a row an observation: group, mean and variance of each level, understood alone
         evidence: Parquet, a row a group of each shared level: count, precision and information, which add; a job that
             was killed goes on when started again
         by: the grouping column (default: "group", or the only one)
         missing: rows without a group: error, drop, or own
         cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
+        folders: names of the levels of folders of pictures, outermost first, as in training: country,person
         on_bad_file: error, or skip and go on
         network: package.module:name of the network that the run was trained with, where it is one's own
         likelihood: likewise of the likelihood
         workers: encode with as many processes of a Ray cluster, that RAY_ADDRESS names (default: in this process)
     """
-    reading = {"cache": cache, "on_bad_file": on_bad_file}
+    reading = {"cache": cache, "folders": listed(folders), "on_bad_file": on_bad_file}
     if workers is None:
         from mlvae.store import jobs
 

@@ -145,8 +145,8 @@ def refuse_missing(labels: np.ndarray, column: str) -> None:
     if len(rows):
         raise DataError(
             f"Expected a label in every row of column {column!r}; got {len(rows)} without one "
-            f"(None, NaN, NaT or blank), the first in row {rows[0]}. Fill them in, or group with "
-            f"missing='drop' to leave these rows out or missing='own' to make each a group of its own."
+            f"(None, NaN, NaT or blank), the first in row {rows[0]}. Fill them in, or group with missing='drop' to"
+            f" leave these rows out or missing='own' to make each a group of its own (--missing drop, --missing own)."
         )
 
 

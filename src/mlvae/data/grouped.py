@@ -128,12 +128,13 @@ class GroupedData:
             raise DataError(f"Expected at least two rows with a label in {by!r}; got {len(rows)} of {len(self)}.")
         data = self if len(rows) == len(self) else replace(self, by=None).subset(rows)
         data = replace(data, columns={**data.columns, by: labels}, by=by)
+        text = None
         if data.num_groups == len(data):
             text = f"Every group of {by!r} has one observation: content cannot be told from style."
-            warnings.warn(text, UserWarning, stacklevel=2)
         elif data.num_groups == 1:
             text = f"All {len(data):,} observations are one group of {by!r}: there is nothing to tell groups apart by."
-            warnings.warn(text, UserWarning, stacklevel=2)
+        if text is not None:
+            warnings.warn(f"{text} Group by another column.", UserWarning, stacklevel=2)
         return data
 
     def __len__(self) -> int:

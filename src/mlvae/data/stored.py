@@ -82,7 +82,7 @@ class Stored:
         self.end = offset + math.prod(shape) * kind.itemsize
         if len(self._map) < self.end:
             raise DataError(f"Expected {shape} of {kind} in {self.path.name}; it is cut off. Was the copy cut off?")
-        self._stamp = _stamp(self.path)
+        self._stamp = stamp(self.path)
         array = np.frombuffer(self._map, kind, math.prod(shape), offset).reshape(shape)
         with warnings.catch_warnings():  # it may not be written to, and is not
             warnings.simplefilter("ignore", UserWarning)
@@ -154,7 +154,7 @@ class Stored:
         return torch.nonzero(key).flatten() if key.dtype == torch.bool else key.long()
 
     def _read(self, key: Tensor | slice, count: int) -> Tensor:
-        if _stamp(self.path) != self._stamp:
+        if stamp(self.path) != self._stamp:
             raise DataError(
                 f"Expected {self.path} to stay as it was when it was opened; it changed. Put it back, or read it again"
                 " and start anew; what training saved is intact."
@@ -187,7 +187,7 @@ class Stored:
         return f"Stored({str(self.path)!r}: {tuple(self.shape)})"
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def stamp(path: Path) -> tuple[int, int] | None:
     """What changes when a file does."""
     try:
         about = path.stat()

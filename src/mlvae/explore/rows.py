@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mlvae.data import padded
-from mlvae.data.sources import files, tables
+from mlvae.data.sources import delimited, files, tables
 from mlvae.data.sources.raw import Asked
 from mlvae.errors import DataError
 from mlvae.schema import Schema
@@ -176,11 +176,11 @@ def _parquet(content: bytes) -> Any:
 
 def _csv(content: bytes, named: bool) -> Any:
     header = content.split(b"\n", 1)[0]
-    delimiter = files.delimiter(header)
+    delimiter = delimited.delimiter(header)
     _refuse_columns(header.count(delimiter.encode()) + 1)
     fields = header.decode(errors="replace").strip().split(delimiter)
     bare = not named and all(re.match(tables.NUMBERS, field.strip(' "')) for field in fields)
-    return files.read_csv(io.BytesIO(content), NAME, delimiter, header=not bare)
+    return delimited.read_csv(content, NAME, delimiter, header=not bare)
 
 
 def _matrix(table: Any) -> np.ndarray[Any, Any]:

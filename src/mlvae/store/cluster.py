@@ -71,7 +71,9 @@ def encode(
             num_cpus=cpus, num_gpus=gpus,
         )  # fmt: skip
         for row in done.iter_rows():
+            job.skipped.extend(row["skipped"])
             progress.add(int(row["number"]), int(row["rows"]))
+        progress.end()
     job.finish()
     return len(todo)
 
@@ -86,7 +88,9 @@ class _Worker:
         self.job = Job(model.to("cuda" if torch.cuda.is_available() else "cpu"), **options)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"number": row["number"], "rows": self.job.encode(int(row["number"]))}
+        before = len(self.job.skipped)
+        rows = self.job.encode(int(row["number"]))
+        return {"number": row["number"], "rows": rows, "skipped": self.job.skipped[before:]}
 
 
 def _absolute(path: str | Path) -> str:

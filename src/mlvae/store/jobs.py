@@ -18,6 +18,7 @@ from mlvae import tables
 from mlvae.atomic import replacing
 from mlvae.checkpoint import fingerprint, replace
 from mlvae.errors import CheckpointError, DataError, ModelError
+from mlvae.inference import looked
 from mlvae.store import adding, files
 from mlvae.store.layout import free
 from mlvae.store.parts import Part, parts_of
@@ -26,6 +27,7 @@ from mlvae.untrusted import plain_json, reading
 if TYPE_CHECKING:
     from mlvae.data import GroupedData
     from mlvae.group_evidence import GroupEvidence
+    from mlvae.inference import Heads
     from mlvae.model import MLVAE
 
 MANIFEST = "manifest.json"
@@ -59,6 +61,7 @@ class Job:
     missing: str = "error"
     reading: Mapping[str, Any] = field(default_factory=dict)
     parts: list[Part] = field(init=False)
+    skipped: list[str] = field(init=False, default_factory=list)
     wanted: dict[str, Path] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +74,7 @@ class Job:
             keys = [(level.by,) if isinstance(level.by, str) else level.by for level in self.model.group_levels]
             reading["labels"] = tuple(dict.fromkeys(column for key in keys for column in key or ()))
             by = by or reading["labels"][0]
-        parts = parts_of(self.source, by, self.missing, like=self.model, **reading)
+        parts = parts_of(self.source, by, self.missing, like=self.model, noted=self.skipped, **reading)
         dependent = [level.name for level in self.model.group_levels if level.given]
         if len(parts) > 1 and dependent:
             raise ModelError(
@@ -102,18 +105,33 @@ class Job:
         return [number for number in range(len(self.parts)) if not list(self._places(number).values())[-1].exists()]
 
     def encode(self, number: int) -> int:
-        """Does one part; returns its observations."""
+        """Does one part; returns its observations.
+
+        Raises:
+            DataError: something is wrong with its rows.
+        """
+        try:
+            return self._encode(number)
+        except DataError as error:
+            if len(self.parts) == 1:
+                raise
+            name = self.parts[number].name
+            raise DataError(f"{error} Rows are counted from the first of the part {name}.") from error
+
+    def _encode(self, number: int) -> int:
         places, data = self._places(number), self.parts[number].load()
         if data is None:
             for piece in places.values():
                 replace(piece, b"")
             return 0
+        # One look serves both.
+        heads = looked(self.model, data.x, data.columns) if "codes" in places else None
         if "codes" in places:
-            tables.write_codes(self.model, data, places["codes"])
+            tables.write_codes(self.model, data, places["codes"], heads)
         if "evidence" in places:
             piece = places["evidence"]
             piece.unlink(missing_ok=True)  # where two processes were given one part
-            files.write(evidence_of(self.model, data), self.model, piece)
+            files.write(evidence_of(self.model, data, heads), self.model, piece)
         return len(data)
 
     def finish(self) -> None:
@@ -132,6 +150,11 @@ class Job:
             elif not target.exists():  # else all that was left to do was to remove the parts
                 adding.merge(pieces, target)
         shutil.rmtree(self.work)
+
+    def forget(self) -> None:
+        """Removes a work in which nothing is finished: what stopped it can be mended, and it is then another job."""
+        if not list(self.work.glob("*.parquet")):
+            shutil.rmtree(self.work, ignore_errors=True)
 
     def _places(self, number: int) -> dict[str, Path]:
         return {kind: self.work / f"{number:06}.{kind}.parquet" for kind in self.wanted}
@@ -166,22 +189,27 @@ def encode(
     job = Job(model, source, out, evidence, by, missing, reading or {})
     todo = job.begin()
     progress = Progress(job, todo, say)
-    for number in todo:
-        progress.add(number, job.encode(number))
+    try:
+        for number in todo:
+            progress.add(number, job.encode(number))
+    except DataError:
+        job.forget()
+        raise
     job.finish()
+    progress.end()
     return len(todo)
 
 
-def evidence_of(model: MLVAE, data: GroupedData) -> GroupEvidence:
+def evidence_of(model: MLVAE, data: GroupedData, heads: Heads | None = None) -> GroupEvidence:
     """The evidence of grouped data, under labels that mean the same in other data.
 
     One shared level takes the data's own grouping; several take the columns that they name, as text. A group by several
-    columns is called by their values with commas between.
+    columns is called by their values with commas between. ``heads`` are from a look at the same data, if there was one.
     """
     if len(model.group_levels) == 1:
-        return model.evidence(data.x, data.groups, data.columns)
+        return model.evidence(data.x, data.groups, data.columns, heads=heads)
     labels = {level.name: data.column(level.by).astype(str) for level in model.group_levels if level.by}
-    return model.evidence(data.x, labels, data.columns)
+    return model.evidence(data.x, labels, data.columns, heads=heads)
 
 
 def _begin(work: Path, job: dict[str, Any], targets: list[Path]) -> None:
@@ -219,7 +247,7 @@ class Progress:
     """Says how far a job is, and when it will end."""
 
     def __init__(self, job: Job, todo: list[int], say: Callable[[str], None] | None) -> None:
-        self.parts, self.say = job.parts, say
+        self.parts, self.skipped, self.say = job.parts, job.skipped, say
         self.left = sum(job.parts[number].size for number in todo)
         self.finished = len(job.parts) - len(todo)
         self.done = self.rows = 0
@@ -234,6 +262,11 @@ class Progress:
             self.said, seconds = now, now - self.started
             rate, rest = self.rows / seconds, _duration(seconds * self.left / max(self.done, 1))
             self.say(f"part {self.finished} of {len(self.parts)}, {rate:,.0f} observations/s, {rest} to go")
+
+    def end(self) -> None:
+        """All parts are done: says what was passed over."""
+        if self.say is not None and self.skipped:
+            self.say(f"Skipped {len(self.skipped):,} files that cannot be read, the first {self.skipped[0]}")
 
 
 def _duration(seconds: float) -> str:

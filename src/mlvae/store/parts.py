@@ -12,6 +12,7 @@ from typing import Any
 from mlvae.data import GroupedData, read
 from mlvae.data.builtin import BUILTIN
 from mlvae.data.sources import TABLES, images
+from mlvae.data.sources.arrays import columns_beside
 from mlvae.data.sources.raw import Asked
 from mlvae.errors import DataError
 from mlvae.store import stretches
@@ -39,18 +40,19 @@ class Part:
 
 def parts_of(
     source: str | Path | GroupedData, by: str | None = None, missing: str = "error", *, like: Any = None,
-    labels: Sequence[str] = (), on_bad_file: str = "error", **reading: Any,
+    labels: Sequence[str] = (), on_bad_file: str = "error", noted: list[str] | None = None, **reading: Any,
 ) -> list[Part]:  # fmt: skip
     """The data in parts, none of which is read before it is asked for where that can be done.
 
     Args:
-        source: a folder of `.npz` files, each a part; Parquet (a file, a folder, a pattern) or a folder of pictures, in
-            stretches that fit in memory; or whatever else `read` takes, which is read whole.
+        source: a folder of `.npz` files, each a part; Parquet or CSV (a file, a folder, a pattern), an `.npy` file or a
+            folder of pictures, in stretches that fit in memory; or whatever else `read` takes, which is read whole.
         by: the grouping column.
         missing: what to do with rows without a group, as in `read`; "own" only for one set, which is read whole.
         like: a model, as whose training data these are read.
         labels: columns that must have labels, as they name groups.
         on_bad_file: as in `read`.
+        noted: where the names of files that are passed over are added, now and when parts are read.
         reading: further arguments of `read`.
 
     Raises:
@@ -75,7 +77,10 @@ def parts_of(
         ]  # fmt: skip
     schema = getattr(like, "schema", like)
     covariates = tuple(feature.name for feature in schema.covariates) if schema else ()
-    asked = Asked(by, labels=tuple(labels), covariates=covariates, on_bad_file=on_bad_file, in_memory=True, like=schema)
+    asked = Asked(
+        by, labels=tuple(labels), covariates=covariates, folders=tuple(reading.get("folders", ())),
+        on_bad_file=on_bad_file, in_memory=True, like=schema, noted=[] if noted is None else noted,
+    )  # fmt: skip
     tables = [file for file in files if file.suffix.lower() in TABLES]
     pictures = path is not None and path.is_dir() and images.holds_images(path)
     if path is not None and pictures and not tables:
@@ -83,12 +88,22 @@ def parts_of(
             Part(f"{start:012}", len(some), stretches.stamp(some), load)
             for some, start, load in stretches.of_pictures(path, asked)
         ]
-    if tables and missing != "own" and not pictures and all(file.suffix.lower() == ".parquet" for file in tables):
+    if missing != "own" and not pictures and len({file.suffix.lower() for file in tables}) == 1:
         return [
             Part(f"{file.name}:{start:012}", rows, _stamp(file), load)
-            for file, start, rows, load in stretches.of_parquet(tables, asked, missing, labels)
+            for file, start, rows, load in stretches.of_tables(tables, asked, missing, labels)
         ]
+    array = path if path is not None and path.is_file() and path.suffix.lower() == ".npy" else None
+    beside = None if array is None else columns_beside(array)
+    if array is not None and beside is not None and beside.suffix != ".npz" and missing != "own":
+        return [
+            Part(f"{start:012}", rows, stretches.stamp([array, beside]), load)
+            for _, start, rows, load in stretches.of_array(array, beside, asked, missing, labels)
+        ]
+    if array is not None:
+        options["in_memory"] = False
     data = read(source, by, missing=missing, **options)
+    asked.noted.extend(data.skipped)
     stamp = "" if path is None else _stamp(path)
     return [
         Part(f"{start:012}", min(STRETCH, len(data) - start), stamp, _stretch(data, start))

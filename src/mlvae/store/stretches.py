@@ -1,4 +1,4 @@
-"""Tables and folders of pictures a stretch of rows at a time, for jobs that must not hold them whole.
+"""Tables, arrays and folders of pictures a stretch of rows at a time, for jobs that must not hold them whole.
 
 What a stretch holds is what the same rows would be in the whole, so that pieces of evidence and of codes fit together.
 """
@@ -6,9 +6,10 @@ What a stretch holds is what the same rows would be in the whole, so that pieces
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import numpy as np
 
 from mlvae.data import GroupedData
 from mlvae.data.arrays import settle
+from mlvae.data.sources import delimited, grouping_column, images, tables
 from mlvae.data.sources import files as sources
-from mlvae.data.sources import grouping_column, images, tables
 from mlvae.data.sources.raw import Asked, Raw
+from mlvae.data.stored import Stored
+from mlvae.errors import DataError
 
 ROWS = 2**16
 """Observations in a stretch, at most."""
@@ -28,31 +31,47 @@ BYTES = 64 * 2**20
 
 Load = Callable[[], GroupedData | None]
 
+Stretch = tuple[Path, int, int, Load]
+"""The file, the first row, how many, and what reads them."""
 
-def of_parquet(
-    files: list[Path], asked: Asked, missing: str, keys: Sequence[str]
-) -> Iterator[tuple[Path, int, int, Load]]:
-    """Stretches of Parquet files: the file, the first row, how many, and what reads them.
+
+def of_tables(files: list[Path], asked: Asked, missing: str, keys: Sequence[str]) -> Iterator[Stretch]:
+    """Stretches of Parquet or CSV files.
 
     Args:
-        files: with the same columns.
+        files: of one kind, with the same columns.
         asked: how to read.
         missing: "error" or "drop" rows without a label.
         keys: further columns that must have labels.
     """
-    import pyarrow.parquet as pq
+    table, readers = _opened(files, asked)
+    whole = _keys_with_gaps(table, asked, keys)
 
-    table = sources.parquet_table(files, asked)
-    schema = pq.read_schema(table.files[0])
-    whole = [key for key in dict.fromkeys([asked.by or "group", *keys]) if _whole_with_gaps(table, key)]
-    for file in table.files:
-        about = pq.read_metadata(file)
-        stored = sum(about.row_group(place).total_byte_size for place in range(about.num_row_groups))
-        step = _step(max(stored // max(about.num_rows, 1), 8 * about.num_columns))
-        rows = Rows(file, schema)
-        for start in range(0, about.num_rows, step):
-            count = min(step, about.num_rows - start)
-            yield file, start, count, partial(_read, rows, start, start + count, whole, asked, missing, keys)
+    def load(rows: Rows | Lines, start: int, stop: int) -> GroupedData | None:
+        part = _as_integers(rows.read(start, stop), whole)
+        raw = tables.from_table(sources.in_memory(part, rows.file.stem), asked)
+        return _grouped(raw, asked, missing, keys)
+
+    for rows in readers:
+        yield from _stretches(rows.file, rows.count, _step(rows.nbytes), partial(load, rows))
+
+
+def of_array(file: Path, beside: Path, asked: Asked, missing: str, keys: Sequence[str]) -> Iterator[Stretch]:
+    """Stretches of an ``.npy`` file whose columns are in a table beside it. See `of_tables`."""
+    x = Stored(file)
+    table, (rows,) = _opened([beside], asked)
+    if len(x) != table.rows:
+        raise DataError(
+            f"Expected a label for each of the {len(x)} rows of {file.name} in {beside.name}; it has {table.rows} rows."
+        )
+    whole = _keys_with_gaps(table, asked, keys)
+
+    def load(start: int, stop: int) -> GroupedData | None:
+        columns = tables.labels_in(sources.in_memory(_as_integers(rows.read(start, stop), whole), beside.stem))
+        # Whether the model knows gaps is asked where it sees them.
+        return _grouped(Raw(x[start:stop], columns, file.stem, gaps=True), asked, missing, keys)
+
+    yield from _stretches(file, len(x), _step(4 * x.shape[1:].numel()), load)
 
 
 def of_pictures(path: Path, asked: Asked) -> Iterator[tuple[list[Path], int, Load]]:
@@ -79,7 +98,13 @@ class Rows:
     """
 
     def __init__(self, file: Path, schema: Any) -> None:
+        import pyarrow.parquet as pq
+
         self.file, self.schema = file, schema
+        about = pq.read_metadata(file)
+        self.count = about.num_rows
+        stored = sum(about.row_group(place).total_byte_size for place in range(about.num_row_groups))
+        self.nbytes = max(stored // max(self.count, 1), 8 * about.num_columns)
         self._at = -1
         self._stream: Iterator[Any] = iter(())
         self._rest: Any = None
@@ -97,6 +122,8 @@ class Rows:
             self._rest = batch.slice(len(part)) if len(part) < len(batch) else None
             self._at += len(part)
             parts.append(part)
+        if stop == self.count:  # of many files none keeps what it had open
+            self._stream, self._rest, self._at = iter(()), None, -1
         table = pa.Table.from_batches(parts)
         return table.select(self.schema.names).cast(self.schema)
 
@@ -115,18 +142,54 @@ class Rows:
                 skip = max(0, skip - len(batch))
 
 
+class Lines:
+    """Rows of a CSV file, of which it holds one block: from stretch to stretch each line is parsed once."""
+
+    def __init__(self, blocks: Sequence[delimited.Block], schema: Any) -> None:
+        self.file, self.blocks, self.schema = blocks[0].file, blocks, schema
+        self.count = blocks[-1].first + blocks[-1].rows
+        self.nbytes = max(sum(block.nbytes for block in blocks) // max(self.count, 1), 8 * len(schema))
+        self._held: tuple[delimited.Block | None, Any] = (None, None)
+
+    def read(self, start: int, stop: int) -> Any:
+        """Rows ``start`` to ``stop`` as an Arrow table of the schema."""
+        import pyarrow as pa
+
+        parts = []
+        for block in self.blocks[bisect([block.first for block in self.blocks], start) - 1 :]:
+            if block.first >= stop:
+                break
+            if self._held[0] is not block:
+                self._held = (None, None)
+                self._held = (block, block.read(self.schema))
+            begin = max(start - block.first, 0)
+            parts.append(self._held[1].slice(begin, stop - block.first - begin))
+        if stop == self.count:
+            self._held = (None, None)
+        return pa.concat_tables(parts)
+
+
+def _opened(files: list[Path], asked: Asked) -> tuple[sources.Table, list[Rows] | list[Lines]]:
+    """A table, and what reads the rows of each of its files."""
+    import pyarrow.parquet as pq
+
+    if files[0].suffix.lower() == ".parquet":
+        table = sources.parquet_table(files, asked)
+        schema = pq.read_schema(table.files[0])
+        return table, [Rows(file, schema) for file in table.files]
+    blocks, schema, skipped = delimited.csv_blocks(files, asked)
+    by_file = [list(some) for _, some in groupby(blocks, lambda block: block.file)]
+    return delimited.streamed(blocks, schema, files[0].stem, skipped), [Lines(some, schema) for some in by_file]
+
+
 def _step(nbytes: int) -> int:
     return max(64, min(ROWS, BYTES // max(nbytes, 1)))
 
 
-def _read(
-    rows: Rows, start: int, stop: int, whole: list[str], asked: Asked, missing: str, keys: Sequence[str]
-) -> GroupedData | None:
-    table = rows.read(start, stop)
-    for key in whole:
-        place = table.schema.get_field_index(key)
-        table = table.set_column(place, key, _as_integers(table.column(key)))
-    return _grouped(tables.from_table(sources.in_memory(table, rows.file.stem), asked), asked, missing, keys)
+def _stretches(file: Path, count: int, step: int, load: Callable[[int, int], GroupedData | None]) -> Iterator[Stretch]:
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        yield file, start, stop - start, partial(load, start, stop)
 
 
 def _decode(path: Path, some: list[Path], size: tuple[int, int], mode: str, asked: Asked) -> GroupedData | None:
@@ -149,6 +212,10 @@ def _grouped(raw: Raw, asked: Asked, missing: str, keys: Sequence[str]) -> Group
     return GroupedData(data.x[kept], columns, by, data.name, data.schema, data.gaps, data.skipped)
 
 
+def _keys_with_gaps(table: sources.Table, asked: Asked, keys: Sequence[str]) -> list[str]:
+    return [key for key in dict.fromkeys([asked.by or "group", *keys]) if _whole_with_gaps(table, key)]
+
+
 def _whole_with_gaps(table: sources.Table, column: str) -> bool:
     """Whether a column of decimals is one of whole numbers with gaps, as data frames keep those: its labels are whole.
 
@@ -169,8 +236,13 @@ def _whole_with_gaps(table: sources.Table, column: str) -> bool:
     return gaps
 
 
-def _as_integers(column: Any) -> Any:
+def _as_integers(table: Any, columns: Sequence[str]) -> Any:
+    """An Arrow table with columns of decimals as whole numbers, gaps as nulls."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type)).cast(pa.int64())
+    for name in columns:
+        values = table.column(name)
+        whole = pc.if_else(pc.is_finite(values), values, pa.scalar(None, values.type)).cast(pa.int64())
+        table = table.set_column(table.schema.get_field_index(name), name, whole)
+    return table

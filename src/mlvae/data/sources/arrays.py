@@ -34,8 +34,7 @@ def npy(path: Path, asked: Asked) -> Raw:
     from mlvae.data.sources.tables import labels_of
 
     stored = Stored(path)
-    beside = [path.with_suffix(ending) for ending in (".parquet", ".csv", ".npz")]
-    found = next((file for file in beside if file.is_file()), None)
+    found = columns_beside(path)
     columns = {} if found is None else read_npz(found) if found.suffix == ".npz" else labels_of(found)
     for name, values in columns.items():
         if values.shape != (len(stored),):
@@ -44,6 +43,11 @@ def npy(path: Path, asked: Asked) -> Raw:
                 f" {name!r} has the shape {values.shape}."
             )
     return Raw(stored[:] if asked.keep(path.stat().st_size) else stored, columns, path.stem)
+
+
+def columns_beside(path: Path) -> Path | None:
+    """The table that names the rows of an ``.npy`` file: of the same name, in another format."""
+    return next((file for ending in (".parquet", ".csv", ".npz") if (file := path.with_suffix(ending)).is_file()), None)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:

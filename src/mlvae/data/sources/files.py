@@ -10,7 +10,7 @@ from typing import Any
 
 from mlvae.data.sources.raw import Asked
 from mlvae.errors import DataError
-from mlvae.untrusted import TEXT, plain_json
+from mlvae.untrusted import plain_json
 
 ROWS = 65_536
 """Rows of a batch at most."""
@@ -53,7 +53,7 @@ class Table:
 
 def in_memory(table: Any, name: str, files: Sequence[Path] = (), skipped: Sequence[str] = ()) -> Table:
     """An Arrow table."""
-    _refuse_twins(table.schema, name)
+    refuse_twins(table.schema, name)
     if not table.num_rows:
         raise DataError(f"Expected rows in {name}; it has none.")
     return Table(
@@ -80,7 +80,7 @@ def parquet_table(files: list[Path], asked: Asked) -> Table:
                 raise DataError(f"Expected a Parquet file; {file} is empty (0 bytes). Write it again.")
             with wrap(file, "Parquet"):
                 found = pq.read_schema(file)
-                _refuse_twins(found, file.name)
+                refuse_twins(found, file.name)
             if good and set(found.names) != set(names):
                 odd = sorted(set(found.names) ^ set(names))[:5]
                 raise DataError(f"Expected the columns of {good[0].name} in {file}; they differ in {odd}.")
@@ -111,82 +111,6 @@ def parquet_table(files: list[Path], asked: Asked) -> Table:
 
     types = {field.name: kind_of(field.type) for field in schema}
     return Table(name, types, rows, batches, tuple(good), tuple(skipped))
-
-
-def csv_table(files: list[Path], asked: Asked) -> Table:
-    """CSV files with the same columns, in memory: a column's type is only known once all of it is read."""
-    import pyarrow as pa
-
-    parts: list[Any] = []
-    good: list[Path] = []
-    skipped: list[str] = []
-    for file in files:
-        try:
-            with wrap(file, "CSV"):
-                part = read_csv(file, file, _delimiter(file))
-            if parts and set(part.column_names) != set(parts[0].column_names):
-                odd = sorted(set(part.column_names) ^ set(parts[0].column_names))[:5]
-                raise DataError(f"Expected the columns of {good[0].name} in {file}; they differ in {odd}.")
-            parts.append(part)
-            good.append(file)
-        except DataError as bad:
-            asked.skip(bad, str(file), skipped)
-    if not good:
-        raise DataError(f"Expected a CSV file that can be read; all {len(files)} cannot.")
-    try:
-        table = pa.concat_tables(parts, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(
-            f"Expected one type in a column of all files of {good[0].parent.name}; {error}. Correct the file that"
-            f" differs."
-        ) from error
-    return in_memory(table, good[0].stem if len(good) == 1 else good[0].parent.name, good, skipped)
-
-
-def read_csv(source: Any, file: Path, delimiter: str, header: bool = True) -> Any:
-    """CSV as an Arrow table: a path, or a stream of bytes that messages call ``file``.
-
-    Raises:
-        DataError: it is damaged, not UTF-8, or two columns have one name.
-    """
-    import pyarrow as pa
-    from pyarrow import csv
-
-    with wrap(file, "CSV"):
-        table = csv.read_csv(
-            source,
-            read_options=csv.ReadOptions(autogenerate_column_names=not header),
-            parse_options=csv.ParseOptions(delimiter=delimiter),
-            convert_options=csv.ConvertOptions(strings_can_be_null=True),
-        )
-        _refuse_twins(table.schema, file.name)
-    if garbled := [field.name for field in table.schema if pa.types.is_binary(field.type)]:
-        raise DataError(
-            f"Expected UTF-8 in {file}; column {garbled[0]!r} is not UTF-8. Save it again, for example"
-            f" `iconv -f latin1 -t utf-8 {file.name}`."
-        )
-    return table
-
-
-def _delimiter(file: Path) -> str:
-    with file.open("rb") as stream:
-        header = stream.readline(TEXT)
-    counts = {mark: header.count(mark.encode()) for mark in (",", ";", "\t")}
-    if max(counts.values()) > COLUMNS:
-        raise DataError(f"Expected at most {COLUMNS:,} columns in {file}; its first line has more. Is it a CSV file?")
-    if file.suffix.lower() == ".tsv":
-        return "\t"
-    return delimiter(header)
-
-
-def delimiter(header: bytes) -> str:
-    """What parts the names in the first line of a table: the commonest of comma, semicolon and tab.
-
-    Example:
-        >>> delimiter(b"a;b;c,d"), delimiter(b"a")
-        (';', ',')
-    """
-    return max(",;\t", key=lambda sign: header.count(sign.encode()))
 
 
 def frame_table(source: Any, name: str) -> Table:
@@ -249,7 +173,8 @@ def kind_of(type_: Any) -> str:
     return next((kind for kind, tests in checks.items() if any(test(type_) for test in tests)), "other")
 
 
-def _refuse_twins(schema: Any, name: str) -> None:
+def refuse_twins(schema: Any, name: str) -> None:
+    """Raises DataError where two columns have one name."""
     twins = (
         sorted({column for column in schema.names if schema.names.count(column) > 1})
         if (len(set(schema.names)) < len(schema.names))

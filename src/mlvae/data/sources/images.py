@@ -59,7 +59,7 @@ def folder(path: Path, asked: Asked) -> Raw:
         x,
         columns(path, good, asked.folders),
         path.name,
-        Schema(image_size=size, image_mode=mode),
+        _schema(size, mode, asked),
         skipped=tuple(skipped),
     )
 
@@ -74,9 +74,7 @@ def some(path: Path, files: Sequence[Path], size: tuple[int, int], mode: str, as
         return None
     good = [file for file in files if str(file) not in skipped]
     labels = columns(path, good, asked.folders)
-    return Raw(
-        np.concatenate(blocks), labels, path.name, Schema(image_size=size, image_mode=mode), skipped=tuple(skipped)
-    )
+    return Raw(np.concatenate(blocks), labels, path.name, _schema(size, mode, asked), skipped=tuple(skipped))
 
 
 def from_bytes(table: Table, column: str, asked: Asked) -> tuple[Raw, np.ndarray[Any, Any]]:
@@ -98,7 +96,7 @@ def from_bytes(table: Table, column: str, asked: Asked) -> tuple[Raw, np.ndarray
         blocks.append(block)
         kept += numbers
     x = np.concatenate(blocks)
-    return Raw(x, {}, table.name, Schema(image_size=size, image_mode=mode), skipped=tuple(skipped)), np.array(kept)
+    return Raw(x, {}, table.name, _schema(size, mode, asked), skipped=tuple(skipped)), np.array(kept)
 
 
 def _not_there(table: Table, column: str, row: int) -> Any:
@@ -192,6 +190,11 @@ def common_format(
     return size or next(iter(sizes)), mode or ("L" if modes <= {"L", "1"} else "RGB")
 
 
+def _schema(size: tuple[int, int], mode: str, asked: Asked) -> Schema:
+    agreed = asked.mode is not None or (asked.like is not None and asked.like.image_converted)
+    return Schema(image_size=size, image_mode=mode, image_converted=agreed)
+
+
 def _shape(size: tuple[int, int], mode: str) -> tuple[int, ...]:
     return size if mode == "L" else (3, *size)
 
@@ -201,9 +204,11 @@ def _decoded(
 ) -> Iterator[tuple[np.ndarray[Any, Any], list[int]]]:
     """Blocks of pictures as numbers (n, *shape) uint8, with their places; bad ones by the policy."""
 
+    convert = _schema(size, mode, asked).image_converted
+
     def one(picture: tuple[str, Any]) -> Any:
         try:
-            return decode(*picture, size, mode, convert=asked.mode is not None)
+            return decode(*picture, size, mode, convert=convert)
         except DataError as bad:
             return bad
 
@@ -275,7 +280,6 @@ def _refuse_loss(name: str, image: Any, mode: str, convert: bool) -> None:
         what = "has colours, unlike those looked at first"
     if what:
         raise DataError(
-            f"Expected 8-bit grey or RGB pictures; {name} {what}. Convert it, or say what to bring all to:"
-            f" mode='RGB' or"
-            " mode='L' (--mode RGB; transparent becomes white)."
+            f"Expected 8-bit grey or RGB pictures; {name} {what}. Convert it, or train with what to bring"
+            " all to: mode='RGB' or mode='L' (--mode RGB; transparent becomes white)."
         )

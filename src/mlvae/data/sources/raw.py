@@ -30,6 +30,7 @@ class Asked:
     in_memory: bool | None = None
     on_bad_file: str = "error"
     like: Schema | None = None
+    noted: list[str] = field(default_factory=list)
 
     def keep(self, nbytes: int) -> bool:
         """Whether observations of that size are kept in memory."""
@@ -45,6 +46,7 @@ class Asked:
         if self.on_bad_file == "error":
             raise DataError(f"{bad} To go on without it: on_bad_file='skip' (--on-bad-file skip).") from bad
         skipped.append(file)
+        self.noted.append(file)
 
 
 @dataclass(frozen=True, eq=False)

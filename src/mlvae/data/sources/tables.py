@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from mlvae.data.sources import cache
-from mlvae.data.sources.files import Table, csv_table, parquet_table
+from mlvae.data.sources.delimited import csv_table
+from mlvae.data.sources.files import Table, parquet_table
 from mlvae.data.sources.raw import Asked, Raw
 from mlvae.data.sources.select import chosen
 from mlvae.errors import DataError
@@ -44,8 +45,12 @@ def csv(files: list[Path], asked: Asked) -> Raw:
 def labels_of(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """All columns of a file as labels."""
     with reading("table", path):
-        table = (csv_table if path.suffix == ".csv" else parquet_table)([path], Asked())
-        return _labels(table, _others(table, set()))
+        return labels_in((csv_table if path.suffix == ".csv" else parquet_table)([path], Asked()))
+
+
+def labels_in(table: Table) -> dict[str, np.ndarray[Any, Any]]:
+    """All columns of a table as labels, but for those that cannot be."""
+    return _labels(table, _others(table, set()))
 
 
 def from_table(table: Table, asked: Asked) -> Raw:
@@ -147,15 +152,17 @@ def _features(table: Table, kinds: Mapping[str, str], told: Collection[str]) -> 
     words: dict[str, set[str]] = {name: set() for name, kind in kinds.items() if kind == "category"}
     binary = {name for name, kind in kinds.items() if kind == "number"}
     _refuse_mixed(table, [name for name in words if name not in told and table.types[name] == "category"], MIXED_FROM)
+    start = 0
     for batch in table.batches([*words, *binary]) if words or binary else ():
         for name in words:
             words[name] |= {
                 label(value) for value in plain(batch.column(name)).unique().to_pylist() if value is not None
             }
         for name in list(binary):
-            values = floats(batch.column(name), name, table)
+            values = floats(batch.column(name), name, table, start)
             if not np.isin(values[~np.isnan(values)], (0, 1)).all():
                 binary.discard(name)
+        start += len(batch)
     features = []
     for name, kind in kinds.items():
         if kind == "category":
@@ -238,6 +245,7 @@ def _numbers(
 
 
 def _blocks(table: Table, features: list[Feature]) -> Iterator[np.ndarray[Any, Any]]:
+    start = 0
     for batch in table.batches([feature.name for feature in features]):
         block = np.empty((len(batch), len(features)), np.float32)
         for place, feature in enumerate(features):
@@ -245,19 +253,21 @@ def _blocks(table: Table, features: list[Feature]) -> Iterator[np.ndarray[Any, A
             if feature.kind == "category":
                 block[:, place] = feature.codes(np.array(plain(column).to_pylist(), dtype=object))
             else:
-                block[:, place] = floats(column, feature.name, table)
+                block[:, place] = floats(column, feature.name, table, start)
         if np.isinf(block).any():
             row, place = np.argwhere(np.isinf(block))[0]
             raise DataError(
                 f"Expected finite numbers in column {features[place].name!r} of {table.name}; got infinity or a number"
-                f" too large (first in a block's row {row}). Correct it, or leave it empty."
+                f" too large in row {start + row}. Correct it, or leave it empty."
             )
+        start += len(block)
         yield block
 
 
-def floats(column: Any, name: str, table: Table) -> np.ndarray[Any, Any]:
-    """An Arrow column as float64, NaN where it is null."""
+def floats(column: Any, name: str, table: Table, start: int = 0) -> np.ndarray[Any, Any]:
+    """An Arrow column, from row ``start`` of the table on, as float64, NaN where it is null."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     try:
         values = plain(column)
@@ -265,8 +275,13 @@ def floats(column: Any, name: str, table: Table) -> np.ndarray[Any, Any]:
             values = values.cast("float64")
         return np.asarray(values.cast("float64", safe=False).to_numpy(zero_copy_only=False), np.float64)
     except pa.ArrowInvalid as error:
+        what = str(error)
+        if pa.types.is_string(values.type):
+            place = pc.index(pc.match_substring_regex(values, NUMBERS), False).as_py()
+            what = f"row {start + place} holds {values[place].as_py()!r}" if place >= 0 else what
         raise DataError(
-            f"Expected numbers in column {name!r} of {table.name}; {error}. Correct it, or name it '{name}:category'."
+            f"Expected numbers in column {name!r} of {table.name}; {what}. Correct it (leave it empty if it is"
+            f" unknown), or train with '{name}:category'."
         ) from error
 
 

@@ -1,0 +1,73 @@
+"""CSV a block of lines at a time is what it would be whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import csv
+
+from mlvae.data import read
+from mlvae.data.sources import delimited
+from mlvae.data.sources.raw import Asked
+from mlvae.errors import DataError
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """300 lines in some seven blocks, each of which looks different from the others in some column."""
+    lines = ["person,age,size,seen,site,all"]
+    for i in range(300):
+        age = "" if i < 100 else str(i) if i < 200 else f"{i}.5"
+        site = str(i % 3) if i < 200 else "abc"[i % 3]
+        lines.append(f"p{i % 9},{age},{i / 7:.3f},20{i % 20 + 10}-01-02{'T03:04:05' * (i > 250)},{site},")
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    monkeypatch.setattr(delimited, "BLOCK", 1500)
+    return tmp_path / "table.csv"
+
+
+def test_blocks_together_have_the_types_and_rows_of_the_whole(table: Path) -> None:
+    whole = csv.read_csv(table, convert_options=csv.ConvertOptions(strings_can_be_null=True))
+    blocks, schema, skipped = delimited.csv_blocks([table], Asked())
+    assert len(blocks) > 5 and sum(block.rows for block in blocks) == 300 and not skipped
+    assert schema == whole.schema and len({str(block.read().schema) for block in blocks}) > 2
+    assert pa.concat_tables([block.read(schema) for block in blocks]).equals(whole)
+    streamed = delimited.streamed(blocks, schema, "table")
+    some = pa.Table.from_batches(streamed.batches(["site", "age"]))
+    assert some.equals(whole.select(["site", "age"]))
+
+
+def test_a_table_that_is_not_kept_in_memory_gives_the_same_data(table: Path) -> None:
+    options = {"by": "person", "features": "age,size,site:category"}
+    here, there = (read(table, in_memory=in_memory, **options) for in_memory in (True, False))
+    np.testing.assert_array_equal(here.x[:].numpy(), there.x[:].numpy())
+    assert here.schema == there.schema and here.column("seen").tolist() == there.column("seen").tolist()
+
+
+@pytest.mark.parametrize("types", [{"int64", "double"}, {"bool", "int64"}, {"date32[day]", "timestamp[s]"}])
+def test_what_has_nothing_in_common_is_words(types: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"int64": "1", "double": "1.5", "bool": "true", "date32[day]": "2020-01-02",
+              "timestamp[s]": "2020-01-02T03:04:05"}  # fmt: skip
+    (tmp_path / "t.csv").write_text("".join(["a\n"] + [f"{values[kind]}\n" * 40 for kind in sorted(types)]))
+    monkeypatch.setattr(delimited, "BLOCK", 20)
+    _, schema, _ = delimited.csv_blocks([tmp_path / "t.csv"], Asked())
+    common = {"double": "double", "bool": "string", "date32[day]": "timestamp[s]"}
+    assert str(schema.field("a").type) == next(common[kind] for kind in common if kind in types)
+
+
+def test_a_ragged_row_is_named_by_its_number(table: Path) -> None:
+    text = table.read_text().splitlines()
+    text[1 + 207] += ",one too many"
+    table.write_text("\n".join(text))
+    for in_memory in (True, False):
+        with pytest.raises(DataError, match=r"table\.csv.*row 207.*Correct that row"):
+            read(table, "person", in_memory=in_memory)
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(table: Path) -> None:
+    blocks, schema, _ = delimited.csv_blocks([table], Asked())
+    table.write_text(table.read_text() + "\np1,1,1,2010-01-02,1,")
+    with pytest.raises(DataError, match=r"table\.csv to stay as it was"):
+        blocks[-1].read(schema)
