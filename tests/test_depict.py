@@ -48,14 +48,29 @@ def test_a_sequence_is_a_line_a_channel_without_its_gaps() -> None:
     assert lines[0][0] == "4.0,92.0" and lines[0][-1] == "156.0,4.0"
 
 
+def test_one_spike_does_not_flatten_the_others() -> None:
+    x = torch.sin(torch.arange(6000) / 7).reshape(100, 2, 30)
+    x[3, 0, 3] = 500.0
+    data = GroupedData.from_arrays(x, np.arange(100) % 4)
+    shown = Depiction.of(MLVAE.for_data(data, content_dim=2, style_dim=2, width=8, network="series"), data)
+    assert -1.3 < shown.low < -0.9 and 0.9 < shown.high < 1.3
+
+
+def test_lines_are_named_where_there_are_several() -> None:
+    shown = Depiction("sequence", 0.0, 1.0)
+    assert shown.legend((6, 50)) == "Lines: the first 4 of 6 channels, in the order blue, orange, green, pink."
+    assert shown.legend((2, 50)) == "Lines: 2 channels, in the order blue, orange."
+    assert shown.legend((30,)) == shown.legend((1, 30)) == Depiction("image", 0.0, 1.0).legend((8, 8)) == ""
+
+
 def test_a_row_of_a_table_is_a_bar_a_feature_with_its_value_in_its_own_units() -> None:
     height = Feature("up & down", mean=170.0, scale=10.0)
     features = (height, Feature("gap"), Feature("down"), Feature("hand", "category", ("left", "right")))
     shown, x = Depiction("table", -3.0, 3.0, Schema(features)), torch.tensor([3.0, float("nan"), -1.5, 1.0])
     svg = ET.fromstring(shown.file(x)[1])
-    bars = [one for one in svg if one.tag.endswith("rect") and one.get("height") == "9"]
+    bars = [one for one in svg if one.tag.endswith("rect") and one.get("height") == "10"]
     assert [bar.get("width") for bar in bars] == ["40.0", "20.0"] and bars[0].get("fill") != bars[1].get("fill")
     texts = [text.text for text in svg if text.tag.endswith("text")]
-    assert texts == ["up & down", "200", "gap", "down", "-1.5", "hand", "right"]
+    assert texts == ["up & down", "200", "gap", "unknown", "down", "-1.5", "hand", "right"]
     assert shown.words(x) == "up & down 200, gap unknown, down -1.5, hand right"
     assert Depiction("image", 0.0, 1.0).words(torch.zeros(8, 8)) == ""

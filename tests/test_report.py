@@ -18,7 +18,8 @@ from mlvae import Level
 from mlvae.cli import main
 from mlvae.data import GroupedData
 from mlvae.errors import MissingExtraError
-from mlvae.report import write
+from mlvae.report import figures, write
+from mlvae.report.matrix import matrix
 from mlvae.report.words import learned
 
 
@@ -152,6 +153,56 @@ def test_sequences_tables_and_plain_vaes(kind: str, tmp_path: Path) -> None:
     assert json.loads(beside.read_text())["report.new.observations"] == len(new)
 
 
+def test_a_table_with_gaps_and_unseen_groups(tmp_path: Path) -> None:
+    """The protocol gives no number of raw pixels there, but there is a chance."""
+    random = np.random.default_rng(0)
+    rows = [f"{i // 4},{random.normal():.3f},{'' if i % 5 == 0 else random.normal():}" for i in range(80)]
+    (tmp_path / "t.csv").write_text("group,a,b\n" + "\n".join(rows))
+    data = mlvae.read(tmp_path / "t.csv", by="group", features="a,b")
+    model = mlvae.MLVAE.for_data(data, content_dim=2, style_dim=2, width=8)
+    train, new = data.split(by="group", test=0.4)
+    metrics = mlvae.evaluate(model, train, new, quick=True)
+    page, beside = write(model, train, new, metrics, tmp_path / "r.html", run=tmp_path)
+    assert json.loads(beside.read_text())["unseen.way"] == new.num_groups == 8
+    assert "8 groups never seen is enough" in Page(page.read_text()).text and "chance 12.5 %" in page.read_text()
+
+
+def test_the_matrix_has_levels_factors_chance_and_controls() -> None:
+    two = mlvae.MLVAE((4,), [Level("content", 2, by="person"), Level("style", 2)], likelihood="normal")
+    numbers = {
+        "probe.chance": 0.1, "probe.content.k1.mlp": 0.9, "probe.style.sample.mlp": 0.1,
+        "control.untrained.probe.content.k1.mlp": 0.3, "control.permuted.probe.content.k1.mlp": 0.2,
+        "probe.tilt.chance": 0.5, "probe.style.tilt.sample.mlp.r2": 0.75, "probe.content.k1.linear": 0.8, "elbo": -1.0,
+    }  # fmt: skip
+    found = matrix(two, numbers)
+    assert found is not None and found.columns == ["content", "style, a sample"]
+    assert [name for name, _ in found.rows] == ["person", "tilt"]
+    content, style = found.rows[0][1]
+    assert content is not None and style is not None
+    assert (content.value, content.beside) == ("90.0", "chance 10.0, untrained 30.0, shuffled 20.0")
+    assert content.depth == 0.89 and style.depth == 0
+    gap, tilt = found.rows[1][1]
+    assert gap is None and tilt is not None and (tilt.value, tilt.beside, tilt.depth) == ("R² 0.75", "", 0.75)
+    assert matrix(two, {"elbo": -1.0}) is None
+    levels = [Level("voice", 2, by="speaker"), Level("word", 2, by="digit"), Level("style", 2)]
+    three = mlvae.MLVAE((4,), levels, likelihood="normal")
+    keys = ("voice.voice", "voice.word", "word.voice", "word.word", "content.digit")
+    found = matrix(three, {f"probe.{key}.k1.mlp": 0.5 for key in keys} | {"probe.word.chance": 0.1})
+    assert found is not None and found.columns == ["voice", "word"]
+    assert [name for name, _ in found.rows] == ["speaker", "digit"]
+
+
+def test_a_first_epoch_does_not_flatten_the_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(figures, "_uri", lambda canvas: drawn.append(canvas) or "")
+    history = [
+        {"epoch": e, "loss": 1.0, "log_likelihood": -1e6 if e == 1 else e, "kl_style": 2.0} for e in range(1, 31)
+    ]
+    figures.training(history)
+    low, high = drawn[0].axes[0].get_ylim()
+    assert -10 < low < 4 and 30 < high < 40
+
+
 def test_two_shared_levels(tmp_path: Path) -> None:
     columns = {"a": np.arange(48) % 4, "b": np.arange(48) // 4 % 3}
     data = GroupedData.from_arrays(torch.rand(48, 8, 8), columns=columns).grouped_by("a")
@@ -160,14 +211,21 @@ def test_two_shared_levels(tmp_path: Path) -> None:
     train, new = data.split(by="observation", test=0.5)
     page, _ = write(model, train, new, {"kl.style": 1.0}, tmp_path / "r.html", run=tmp_path, factors=["b"])
     assert "one: 2 dimensions, shared by a; two: 2 dimensions, shared by b" in Page(page.read_text()).text
+    alts = [str(picture["alt"]) for picture in Page(page.read_text()).pictures]
+    assert sum(alt.startswith("Maps of one and two and style codes") for alt in alts) == 2
 
 
-def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     data = series()
     model = mlvae.MLVAE.for_data(data, content_dim=2, style_dim=2, width=8)
     with pytest.raises(MissingExtraError, match=r"mlvae\[report\]"):
         write(model, data, data, {}, tmp_path / "r.html", run=tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit):  # and before the run is looked for, or anything measured
+        main(["report", "nowhere", "digits"])
+    assert "mlvae[report]" in capsys.readouterr().err
 
 
 def test_groups_with_hostile_names_are_only_text(tmp_path: Path) -> None:
@@ -189,4 +247,10 @@ def test_the_words_say_what_chance_and_an_untrained_network_give() -> None:
         " never seen is enough to name them in 90.0 % of cases (chance 5.0 %, an untrained network 7.0 %)."
     )
     assert second == "Style, an observation's own, costs 3.2 nats per observation."
+    three = mlvae.MLVAE(
+        (4,), [Level("a", 2, by="exercise"), Level("b", 2, by="day"), Level("style", 2)], likelihood="normal"
+    )
+    also = {**numbers, "probe.b.b.k1.linear": 0.7, "probe.b.chance": 0.2, "probe.a.chance": 0.5}
+    first = learned(three, also)[0]
+    assert "what an exercise shares" in first and first.endswith("; b names its day in 70.0 % (chance 20.0 %).")
     assert "costs 0.033 nats" in learned(model, {**numbers, "kl.style": 0.0331})[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6B5B00", "#000000")
 """Okabe and Ito's palette, its yellow made darker: told apart without red and green, and in print on white."""
+
+NAMES = ("blue", "orange", "green", "pink")
+"""Of the palette's first colours."""
 
 SMALLEST = 8
 """Pixels: what is lower or narrower is taken for a table of numbers over time, not for a picture."""
@@ -59,7 +63,12 @@ class Depiction:
         values = model.prepare(data.sample(1000)).float()
         values = values[torch.isfinite(values)]
         low, high = float(values.min()), float(values.max())
-        if low >= 0 and high <= 1:
+        if kind(model) == "sequence":
+            # One spike in a thousand sequences would make flat lines of all others; what is beyond is cut off.
+            inner = [float(np.quantile(values.numpy(), share)) for share in (0.005, 0.995)]
+            margin = 0.1 * (inner[1] - inner[0])
+            low, high = max(low, inner[0] - margin), min(high, inner[1] + margin)
+        elif low >= 0 and high <= 1:
             low, high = 0.0, 1.0
         return cls(kind(model), low, high if high > low else low + 1.0)
 
@@ -67,6 +76,15 @@ class Depiction:
     def names(self) -> tuple[str, ...]:
         """Of a table's features."""
         return tuple(feature.name for feature in self.schema.features)
+
+    def legend(self, shape: Sequence[int]) -> str:
+        """What the lines of observations of a shape are; nothing where there is one, or none."""
+        if self.kind != "sequence" or len(shape) < 2:
+            return ""
+        channels = min(shape[0], int(np.prod(shape[1:])))  # as `_lines` takes them
+        shown = min(channels, CHANNELS)
+        which = f"the first {shown} of {channels} channels" if shown < channels else f"{channels} channels"
+        return f"Lines: {which}, in the order {', '.join(NAMES[:shown])}." if channels > 1 else ""
 
     def words(self, x: Tensor) -> str:
         """A row of a table (*shape), as the model sees it, in its own units and words; nothing of other observations.
@@ -137,33 +155,35 @@ class Depiction:
     def _profile(self, x: Tensor) -> str:
         """A row of a table, a line a feature: up to three standard deviations from the training mean, and its value.
 
-        Words have no bar, and a gap is left empty.
+        Words have no bar, and a gap has neither.
         """
         shown = list(zip(self.schema.features, x.detach().cpu().double().tolist(), self._values(x), strict=True))
         parts = []
         for place, (feature, value, written) in enumerate(shown[:FEATURES]):
-            top = 4 + 12 * place
-            parts.append(_text(72, top + 8, feature.name[:14], "end"))
-            if not np.isfinite(value):
-                continue
-            parts.append(_text(162, top + 8, written[:10], "start"))
-            if feature.kind != "category":
-                end = 116 + 40 * float(np.clip(value / self.high, -1, 1))
-                left, wide = min(116.0, end), max(abs(end - 116), 0.7)
+            top = 4 + 14 * place
+            parts.append(_text(84, top + 9, feature.name[:14], "end"))
+            known = bool(np.isfinite(value))
+            parts.append(
+                _text(172, top + 9, written[:10] if known else "unknown", "start", "#222" if known else "#6b6b6b")
+            )
+            if known and feature.kind != "category":
+                end = 128 + 40 * float(np.clip(value / self.high, -1, 1))
+                left, wide = min(128.0, end), max(abs(end - 128), 0.7)
                 parts.append(
-                    f'<rect x="{left:.1f}" y="{top}" width="{wide:.1f}" height="9" fill="{COLOURS[int(value < 0)]}"/>'
+                    f'<rect x="{left:.1f}" y="{top}" width="{wide:.1f}" height="10" fill="{COLOURS[int(value < 0)]}"/>'
                 )
-        height = 8 + 12 * min(len(shown), FEATURES)
-        parts.append(f'<path d="M116 2V{height - 2}" stroke="#777" stroke-width=".7"/>')
-        return _svg(208, height, "".join(parts))
+        height = 8 + 14 * min(len(shown), FEATURES)
+        parts.append(f'<path d="M128 2V{height - 2}" stroke="#777" stroke-width=".7"/>')
+        return _svg(232, height, "".join(parts))
 
 
 def _short(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:.4g}"
 
 
-def _text(across: int, down: int, text: str, anchor: str) -> str:
-    return f'<text x="{across}" y="{down}" font-size="8" text-anchor="{anchor}" fill="#222">{escape(text)}</text>'
+def _text(across: int, down: int, text: str, anchor: str, colour: str = "#222") -> str:
+    place = f'x="{across}" y="{down}" font-size="10" font-family="sans-serif"'
+    return f'<text {place} text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
 
 
 def kind(model: MLVAE) -> str:

@@ -41,10 +41,9 @@ def tell(
         network: package.module:name of the network that the run was trained with, where it is one's own
         likelihood: likewise of the likelihood
     """
-    import shlex
+    from mlvae.report import require, write
 
-    from mlvae.report import write
-
+    require()
     model, part, held = opened(
         run, data, by, split_column, network, likelihood, new=True, cache=cache, on_bad_file=on_bad_file
     )
@@ -57,11 +56,11 @@ def tell(
         say("Measuring (the quick protocol; --metrics takes what `mlvae evaluate` wrote)")
         numbers = evaluate(model, part, held, factors=names, quick=True, seed=seed)
     trained = {name: value for name, value in config_of(run).items() if value not in (None, False)}
-    lines = [_line("train", trained, first=str(trained.pop("data", data)))] if trained else []
+    lines = [_line("train", trained, str(trained.pop("data", data)))] if trained else []
     if metrics is not None:
-        lines.append(shlex.join(["mlvae", "evaluate", run, data, "--out", metrics]))
+        lines.append(_line("evaluate", {"by": by, "split_column": split_column, "out": metrics}, run, data))
     options = {"by": by, "metrics": metrics, "split_column": split_column, "factors": factors, "seed": seed or None}
-    lines.append(_line("report", {**options, "out": out}, first=f"{run} {data}"))
+    lines.append(_line("report", {**options, "out": out}, run, data))
     page, beside = write(model, part, held, numbers, out, run=run, factors=names, commands=lines, seed=seed)
     say(f"Wrote {page} and {beside}")
 
@@ -77,16 +76,18 @@ def _numbers(file: Path) -> dict[str, float]:
     return found
 
 
-def _line(command: str, options: dict[str, object], first: str) -> str:
+def _line(command: str, options: dict[str, object], *first: str) -> str:
     """A command as it is typed."""
-    words = ["mlvae", command, first]
+    import shlex
+
+    words = ["mlvae", command, *first]
     for name, value in options.items():
         if value is True:
             words.append(f"--{name.replace('_', '-')}")
         elif value is not None:
             text = "[" + ",".join(map(str, value)) + "]" if isinstance(value, (list, tuple)) else str(value)
             words += [f"--{name.replace('_', '-')}", text]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 # Not called `explore`: see above.

@@ -5,6 +5,7 @@ figures.py     charts as SVG, a function each, with the words that stand in for 
 page.py        all of it put into template.html
 """
 
+from mlvae.report.figures import require
 from mlvae.report.page import write
 
-__all__ = ["write"]
+__all__ = ["require", "write"]

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from mlvae.errors import MissingExtraError
 from mlvae.report.findings import KS
 
 MARKERS = "osD^vP*X"
+ACROSS = 3
+"""Training curves side by side."""
 COUNTED = ("epoch", "loss", "seconds", "images_per_second")
 
 
@@ -28,31 +31,39 @@ class Figure:
 
 
 def training(history: Sequence[Mapping[str, float]]) -> Figure:
-    """The terms of the bound and of the loss, by epoch."""
+    """The terms of the bound and of the loss by epoch, each on a scale of its own: they differ by thousands."""
     epochs = [row["epoch"] for row in history]
     names = [name for name in history[-1] if name not in COUNTED]
-    big = [name for name in names if "likelihood" in name or "elbo" in name]
-    figure, axes = _canvas(1, 2, (8.6, 2.9))
-    for axis, chosen in zip(axes, (big, [name for name in names if name not in big]), strict=True):
-        for place, name in enumerate(chosen):
-            values = [row.get(name, np.nan) for row in history]
-            axis.plot(
-                epochs, values, color=COLOURS[place % 8], marker=MARKERS[place % 8], ms=3, lw=1.3, label=_words(name)
-            )
+    high = -(-len(names) // ACROSS)
+    figure, axes = _canvas(high, ACROSS, (8.6, 1.9 * high))
+    spare = list(np.ravel(axes))
+    for place, name in enumerate(names):
+        axis = spare.pop(0)
+        values = np.array([row.get(name, np.nan) for row in history])
+        axis.plot(epochs, values, color=COLOURS[place % 8], marker="o" if len(epochs) <= 20 else "", ms=3, lw=1.3)
+        # A first epoch can be a thousand times the rest, and would make a flat line of it.
+        settled = values[len(values) // 20 + 1 :]
+        settled = settled[np.isfinite(settled)]
+        if len(settled) > 1 and settled.min() < settled.max():
+            margin = 0.15 * np.ptp(settled)
+            axis.set_ylim(settled.min() - margin, settled.max() + margin)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_title(_words(name) + (" (loss, a group)" if name == "valid" else ""), fontsize=9)
         axis.set_xlabel("epoch")
-        axis.set_ylabel("nats per observation")
-        axis.legend(frameon=False, fontsize=8)
+    for axis in spare:
+        axis.set_axis_off()
     last = ", ".join(f"{_words(name)} {history[-1][name]:.4g}" for name in names if name in history[-1])
     return Figure(
         _uri(figure),
         f"Training curves over {len(epochs)} epochs, at the end: {last}.",
-        "Training, in nats per observation. Left: how well observations are explained. Right: what the codes"
-        " cost, and the penalties.",
+        "Training, in nats per observation: how well observations are explained, what the codes cost, and the"
+        " penalties. Each has a scale of its own; the first epochs may lie outside."
+        + (" Valid is the loss on validation groups, in nats per group." if "valid" in names else ""),
     )
 
 
-def evidence(numbers: Mapping[str, float]) -> Figure | None:
-    """Accuracy and posterior variance after k observations of a group."""
+def evidence(numbers: Mapping[str, float], level: str = "content") -> Figure | None:
+    """Accuracy and posterior variance of a level after k observations of a group."""
     variance = [(k, numbers[key]) for k in KS if (key := f"report.posterior.{k}.variance") in numbers]
     if not variance:
         return None
@@ -97,7 +108,7 @@ def evidence(numbers: Mapping[str, float]) -> Figure | None:
     return Figure(
         _uri(figure),
         "After k observations of a group. " + "; ".join(told) + ".",
-        f"What more observations of a group add. Left: {how} Right: the posterior of content narrows.",
+        f"What more observations of a group add. Left: {how} Right: the posterior of {level} narrows.",
     )
 
 
@@ -107,9 +118,10 @@ def calibration(numbers: Mapping[str, float]) -> Figure | None:
     if not points:
         return None
     figure, axis = _canvas(1, 1, (4.2, 2.7))
-    axis.axhline(90, color="#555", lw=1, ls="--")
-    axis.text(points[-1][0], 90.6, "right: 90 %", ha="right", fontsize=8, color="#333")
+    axis.axhline(90, color="#555", lw=1, ls="--", label="right: 90 %")
     axis.plot([k for k, _ in points], [100 * v for _, v in points], color=COLOURS[0], marker="o", ms=5)
+    axis.set_ylim(min(70.0, *(100 * v - 5 for _, v in points)), 100)
+    axis.legend(frameon=False, fontsize=8, loc="lower left")
     axis.set_xscale("log")
     axis.set_xticks([k for k, _ in points], [str(k) for k, _ in points])
     axis.minorticks_off()
@@ -133,8 +145,9 @@ def groups(sizes: Mapping[str, np.ndarray[Any, Any]]) -> Figure:
         axis.hist(values, bins, histtype="stepfilled", color=COLOURS[place], alpha=0.55, label=name)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel("members of a group")
+    axis.yaxis.get_major_locator().set_params(integer=True)
     axis.set_ylabel("groups")
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
     told = "; ".join(f"{name}: {len(v):,} groups of {v.min():,} to {v.max():,} members" for name, v in sizes.items())
     return Figure(_uri(figure), f"Histogram of group sizes. {told}.", "How many members groups have.")
 
@@ -147,7 +160,8 @@ def maps(
     numeric: bool,
 ) -> Figure:
     """A map of each level's codes, coloured by one column: as numbers, or the eight commonest labels."""
-    figure, axes = _canvas(1, len(points), (4.3 * len(points), 3.6))
+    wide = 4.3 if len(points) < 3 else 3.0
+    figure, axes = _canvas(1, len(points), (wide * len(points), 0.84 * wide))
     names, counts = np.unique(labels, return_counts=True)
     shown = names[np.sort(np.argsort(-counts, kind="stable")[:8])]
     for axis, (level, xy) in zip(np.atleast_1d(axes), points.items(), strict=True):
@@ -183,13 +197,11 @@ def _words(name: str) -> str:
 
 
 def _canvas(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure as Canvas
-    except ImportError as error:
-        raise missing("matplotlib") from error
+    from matplotlib.figure import Figure as Canvas
+
     canvas = Canvas(figsize=size, layout="constrained", dpi=130)
     axes = canvas.subplots(rows, columns)
-    for axis in np.atleast_1d(axes):
+    for axis in np.ravel(axes):
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
         axis.xaxis.label.set_size(9)
@@ -207,8 +219,17 @@ def _uri(canvas: Any) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue().encode()).decode()
 
 
-def missing(package: str) -> MissingExtraError:
-    """What to raise where a package of the extra is not there."""
-    return MissingExtraError(
-        f"Expected {package} to write a report; it is not installed. Install the extra: pip install 'mlvae[report]'."
-    )
+def require() -> None:
+    """Raises where a package of the extra is not there: before minutes of measuring, not after.
+
+    Raises:
+        MissingExtraError: matplotlib or jinja2 is not installed.
+    """
+    for package in ("jinja2", "matplotlib"):
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise MissingExtraError(
+                f"Expected {package} to write a report; it is not installed. Install the extra: pip install"
+                " 'mlvae[report]'."
+            ) from error

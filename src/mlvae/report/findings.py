@@ -41,6 +41,7 @@ class Findings:
         rows: (M,) which of the new observations were looked at.
         labels: (M,) their groups.
         factors: (M,) of each further column that is shown.
+        further: (M,) groups of the second shared level, and of those after it, by their column.
         maps: by level, (M, 2) principal components of the posterior means.
         scores: (M,) log p(x | own codes) - KL of every level, in nats, each observation understood alone.
         odds: (M,) log Bayes factors in nats, of its group (the other members looked at) against a new one; None where a
@@ -52,6 +53,7 @@ class Findings:
     rows: Tensor
     labels: np.ndarray[Any, Any]
     factors: dict[str, np.ndarray[Any, Any]]
+    further: dict[str, np.ndarray[Any, Any]]
     maps: dict[str, np.ndarray[Any, Any]]
     scores: np.ndarray[Any, Any]
     odds: np.ndarray[Any, Any] | None
@@ -100,13 +102,18 @@ def find(
     if model.group_levels:
         numbers |= _shrinking(subject, random)
     maps = {}
-    for level in [subject.content] + ([subject.style] if subject.style else []):
+    for level in model.levels:
         maps[level.name], shares = _map(subject.after[level.name].mean)
         numbers |= {f"report.map.{level.name}.axis{axis + 1}": share for axis, share in enumerate(shares)}
     scores = _scores(model, subject)
     found = Findings(
         numbers, history, rows, labels,
         {name: part.column(name.partition(":")[0]) for name in factors},
+        {
+            level.by if isinstance(level.by, str) else " and ".join(level.by or ()): part.column(level.by)
+            for level in model.group_levels[1:]
+            if level.by and level.by not in factors
+        },
         maps, scores, _odds(model, part),
     )  # fmt: skip
     numbers["report.score.median"] = float(np.median(scores))

@@ -23,6 +23,7 @@ from mlvae.evaluate.report import rows
 from mlvae.model import MLVAE
 from mlvae.report import figures
 from mlvae.report.findings import KS, Findings, find
+from mlvae.report.matrix import is_probe, matrix
 from mlvae.report.words import learned
 
 GRIDS = {
@@ -33,14 +34,18 @@ GRIDS = {
     ),
     "interpolate": (
         "Interpolations",
-        "From the observation on the left to the one on the right: everything moves, then only what groups share, then"
-        " only what is their own.",
+        "From the observation on the left to the one on the right. In the first third of the rows everything moves, in"
+        " the second only what groups share, in the last only what is an observation's own.",
     ),
-    "generate": ("New observations", "Rows: known groups in new styles, new groups in new styles, and all new."),
+    "generate": (
+        "New observations",
+        "A row a group. First groups of the data, seen in styles drawn from the prior; then groups drawn from the"
+        " prior, likewise; in the last two rows every observation is of a group of its own.",
+    ),
     "reconstruct": ("Reconstructions", "Above each reconstruction the observation that it is of."),
 }
-COUNT = 7
-"""Observations a row of a grid."""
+COUNT = {"image": 7, "sequence": 7, "table": 3}
+"""Observations a row of a grid: those that hold words need room."""
 
 
 def write(
@@ -74,12 +79,15 @@ def write(
     Raises:
         MissingExtraError: matplotlib or jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise figures.missing("jinja2") from error
+    figures.require()
+    from jinja2 import Environment, StrictUndefined
+
     found = find(model, train, new, run=run, factors=factors, seed=seed)
     numbers = {**metrics, **found.numbers}
+    by = model.group_levels[0].by if model.group_levels else None
+    if "unseen.shots.1.accuracy" in numbers and "unseen.way" not in numbers and by is not None:
+        labels = new.column(by)
+        numbers["unseen.way"] = float(measures.few_shot_way(labels[~np.isin(labels, train.column(by))], 1))
     shown = Depiction.of(model, train)
     source = resources.files("mlvae.report").joinpath("template.html").read_text(encoding="utf-8")
     template = Environment(
@@ -93,12 +101,17 @@ def write(
         charts=_charts(model, train, new, numbers, found),
         grids=[grid for name in GRIDS if (grid := _grid(model, new, name, shown, seed)) is not None],
         head=head,
-        body=body,
+        body=[row for row in body if not is_probe(row[0])],
+        matrix=matrix(model, numbers),
+        levels="each level knows"
+        if len(model.levels) != 2
+        else f"{model.levels[0].name} and {model.levels[1].name} know",
         calibrations=_calibrations(numbers),
         diagnoses=diagnose(numbers),
         strangest=_strangest(model, new, found, shown, found.strangest, found.scores),
         misfits=[] if found.odds is None else _strangest(model, new, found, shown, found.misfits, found.odds),
         groups=_strangest_groups(model, found),
+        words=shown.kind == "table",
         median=f"{numbers['report.score.median']:,.1f}",
         looked=f"{len(found.scores):,}",
         of=f"{len(new):,}",
@@ -137,7 +150,8 @@ def _described(data: GroupedData) -> str:
     if data.by is None:
         return text
     sizes = np.bincount(data.codes(data.by).numpy())
-    return f"{text}, in {len(sizes):,} groups by {data.by} of {sizes.min():,} to {sizes.max():,}"
+    many = f"{sizes.min():,} to {sizes.max():,}" if sizes.min() < sizes.max() else f"{sizes.min():,}"
+    return f"{text}, in {len(sizes):,} groups by {_joined(data.by)}, {many} members each"
 
 
 def _charts(
@@ -145,12 +159,13 @@ def _charts(
 ) -> dict[str, list[figures.Figure]]:
     charts: dict[str, list[figures.Figure | None]] = {"data": [], "training": [], "maps": []}
     by = model.group_levels[0].by if model.group_levels else new.by
+    first = model.group_levels[0].name if model.group_levels else "content"
     if by is not None:
         sizes = {name: np.bincount(data.codes(by).numpy()) for name, data in (("training", train), ("kept out", new))}
-        charts["data"] = [figures.groups(sizes)]
+        charts["data"] = [figures.groups(sizes)] if len(np.unique(np.concatenate(list(sizes.values())))) > 1 else []
     if found.history:
         charts["training"] = [figures.training(found.history)]
-    charts["evidence"] = [figures.evidence(numbers)]
+    charts["evidence"] = [figures.evidence(numbers, first)]
     charts["calibration"] = [figures.calibration(numbers)]
     shares = {}
     for level in found.maps:
@@ -158,6 +173,8 @@ def _charts(
         shares[level] = f"{100 * sum(axes):.0f} %"
     if by is not None:
         charts["maps"].append(figures.maps(found.maps, found.labels, _joined(by), shares, numeric=False))
+    for name, values in found.further.items():
+        charts["maps"].append(figures.maps(found.maps, values, name, shares, numeric=False))
     for factor, values in found.factors.items():
         name, label = measures.factor(factor, train, new)
         charts["maps"].append(figures.maps(found.maps, values, name, shares, numeric=not label))
@@ -167,15 +184,16 @@ def _charts(
 def _grid(model: MLVAE, new: GroupedData, name: str, shown: Depiction, seed: int) -> dict[str, Any] | None:
     if name == "swap" and not model.group_levels:
         return None
-    made = DRAWINGS[name](model, new, COUNT, seed).cpu()
+    made = DRAWINGS[name](model, new, COUNT[shown.kind], seed).cpu()
     title, caption = GRIDS[name]
+    caption = " ".join(part for part in (caption, shown.legend(model.shape)) if part)
     alt = f"{title}: {made.shape[0]} rows of {made.shape[1]}. {caption}"
     if shown.kind == "image":
-        return {"title": title, "caption": caption, "alt": alt, "sheet": shown.sheet(made), "cells": []}
+        return {"title": title, "caption": caption, "alt": alt, "sheet": shown.sheet(made), "cells": [], "wide": False}
     cells = [[shown.uri(x) for x in row] for row in made]
     if name == "swap":
         cells[0][0] = ""
-    return {"title": title, "caption": caption, "alt": alt, "sheet": "", "cells": cells}
+    return {"title": title, "caption": caption, "alt": alt, "sheet": "", "cells": cells, "wide": shown.kind == "table"}
 
 
 def _strangest_groups(model: MLVAE, found: Findings) -> list[tuple[str, str, str]]:

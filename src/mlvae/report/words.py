@@ -18,10 +18,10 @@ def learned(model: MLVAE, m: Numbers) -> list[str]:
 
 def _content(model: MLVAE, m: Numbers) -> str:
     level = model.group_levels[0]
-    by = level.by if isinstance(level.by, str) else " and ".join(level.by or ())
+    by = _joined(level.by)
     start = (
         f"From {m['report.train.observations']:,.0f} observations of {m['report.train.groups']:,.0f} groups,"
-        f" {level.name} learned what a {by} shares: "
+        f" {level.name} learned what {_article(by)} {by} shares: "
     )
     if (key := "probe.content.k1.linear") in m:
         base, beside = "observations kept out of training", f"chance {_percent(m['probe.chance'])}"
@@ -38,7 +38,25 @@ def _content(model: MLVAE, m: Numbers) -> str:
         return f"{start}how well was not measured."
     if (control := f"control.untrained.{key}") in m:
         beside += f", an untrained network {_percent(m[control])}"
-    return f"{start}{named} ({beside})."
+    return f"{start}{named} ({beside}){''.join(_further(model, m))}."
+
+
+def _further(model: MLVAE, m: Numbers) -> list[str]:
+    """What the other shared levels know of their own groups."""
+    return [
+        f"; {level.name} names its {_joined(level.by)} in {_percent(m[key])} (chance"
+        f" {_percent(m[f'probe.{level.name}.chance'])})"
+        for level in model.group_levels[1:]
+        if (key := f"probe.{level.name}.{level.name}.k1.linear") in m
+    ]
+
+
+def _joined(by: str | tuple[str, ...] | None) -> str:
+    return by if isinstance(by, str) else " and ".join(by or ())
+
+
+def _article(word: str) -> str:
+    return "an" if word[:1].lower() in "aeiou" else "a"
 
 
 def _style(model: MLVAE, m: Numbers) -> str:
@@ -59,9 +77,11 @@ def _evidence(model: MLVAE, m: Numbers) -> str:
     ks = sorted(int(key.split(".")[2]) for key in m if key.startswith("report.posterior."))
     if not ks:
         return ""
+    by = model.group_levels[0].by
     first, last = (m[f"report.posterior.{k}.variance"] for k in (ks[0], ks[-1]))
+    of = "a group" if len(model.group_levels) == 1 else f"{_article(_joined(by))} {_joined(by)}"
     text = (
-        f"Evidence adds up: the variance of a group's posterior falls from {first:.3f} after one observation to"
+        f"Evidence adds up: the variance of {of}'s posterior falls from {first:.3f} after one observation to"
         f" {last:.3f} after {ks[-1]} (before any it is 1)"
     )
     if "calibration.coverage90" in m:

@@ -50,12 +50,12 @@ function thumb(row, label, act) {
   return button;
 }
 
-function show(place, told, label) {
+function show(place, told, label, caption = "") {
   place.replaceChildren(...told.pictures.map((uri, number) => {
     const text = told.pictures.length > 1 ? `${label}, ${number + 1}` : label;
     return element("figure", {},
       element("img", { src: uri, alt: told.words[number] ? `${text}: ${told.words[number]}` : text }),
-      element("figcaption", {},
+      element("figcaption", {}, ...(caption ? [caption, element("br")] : []),
         element("a", { href: uri, download: `${label.replaceAll(" ", "-")}-${number + 1}${state.about.suffix}` }, "Save"), " ",
         element("button", { "aria-label": `Python lines of: ${text}`, onclick: () => lines(told.python) }, "Python")));
   }));
@@ -113,9 +113,9 @@ function tray() {
     const found = await ask("api/posterior", { rows: state.tray });
     const named = Object.entries(found.levels);
     const count = found.count === 1 ? "1 observation" : `${found.count} observations`;
-    $("evidence").textContent = named.map(([name, p]) =>
-      `${count}: variance of ${name} ${p.variance.toFixed(3)} (before any: 1)`).join("; ");
-    $("posterior").replaceChildren(...named.flatMap(([name, p]) => [element("p", {}, `${name}: mean and two standard deviations of each dimension`), chart(name, p)]));
+    $("evidence").textContent = `${count}: variance ` + named.map(([name, p]) => `of ${name} ${p.variance.toFixed(3)}`).join(", ") + " (before any: 1)";
+    $("posterior").replaceChildren(...named.flatMap(([name, p]) => [
+      element("p", {}, `${name}: mean and two standard deviations of each dimension; shaded, before any observation`), chart(name, p)]));
   });
 }
 
@@ -134,6 +134,7 @@ function chart(name, posterior) {
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", `Posterior of ${name}: ` + posterior.mean.map((m, d) => `dimension ${d} ${m.toFixed(2)} ± ${posterior.sd[d].toFixed(2)}`).join(", "));
   const up = (v) => 50 - 15 * Math.max(-3.2, Math.min(3.2, v));
+  add(svg, "rect", { x: 0, width: wide, y: up(2), height: up(-2) - up(2), fill: "currentColor", "fill-opacity": .08 });
   add(svg, "line", { x1: 0, x2: wide, y1: 50, y2: 50, stroke: "currentColor", "stroke-opacity": .4, "vector-effect": "non-scaling-stroke" });
   posterior.mean.forEach((mean, d) => {
     const [low, high] = [up(mean - 2 * posterior.sd[d]), up(mean + 2 * posterior.sd[d])];
@@ -221,9 +222,9 @@ function listen() {
     if (!both()) throw new Error("Choose A and B first.");
     const there = await ask("api/swap", { a: state.a, b: state.b });
     const back = await ask("api/swap", { a: state.b, b: state.a });
-    show($("swapped"), there, "what A is in the manner of B");
+    show($("swapped"), there, "what A is in the manner of B", "A as B");
     const half = element("div", { class: "made" });
-    show(half, back, "what B is in the manner of A");
+    show(half, back, "what B is in the manner of A", "B as A");
     $("swapped").append(...half.children);
   }));
   $("share").addEventListener("input", between);
