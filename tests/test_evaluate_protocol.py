@@ -397,3 +397,8 @@ class TestDiagnose:
     def test_a_leak_to_unseen_groups(self):
         found = diagnose({"unseen.style.shots.5.accuracy": 0.3, "unseen.way": 20.0})
         assert len(found) == 1 and "Style knows" in found[0]
+
+    def test_what_an_untrained_network_tells_as_well_is_no_confound(self):
+        told = {**GOOD, "probe.content.hat.k1.mlp": 0.62, "probe.hat.chance": 0.5}
+        assert "'hat'" in diagnose({**told, "control.untrained.probe.content.hat.k1.mlp": 0.55})[0]
+        assert diagnose({**told, "control.untrained.probe.content.hat.k1.mlp": 0.66}) == []

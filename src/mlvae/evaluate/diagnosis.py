@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 Metrics = Mapping[str, float]
@@ -65,9 +66,11 @@ def _leak(m: Metrics) -> str | None:
 
 
 def _confounded(m: Metrics) -> str | None:
-    """A factor that content tells although it is no property of the group."""
+    """A factor that content tells although it is no property of the group; more than a network that learned nothing."""
     for key, value in m.items():
         if not key.startswith("probe.content.") or key.startswith("probe.content.k1"):
+            continue
+        if value <= m.get(f"control.untrained.{key}", -math.inf):
             continue
         factor = key.removeprefix("probe.content.").partition(".k1.")[0]
         if key.endswith(".r2") and value > 0.1:
