@@ -21,9 +21,8 @@ def test_what_is_behind_the_end_of_a_sequence_changes_nothing() -> None:
     assert np.isfinite(history.epochs[-1]["loss"])
     x, output = model.prepare(data.x), torch.randn(40, 8, 2)
     ends = [len(sequence) for sequence in sequences]
-    by_hand = torch.stack(
-        [model.likelihood.per_feature(x[i : i + 1, :t], output[i : i + 1, :t]).sum() for i, t in enumerate(ends)]
-    )
+    nats = model.likelihood.per_feature(x.nan_to_num(7.0), output)
+    by_hand = torch.stack([nats[i, :t].sum() for i, t in enumerate(ends)])
     torch.testing.assert_close(model.likelihood.log_prob(x, output), by_hand)
 
 

@@ -183,7 +183,7 @@ def test_a_table_that_says_it_is_huge_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("mlvae.data.sources.files.ROWS_A_BYTE", 10)
     with pytest.raises(DataError, match="meant to fill your memory"):
         mlvae.read(tmp_path / "t.parquet")
-    monkeypatch.setattr("mlvae.data.sources.files.COLUMNS", 1000)
+    monkeypatch.setattr("mlvae.data.sources.delimited.COLUMNS", 1000)
     (tmp_path / "t.csv").write_text("," * 2000 + "\n")
     with pytest.raises(DataError, match="Is it a CSV file"):
         mlvae.read(tmp_path / "t.csv")

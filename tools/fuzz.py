@@ -260,7 +260,7 @@ def kinds(folder: Path) -> dict[str, tuple[list[bytes], str, Load, Callable[[byt
     def options(path: Path) -> None:
         from mlvae.commands.show import _line
 
-        _line("train", dict(config_of(str(path.parent))), first="data")
+        _line("train", dict(config_of(str(path.parent))), "data")
 
     def read(path: Path) -> None:
         with warnings.catch_warnings():
