@@ -6,8 +6,7 @@ without groups every observation is understood alone; with groups it is understo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,18 +17,14 @@ from mlvae.errors import DataError, EvidenceError, ModelError
 from mlvae.evidence import READOUTS, Evidence
 from mlvae.group_evidence import GroupEvidence
 from mlvae.grouping import Grouping
+from mlvae.heads import CHUNK, Array, Evaluating, Heads, looked, rows_of
 from mlvae.identification import Belonging, belonging
 from mlvae.normal import Normal
 from mlvae.schema import Covariates
 
 if TYPE_CHECKING:
-    from mlvae.levels import Level
     from mlvae.model import MLVAE
 
-CHUNK = 1024
-"""Observations encoded or decoded at a time."""
-
-Array = Tensor | np.ndarray[Any, Any]
 Groups = Array | Sequence[Any] | Mapping[str, Any] | None
 
 
@@ -55,7 +50,7 @@ def evidence(
         ModelError: the model has no shared level.
         DataError: ``x`` or ``groups`` of another shape.
     """
-    x = _rows(x)
+    x = rows_of(x)
     cast = votes(model, x, groups, covariates, heads)
     labels = _labels(model, x, groups)
     return GroupEvidence(
@@ -84,7 +79,7 @@ def votes(
     """
     if not model.group_levels:
         raise ModelError("Expected a model with a level that groups share; this one has none (a plain VAE).")
-    x = _rows(x)
+    x = rows_of(x)
     labels = _labels(model, x, groups)
     heads = heads or looked(model, x, covariates, [level.name for level in model.group_levels])
     cast: dict[str, tuple[Evidence, Grouping]] = {}
@@ -116,7 +111,7 @@ def score(
     Raises:
         EvidenceError: a level's readout has no prior.
     """
-    x = _rows(x)
+    x = rows_of(x)
     labels = _labels(model, x, groups)
     scores: dict[str, Belonging] = {}
     for name, (cast, grouping) in votes(model, x, groups, covariates).items():
@@ -151,7 +146,7 @@ def codes(
     Returns:
         For each level by name, a Normal of N rows. A level given coarser ones is given their posterior means.
     """
-    x = _rows(x)
+    x = rows_of(x)
     labels = {} if groups is None else _labels(model, x, groups)
     groupings = {name: Grouping.from_ids(value).to(model.device) for name, value in labels.items() if value is not None}
     heads = heads or looked(model, x, covariates)
@@ -171,7 +166,7 @@ def pictures(model: MLVAE, codes: Mapping[str, Tensor], covariates: Covariates =
 
     On the scale that the model sees, as all that is made here: `MLVAE.restore` brings a table back to its own units.
     """
-    with _Evaluating(model):
+    with Evaluating(model):
         n = len(next(iter(codes.values())))
         known = model.covariates(covariates, n)
         parts = []
@@ -308,85 +303,6 @@ def generate(
         else:
             drawn[level.name] = torch.randn(n, level.dim, generator=generator).to(like)
     return pictures(model, drawn, covariates)
-
-
-def _rows(x: Array) -> Tensor:
-    """Tensors and rows on disk as they are; anything else as a tensor."""
-    return torch.as_tensor(x) if isinstance(x, np.ndarray) or not hasattr(x, "numel") else x
-
-
-@torch.no_grad()
-def _chunks(model: MLVAE, x: Tensor, covariates: Covariates) -> Iterator[Tensor]:
-    """The encoder's output, some rows at a time, each checked."""
-    known = model.covariates(covariates, len(x))
-    with _Evaluating(model):
-        for start in range(0, max(len(x), 1), CHUNK):
-            chunk = model.prepare(x[start : start + CHUNK])
-            model.check(chunk, start)
-            yield model.features(chunk, None if known is None else known[start : start + CHUNK])
-
-
-@dataclass(frozen=True, eq=False)
-class Heads:
-    """What a model's encoder and heads say of N rows, from which codes and votes are a short way.
-
-    Args:
-        said: (N, 2 D) for each level by name whose head sees no other.
-        features: (N, F), which are large and kept only where some level's head sees another.
-    """
-
-    said: Mapping[str, Tensor]
-    features: Tensor | None = None
-
-    def votes(self, model: MLVAE, level: Level, means: Mapping[str, Tensor]) -> Evidence:
-        """N votes on a level, given the means (N, D) of those that its head sees."""
-        if self.features is None or not level.given:
-            return model.believed(level.name, self.said[level.name])
-        return model.votes(level.name, self.features, [means[name] for name in level.given])
-
-    def __getitem__(self, rows: slice) -> Heads:
-        some = {name: said[rows] for name, said in self.said.items()}
-        return Heads(some, None if self.features is None else self.features[rows])
-
-
-@torch.no_grad()
-def looked(model: MLVAE, x: Array, covariates: Covariates = None, levels: Sequence[str] | None = None) -> Heads:
-    """Asks encoder and heads about rows, some at a time: what `codes` and `evidence` of the same rows both begin with.
-
-    Args:
-        model: any number of levels.
-        x: (N, *shape).
-        covariates: what is known of each observation, where the model was trained with covariates.
-        levels: names; None takes all.
-
-    Raises:
-        DataError: ``x`` of another shape, or not finite.
-    """
-    wanted = [level for level in model.levels if levels is None or level.name in levels]
-    alone = [level.name for level in wanted if not level.given]
-    said: dict[str, list[Tensor]] = {name: [] for name in alone}
-    features: list[Tensor] = []
-    for chunk in _chunks(model, _rows(x), covariates):
-        for name, parts in said.items():
-            parts.append(model.said(name, chunk))
-        if len(alone) < len(wanted):
-            features.append(chunk)
-    joined = {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in said.items()}
-    return Heads(joined, torch.cat(features) if features else None)
-
-
-class _Evaluating:
-    """The model in evaluation mode for a while."""
-
-    def __init__(self, model: MLVAE) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        self.was = self.model.training
-        self.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.model.train(self.was)
 
 
 def _labels(model: MLVAE, x: Tensor, groups: Groups) -> dict[str, np.ndarray[Any, Any] | None]:

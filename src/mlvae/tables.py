@@ -11,7 +11,7 @@ from mlvae.atomic import replacing
 
 if TYPE_CHECKING:
     from mlvae.data import GroupedData
-    from mlvae.inference import Heads
+    from mlvae.heads import Heads
     from mlvae.model import MLVAE
 
 ROWS = 8192
@@ -25,7 +25,7 @@ def write_codes(model: MLVAE, data: GroupedData, path: str | Path, heads: Heads 
         model: any number of levels.
         data: to encode.
         path: of a file, Parquet.
-        heads: from `inference.looked` at these data; None looks at them.
+        heads: from `heads.looked` at these data; None looks at them.
 
     Returns:
         The file, written whole or not at all.

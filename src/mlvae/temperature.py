@@ -9,6 +9,7 @@ import torch
 from mlvae import inference
 from mlvae.batch import nests
 from mlvae.calibration import Calibration
+from mlvae.heads import Array
 from mlvae.schema import Covariates
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def temper(model: MLVAE, x: inference.Array, groups: inference.Groups, covariates: Covariates = None) -> None:
+def temper(model: MLVAE, x: Array, groups: inference.Groups, covariates: Covariates = None) -> None:
     """Fits the `Calibration` of every shared level, in place; a former one is forgotten.
 
     Where a level is nested in another, the coarser one is fitted on the summed votes of the finer one's groups: people

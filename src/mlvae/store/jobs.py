@@ -18,7 +18,7 @@ from mlvae import tables
 from mlvae.atomic import replacing
 from mlvae.checkpoint import fingerprint, replace
 from mlvae.errors import CheckpointError, DataError, ModelError
-from mlvae.inference import looked
+from mlvae.heads import looked
 from mlvae.store import adding, files
 from mlvae.store.layout import free
 from mlvae.store.parts import Part, parts_of
@@ -27,7 +27,7 @@ from mlvae.untrusted import plain_json, reading
 if TYPE_CHECKING:
     from mlvae.data import GroupedData
     from mlvae.group_evidence import GroupEvidence
-    from mlvae.inference import Heads
+    from mlvae.heads import Heads
     from mlvae.model import MLVAE
 
 MANIFEST = "manifest.json"

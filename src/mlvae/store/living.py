@@ -18,6 +18,7 @@ from mlvae.errors import CheckpointError, EvidenceError
 from mlvae.evidence import Evidence
 from mlvae.gallery import Gallery, Ranking
 from mlvae.group_evidence import GroupEvidence
+from mlvae.heads import Array
 from mlvae.model import MLVAE
 from mlvae.store import adding, files
 from mlvae.store.layout import COLUMNS, Layout, layout_of, parsed
@@ -87,9 +88,7 @@ class EvidenceStore:
         if model is not None:
             mine.check_adds(files.layout_for(model, mine.label), str(path), "the model passed in")
 
-    def add(
-        self, ids: Sequence[str], x: inference.Array, groups: Any, covariates: Mapping[str, Any] | None = None
-    ) -> int:
+    def add(self, ids: Sequence[str], x: Array, groups: Any, covariates: Mapping[str, Any] | None = None) -> int:
         """Adds observations; those whose id is known already are not even encoded.
 
         Args:
