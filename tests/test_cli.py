@@ -156,6 +156,14 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert not (tmp_path / "new").exists()
 
 
+def test_a_warning_is_one_line_without_a_place_in_the_code(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.zeros((6, 4), np.float32), group=np.arange(6))
+    program = f"from mlvae.cli import main; main(['inspect', {str(tmp_path / 'd.npz')!r}, '--by', 'group'])"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stderr
+    assert "mlvae: Every group of 'group' has one observation" in said
+    assert ".py" not in said and "warnings.warn" not in said
+
+
 def test_observations_of_another_shape_are_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(tmp_path / "wide.npz", x=np.zeros((4, 9, 9), np.uint8), group=[0, 0, 1, 1])
     message = fails(capsys, "encode", str(run), str(tmp_path / "wide.npz"), "--out", str(tmp_path / "c.parquet"))

@@ -237,6 +237,16 @@ class TestEvaluate:
             k: v for k, v in alone.items() if k.startswith("unseen")
         }
 
+    def test_what_chance_is_stands_beside_data_with_gaps(self, digits):
+        x = torch.as_tensor(digits.x).float() / 16
+        x[::7, 0, 0] = torch.nan
+        holed = GroupedData.from_arrays(x, digits.groups, gaps=True)
+        train, new = holed.subset(holed.groups < 7), holed.subset(holed.groups >= 7)
+        model = MLVAE.for_data(train, content_dim=2, style_dim=2, network="mlp", width=8)
+        metrics = mlvae.evaluate(model, train, new, controls=False, quick=True)
+        assert metrics["unseen.way"] == 3 and "unseen.shots.1.accuracy" in metrics
+        assert "unseen.pixels.shots.1.accuracy" not in metrics, "raw observations with gaps cannot be compared"
+
     def test_other_shape(self, digits):
         model = MLVAE.for_data(digits, network="mlp", width=8)
         with pytest.raises(DataError, match="as `train`"):

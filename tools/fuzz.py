@@ -30,6 +30,11 @@ from pathlib import Path
 from typing import Any
 
 Load = Callable[[Path], Any]
+KINDS = ("checkpoint", "training", "evidence", "npz", "npy", "images", "uploads", "config", "parquet", "csv")
+
+MIXED = "mixed"
+"""All of them in one process."""
+
 MEMORY = 2 * 2**30
 """Bytes of address space beyond what the child has once everything is imported."""
 
@@ -321,7 +326,7 @@ def work(kind: str, first: int, count: int, seed: int) -> None:
 
     with tempfile.TemporaryDirectory() as made:
         known = kinds(Path(made))
-    chosen = list(known.values()) if kind == "mixed" else [known[kind]]
+    chosen = list(known.values()) if kind == MIXED else [known[kind]]
     folder = Path(tempfile.mkdtemp(dir=os.environ["FUZZ_FOLDER"]))
     for seeds, name, load, _ in chosen:
         for good in seeds:
@@ -425,7 +430,7 @@ def _worked(process: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kinds", default="checkpoint,training,evidence,npz,npy,images,uploads,config,parquet,csv")
+    parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
@@ -435,6 +440,8 @@ def main() -> None:
     if asked.work:
         work(asked.work, asked.first, asked.count, asked.seed)
         return
+    if unknown := sorted({*asked.kinds.split(",")} - {*KINDS, MIXED}):
+        parser.error(f"no kind {unknown[0]!r}; there are {', '.join([*KINDS, MIXED])}")
     failed = 0
     for kind in asked.kinds.split(","):
         started = time.monotonic()

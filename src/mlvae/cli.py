@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import sys
+import warnings
 from typing import Any, NoReturn
 
 from mlvae import __version__
@@ -26,6 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     from jsonargparse import ArgumentParser, auto_cli
 
+    warnings.formatwarning = _warning
     name = arguments[0]
     if not name.startswith("-") and name not in COMMANDS:
         _fail(f"Expected a command; got {name!r}. {nearest(name, COMMANDS)} See mlvae --help.")
@@ -95,6 +97,11 @@ def _spelt(arguments: list[str]) -> list[str]:
             argument = f"--{name}{'+' * (name in several)}{equals}{value}"
         result.append(argument)
     return result
+
+
+def _warning(message: Warning | str, category: type[Warning], *where: Any, **rest: Any) -> str:
+    """A warning as one line, without the place in the code that a user did not write."""
+    return f"mlvae: {' '.join(str(message).split())}\n"
 
 
 def _fail(message: str) -> NoReturn:

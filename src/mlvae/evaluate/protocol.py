@@ -120,11 +120,12 @@ def evaluate(
     metrics: Metrics = {}
     if labels is not None and seen:
         metrics["probe.chance"] = float(np.unique(labels[1], return_counts=True)[1].max() / len(new))
-    elif labels is not None and comparable and (way := measures.few_shot_way(labels[1][~known], 1)) >= 2:
+    elif labels is not None and (way := measures.few_shot_way(labels[1][~known], 1)) >= 2:
         metrics["unseen.way"] = float(way)
-        part = _part(own, ~known)
-        pixels = pixel_few_shot(part.new.x, part.labels[1], way=WAY, seed=seed)
-        metrics["unseen.pixels.shots.1.accuracy"] = pixels.accuracy
+        if comparable:
+            part = _part(own, ~known)
+            pixels = pixel_few_shot(part.new.x, part.labels[1], way=WAY, seed=seed)
+            metrics["unseen.pixels.shots.1.accuracy"] = pixels.accuracy
     metrics |= groups(own) | measures.factors(own, kinds) | pictures(own)
     if model.group_levels and labels is not None:
         metrics |= measures.calibrated(own)

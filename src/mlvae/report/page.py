@@ -84,10 +84,6 @@ def write(
 
     found = find(model, train, new, run=run, factors=factors, seed=seed)
     numbers = {**metrics, **found.numbers}
-    by = model.group_levels[0].by if model.group_levels else None
-    if "unseen.shots.1.accuracy" in numbers and "unseen.way" not in numbers and by is not None:
-        labels = new.column(by)
-        numbers["unseen.way"] = float(measures.few_shot_way(labels[~np.isin(labels, train.column(by))], 1))
     shown = Depiction.of(model, train)
     source = resources.files("mlvae.report").joinpath("template.html").read_text(encoding="utf-8")
     template = Environment(
