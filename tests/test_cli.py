@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -162,6 +163,41 @@ def test_a_warning_is_one_line_without_a_place_in_the_code(tmp_path: Path) -> No
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stderr
     assert "mlvae: Every group of 'group' has one observation" in said
     assert ".py" not in said and "warnings.warn" not in said
+
+
+def test_a_run_knows_what_it_was_grouped_by(tmp_path: Path) -> None:
+    """The command that training prints at its end, and those of the README, need no --by."""
+    x = np.random.default_rng(0).random((60, 8, 8), np.float32)
+    person, group, split = np.arange(60) // 6, np.arange(60) % 2, (np.arange(60) >= 48).astype(int)
+    np.savez(tmp_path / "d.npz", x=x, person=person, group=group, split=split)
+    names = [f"x{i}" for i in range(4)]
+    pq.write_table(
+        pa.table({**dict(zip(names, x[:, 0, :4].T, strict=True)), "person": person, "group": group}),
+        tmp_path / "d.parquet",
+    )
+    out = str(tmp_path / "run")
+    main(["train", str(tmp_path / "d.npz"), "--by", "person", "--out", out, "--epochs", "1", "--width", "8"])
+    main(["draw", "swap", out, str(tmp_path / "d.npz"), "--out", str(tmp_path / "swap.png")])
+    main(["encode", out, str(tmp_path / "d.npz"), "--evidence", str(tmp_path / "a.parquet")])
+    assert pq.read_table(tmp_path / "a.parquet")["group"].to_pylist() == list(range(10))
+    table = str(tmp_path / "table")
+    main(["train", str(tmp_path / "d.parquet"), "--by", "person", "--features", "x*", "--out", table, "--epochs", "1"])
+    main(["encode", table, str(tmp_path / "d.parquet"), "--evidence", str(tmp_path / "b.parquet")])
+    assert pq.read_table(tmp_path / "b.parquet").num_rows == 10
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    program = "import sys; from mlvae.cli import main; sys.stdin.readline(); main(['--help'])"
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdin and child.stdout and child.stderr
+    child.stdout.close()
+    child.stdin.write(b"go\n")
+    child.stdin.close()
+    said = child.stderr.read().decode()
+    child.stderr.close()
+    assert child.wait() == 0 and "Traceback" not in said, said
 
 
 def test_observations_of_another_shape_are_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

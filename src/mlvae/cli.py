@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import sys
 import warnings
@@ -18,7 +19,14 @@ PURPOSE = "Learn what a group shares."
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command; a user's mistake is one line and exit code 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: list[str]) -> None:
     if arguments in ([], ["-h"], ["--help"]):
         print(_overview())
         return

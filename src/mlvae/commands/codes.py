@@ -31,7 +31,7 @@ def encode(
         out: Parquet, a row an observation: group, mean and variance of each level, understood alone
         evidence: Parquet, a row a group of each shared level: count, precision and information, which add; a job that
             was killed goes on when started again
-        by: the grouping column (default: "group", or the only one)
+        by: the grouping column (default: the run's own, "group", or the only one)
         missing: rows without a group: error, drop, or own
         cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
         folders: names of the levels of folders of pictures, outermost first, as in training: country,person
@@ -77,7 +77,7 @@ def draw(
         run: the folder that training wrote
         data: what `mlvae train` takes
         out: the PNG to write; of a table, `draw generate` writes .csv or .parquet
-        by: the grouping column (default: "group", or the only one)
+        by: the grouping column (default: the run's own, "group", or the only one)
         split_column: pictures come from rows where it is not 0 (default: "split", where there is one)
         count: pictures a row, or rows of a table
         levels: of a swap, the levels that the side gives, by commas (default: all that groups share)

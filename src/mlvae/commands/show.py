@@ -31,7 +31,7 @@ def tell(
         run: the folder that training wrote
         data: what `mlvae train` takes
         out: the HTML file to write; metrics.json is written beside it
-        by: the grouping column (default: "group", or the only one)
+        by: the grouping column (default: the run's own, "group", or the only one)
         metrics: JSON that `mlvae evaluate` wrote (default: the quick protocol is run)
         split_column: 0 for the training part, else kept out (default: "split", where there is one)
         factors: further columns to read from the codes and to colour maps by, by commas: mouth:label,tilt
@@ -108,7 +108,7 @@ def serve(
     Args:
         run: the folder that training wrote
         data: what `mlvae train` takes
-        by: the grouping column (default: "group", or the only one)
+        by: the grouping column (default: the run's own, "group", or the only one)
         split_column: observations come from rows where it is not 0 (default: "split", where there is one)
         host: the address to listen at; another than this machine's own lets others see the data who have the token
         port: of the page; 0 takes a free one

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlvae.data import GroupedData, read
 from mlvae.data.builtin import BUILTIN
-from mlvae.data.sources import TABLES, images
+from mlvae.data.sources import TABLES, images, usual_column
 from mlvae.data.sources.arrays import columns_beside
 from mlvae.data.sources.raw import Asked
 from mlvae.errors import DataError
@@ -80,6 +80,7 @@ def parts_of(
     asked = Asked(
         by, labels=tuple(labels), covariates=covariates, folders=tuple(reading.get("folders", ())),
         on_bad_file=on_bad_file, in_memory=True, like=schema, noted=[] if noted is None else noted,
+        usual=usual_column(like),
     )  # fmt: skip
     tables = [file for file in files if file.suffix.lower() in TABLES]
     pictures = path is not None and path.is_dir() and images.holds_images(path)

@@ -199,7 +199,7 @@ def _decode(path: Path, some: list[Path], size: tuple[int, int], mode: str, aske
 
 def _grouped(raw: Raw, asked: Asked, missing: str, keys: Sequence[str]) -> GroupedData | None:
     """Rows under their labels, of which a stretch may have one, or none."""
-    by = grouping_column(asked.by, raw.columns, raw.others, len(raw.x), raw.name)
+    by = grouping_column(asked.by, raw.columns, raw.others, len(raw.x), raw.name, asked.usual)
     data = GroupedData(raw.x, raw.columns, None, raw.name, raw.schema, raw.gaps, raw.skipped)
     columns = dict(data.columns)
     kept = np.arange(len(data))
@@ -213,7 +213,8 @@ def _grouped(raw: Raw, asked: Asked, missing: str, keys: Sequence[str]) -> Group
 
 
 def _keys_with_gaps(table: sources.Table, asked: Asked, keys: Sequence[str]) -> list[str]:
-    return [key for key in dict.fromkeys([asked.by or "group", *keys]) if _whole_with_gaps(table, key)]
+    named = [asked.by] if asked.by else [key for key in (asked.usual, "group") if key]
+    return [key for key in dict.fromkeys([*named, *keys]) if _whole_with_gaps(table, key)]
 
 
 def _whole_with_gaps(table: sources.Table, column: str) -> bool:

@@ -47,7 +47,7 @@ def read(
             Face data set; the name of a built-in set ("digits", "avatars"); "package.module:function", which is called
             and its result read; or in memory: a data frame, an Arrow table, a Hugging Face data set, a torch data set,
             an array or a tensor, or data that are to be grouped by another column.
-        by: the grouping column. None: the column "group", or else the only column.
+        by: the grouping column. None: that of the model in ``like`` if it is there, "group", or else the only column.
         groups: (N,) the group of each observation, where the source has no columns; called `by`, or "group".
         missing: what to do with rows without a group: "error", "drop", or "own" (each a group of its own).
         x: which array of an `.npz` file holds the observations.
@@ -101,7 +101,7 @@ def read(
         by = by or "group"
         columns[by] = as_labels(groups)
         check_shape("`groups`", columns[by], count)
-    by = grouping_column(by, columns, raw.others, count, raw.name)
+    by = grouping_column(by, columns, raw.others, count, raw.name, usual_column(like))
     data = GroupedData.from_arrays(
         raw.x, columns=columns, by=by, name=raw.name, missing=missing, gaps=gaps or raw.gaps, schema=raw.schema
     )
@@ -184,14 +184,23 @@ def _tables(files: list[Path], asked: Asked, where: str) -> Raw:
     return TABLES[endings[0]](files, asked)
 
 
+def usual_column(like: Any) -> str | None:
+    """The column that a model's first shared level is grouped by; None where there is no model, or it takes several."""
+    columns = [level.by for level in getattr(like, "group_levels", ())]
+    return columns[0] if columns and isinstance(columns[0], str) else None
+
+
 def grouping_column(
-    by: str | None, columns: Mapping[str, Any], others: Mapping[str, tuple[int, ...]], count: int, file: str
-) -> str:
-    """The column that is asked for, "group", or the only one.
+    by: str | None, columns: Mapping[str, Any], others: Mapping[str, tuple[int, ...]], count: int, file: str,
+    usual: str | None = None,
+) -> str:  # fmt: skip
+    """The column that is asked for, the usual one if it is there, "group", or the only one.
 
     Raises:
         DataError: there is no such column, or several and none is asked for.
     """
+    if by is None and usual in columns:
+        by = usual
     if by is None and ("group" in columns or "group" in others):
         by = "group"
     if by is None and len(columns) == 1:

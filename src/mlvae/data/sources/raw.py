@@ -16,7 +16,7 @@ IN_MEMORY = 2**30
 
 @dataclass(frozen=True)
 class Asked:
-    """How data are to be read: the arguments of `read` that reach a source."""
+    """How data are to be read: the arguments of `read` that reach a source; ``usual`` as for `grouping_column`."""
 
     by: str | None = None
     x: str = "x"
@@ -31,6 +31,7 @@ class Asked:
     on_bad_file: str = "error"
     like: Schema | None = None
     noted: list[str] = field(default_factory=list)
+    usual: str | None = None
 
     def keep(self, nbytes: int) -> bool:
         """Whether observations of that size are kept in memory."""
