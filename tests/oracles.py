@@ -149,15 +149,19 @@ def slow_leakage(means: np.ndarray, own: Sequence[int], other: Sequence[int]) ->
     return (before - after - dim * (len({other[i] for i in rows}) - 1) / freedom) / 2
 
 
-def slow_dependence(samples: np.ndarray, ids: Sequence[int]) -> float:
-    """Half the squared Hermite moments to degree three, pair by pair, over all pairs."""
+def slow_dependence(mean: np.ndarray, precision: np.ndarray, ids: Sequence[int], moments: int) -> float:
+    """Half the squared Hermite moments to that degree, by quadrature over posteriors, pair by pair, over all pairs."""
+    node, weight = hermite_e.hermegauss(20)
+    draws = mean[..., None] + node / np.sqrt(precision)[..., None]  # (N, D, nodes)
+    expected = [
+        hermite_e.hermeval(draws, np.eye(moments + 1)[degree]) @ weight / weight.sum() for degree in range(moments + 1)
+    ]
     pairs = [(i, j) for i in range(len(ids)) for j in range(len(ids)) if i != j and ids[i] == ids[j]]
     total = 0.0
-    for alpha in itertools.product(range(4), repeat=samples.shape[1]):
-        if 1 <= sum(alpha) <= 3:
-            basis = [hermite_e.hermeval(samples[:, d], np.eye(4)[a]) for d, a in enumerate(alpha)]
-            values = np.prod(basis, 0)
-            size = math.prod(math.factorial(a) for a in alpha)
+    for alpha in itertools.product(range(moments + 1), repeat=mean.shape[1]):
+        if 1 <= sum(alpha) <= moments:
+            values = np.prod([expected[degree][:, d] for d, degree in enumerate(alpha)], 0)
+            size = math.prod(math.factorial(degree) for degree in alpha)
             total += sum(values[i] * values[j] for i, j in pairs) / (2 * size)
     return total / len(ids) / (len(ids) - 1)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlvae import MLVAE, GroupBatch, Level, Objective, Ramp, elbo, loss
+from mlvae import MLVAE, Evidence, GroupBatch, Level, Normal, Objective, Ramp, elbo, loss
 from mlvae.errors import ModelError
 from mlvae.evidence import READOUTS
 from mlvae.penalties import dependence
@@ -113,7 +113,11 @@ def test_loss_is_the_weighted_bound_and_the_penalties(case: tuple[MLVAE, GroupBa
                   for part in (votes.precision, votes.information))  # fmt: skip
         named = [index[rows[0]] for rows in speakers]
         penalty += 2.0 * slow_misidentification(*arrays, named, named)
-        penalty += 7.0 * max(0.0, slow_dependence(codes["style"].detach().numpy(), index))
+        style = model.level("style")
+        own = model.votes("style", model.encoder(batch.x), [codes[name] for name in style.given])
+        said = READOUTS[style.readout](own)
+        parts = (said.mean.detach().numpy(), said.precision.detach().numpy())
+        penalty += 7.0 * max(0.0, slow_dependence(*parts, index, objective.moments))
         if "word" in batch.ids:
             other = batch.ids["word" if shared == "speaker" else "speaker"].tolist()
             alone = READOUTS[model.level(shared).readout](votes).mean.detach().numpy()
@@ -234,10 +238,11 @@ def test_a_log_is_in_nats_per_observation() -> None:
 def test_opposite_styles_of_one_group_are_no_gain() -> None:
     model = MLVAE((4,), [Level("content", 2, by="g"), Level("style", 2)], width=8)
     batch = GroupBatch.of(torch.rand(4, 4), {"content": [0, 0, 1, 1]})
-    style = torch.tensor([[5.0, 5.0], [-5.0, -5.0], [5.0, -5.0], [-5.0, 5.0]])
+    style = Normal(torch.tensor([[5.0, 5.0], [-5.0, -5.0], [5.0, -5.0], [-5.0, 5.0]]), torch.full((4, 2), 100.0))
     assert dependence(style, batch.ids["content"]) < -100
     latents = model.encode(batch)
-    told = {**latents, "style": replace(latents["style"], sample=style)}
+    votes = Evidence.votes(style.mean, style.precision - 1)
+    told = {**latents, "style": replace(latents["style"], votes=votes)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MLVAE, "encode", lambda *_, **__: told)
         result = loss(model, batch, Objective())

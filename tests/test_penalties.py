@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlvae import Evidence, Grouping
+from mlvae import Evidence, Grouping, Normal
 from mlvae.penalties import dependence, leakage, misidentification
 from oracles import slow_dependence, slow_leakage, slow_misidentification
 
@@ -15,28 +15,48 @@ def votes(n: int) -> Evidence:
     return Evidence.votes(torch.randn(n, 2, dtype=torch.float64), torch.randn(n, 2, dtype=torch.float64).exp())
 
 
-def test_dependence_is_its_definition_over_pairs() -> None:
-    samples, ids = torch.randn(12, 3, dtype=torch.float64), torch.tensor([0, 0, 1, 2, 2, 2, 3, 1, 0, 4, 4, 5])
-    assert dependence(samples, ids).item() == pytest.approx(slow_dependence(samples.numpy(), ids.tolist()), rel=1e-9)
+def samples_as_posteriors(samples: torch.Tensor) -> Normal:
+    """Posteriors that are sure."""
+    return Normal(samples, torch.full_like(samples, torch.inf))
+
+
+@pytest.mark.parametrize("moments", [1, 2, 3, 4, 5, 6])
+def test_dependence_is_its_definition_over_pairs(moments: int) -> None:
+    mean, ids = torch.randn(12, 3, dtype=torch.float64), torch.tensor([0, 0, 1, 2, 2, 2, 3, 1, 0, 4, 4, 5])
+    precision = 0.5 + 3 * torch.rand(12, 3, dtype=torch.float64)  # wider than the prior, and narrower
+    expected = slow_dependence(mean.numpy(), precision.numpy(), ids.tolist(), moments)
+    assert dependence(Normal(mean, precision), ids, moments).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_dependence_of_posteriors_is_that_of_their_samples_in_expectation() -> None:
+    ids = torch.arange(30) % 3
+    whole = Normal(torch.eye(3)[ids, :2] + torch.randn(30, 2) / 2, 1 + torch.rand(30, 2))
+    sampled = torch.stack([dependence(samples_as_posteriors(whole.rsample()), ids) for _ in range(3000)])
+    error = sampled.std() / 3000**0.5
+    assert abs(sampled.mean() - dependence(whole, ids)) < 5 * error
+    assert dependence(whole, ids) > 10 * error
 
 
 def test_dependence_is_zero_in_expectation_for_the_prior() -> None:
     ids = torch.arange(40) % 8
-    independent = torch.stack([dependence(torch.randn(40, 4), ids) for _ in range(500)])
+    posteriors = [Normal(torch.randn(40, 4) * 0.8, torch.full((40, 4), 1 / 0.36)) for _ in range(500)]
+    independent = torch.stack([dependence(each, ids) for each in posteriors])
     assert abs(independent.mean()) < 5 * independent.std() / 500**0.5
 
 
 def test_dependence_is_the_expansion_of_a_shift() -> None:
     shift = torch.tensor([0.5, -0.3, 0.0])
-    value = torch.stack([dependence(torch.randn(60, 3) + shift, torch.zeros(60)) for _ in range(2000)])
-    m = shift.square().sum()
-    # Half the chi-square divergence, exp(|m|^2) - 1, cut at degree three.
-    expected = m / 2 + m**2 / 4 + m**3 / 12
+    value = torch.stack(
+        [dependence(samples_as_posteriors(torch.randn(60, 3) + shift), torch.zeros(60)) for _ in range(2000)]
+    )
+    m = shift.square().sum().item()
+    # Half the chi-square divergence, exp(|m|^2) - 1, cut at degree five.
+    expected = sum(m**n / math.factorial(n) for n in range(1, 6)) / 2
     assert abs(value.mean() - expected) < 5 * value.std() / 2000**0.5
     assert value.std() / 2000**0.5 < expected / 10
 
 
-@pytest.mark.parametrize("moment", ["mean", "spread", "skew"])
+@pytest.mark.parametrize("moment", ["mean", "spread", "skew", "tails"])
 def test_dependence_sees_a_group_that_differs_in(moment: str) -> None:
     ids = torch.arange(2000) % 2
     samples = torch.randn(2000, 2)
@@ -45,15 +65,17 @@ def test_dependence_sees_a_group_that_differs_in(moment: str) -> None:
         samples[odd] += 0.7
     elif moment == "spread":
         samples[odd] *= 0.5
+    elif moment == "tails":  # the prior's first three moments
+        samples[odd] = samples[odd].sign()
     else:  # mean 0 and variance 1, but skewed
         samples[odd] = torch.empty(int(odd.sum()), 2).exponential_() - 1
-    assert dependence(samples, ids) > 0.03
+    assert dependence(samples_as_posteriors(samples), ids) > 0.03
 
 
 @pytest.mark.parametrize("ids", [list(range(6)), [0]], ids=["no two", "one"])
 def test_dependence_has_nothing_to_compare(ids: list[int]) -> None:
     samples = torch.randn(len(ids), 2, requires_grad=True)
-    value = dependence(samples, torch.tensor(ids))
+    value = dependence(samples_as_posteriors(samples), torch.tensor(ids))
     value.backward()
     assert value.item() == 0.0
     assert samples.grad is not None
@@ -62,11 +84,13 @@ def test_dependence_has_nothing_to_compare(ids: list[int]) -> None:
 
 def test_dependence_descends_to_independence() -> None:
     ids = torch.arange(30) % 3
-    samples = (torch.eye(3)[ids] + 0.3 * torch.randn(30, 3)).requires_grad_()
-    start = dependence(samples, ids)
+    mean = (torch.eye(3)[ids] + 0.3 * torch.randn(30, 3)).requires_grad_()
+    precision = torch.full((30, 3), 2.0, requires_grad=True)
+    start = dependence(Normal(mean, precision), ids)
     start.backward()
-    assert samples.grad is not None
-    assert dependence(samples.detach() - 0.1 * samples.grad, ids) < start
+    assert mean.grad is not None and precision.grad is not None
+    assert dependence(Normal(mean.detach() - 0.1 * mean.grad, precision.detach()), ids) < start
+    assert dependence(Normal(mean.detach(), precision.detach() - 0.1 * precision.grad), ids) < start
 
 
 @pytest.mark.parametrize("ids", [[0, 1, 2, 3], [0, 1, 0, 3]], ids=["apart", "two sub-groups of one"])

@@ -73,6 +73,7 @@ class Objective:
             all but switches that KL off for groups of thousands.
         apart: for levels by name, the levels whose groups they should not know. For those not named: a per-observation
             level all others', a shared one those that are crossed with it (neither nested in the other).
+        moments: the highest moments of a group's samples that independence looks at: 1 are means, 2 covariances.
     """
 
     evidence: Literal["all", "held_out"] = "held_out"
@@ -83,6 +84,7 @@ class Objective:
     identification: Weight = 5.0
     subsampling: Literal["own", "scaled"] = "own"
     apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    moments: int = 5
 
     @classmethod
     def plain(cls) -> Objective:
@@ -293,12 +295,13 @@ def _penalties(
         if others and not shared and wanted(objective.independence, name):
             # The estimate is unbiased, so it may be negative; paid for that, a network that knows its training data by
             # heart gives members of one group opposite styles of any size.
-            told = [dependence(latent.sample, batch.ids[other]).clamp_min(0) for other in others]
+            alone = READOUTS[level.readout](latent.votes)
+            told = [dependence(alone, batch.ids[other], objective.moments).clamp_min(0) for other in others]
             penalties["independence", name] = torch.stack(told).sum()
         if others and shared and wanted(objective.leakage, name):
             # Held out, a sample knows nothing of the observation; what its own vote says is what counts.
-            alone = READOUTS[level.readout](latent.votes).mean
-            told = [leakage(alone, batch.ids[name], batch.ids[other]) for other in others]
+            alone = READOUTS[level.readout](latent.votes)
+            told = [leakage(alone.mean, batch.ids[name], batch.ids[other]) for other in others]
             penalties["leakage", name] = torch.stack(told).sum()
         if shared and wanted(objective.identification, name):
             grouping, witnesses = batch.grouping(name), batch.witnesses(name)

@@ -13,45 +13,68 @@ from torch import Tensor
 
 from mlvae.evidence import Evidence
 from mlvae.grouping import Grouping
+from mlvae.normal import Normal
 
 
-def dependence(samples: Tensor, ids: Tensor) -> Tensor:
-    """What samples tell of their group: how far each group's are from the prior N(0, I), to third order.
+def dependence(posteriors: Normal, ids: Tensor, moments: int = 5) -> Tensor:
+    """What posteriors tell of their group: how far each group's mixture of them is from the prior N(0, I).
 
     Expanded in Hermite polynomials, the divergence of a group's samples q from the prior is near
 
-        ½ Σ_α (E_q He_α)² / α!   nats, over the multi-indices α of degree 1 (means), 2 (covariances) and 3.
+        ½ Σ_α (E_q He_α)² / α!   nats, over the multi-indices α of degree 1 (means), 2 (covariances), 3 and on.
 
-    The squares are estimated from pairs of different observations of one group, so the value is unbiased: 0 in
-    expectation where every group's samples have the prior's moments, at any size of groups and batch. The sum over such
-    pairs is divided by the number of *all* pairs: two groups count half of the divergence, a thousand a thousandth, as
-    their few pairs say little. That makes it HSIC (Gretton et al. 2005) between "same group" and a kernel that the
-    prior centres by itself: no density, no adversary, no bandwidth.
+    The squares are estimated from pairs of different observations of one group, each integrated over its posterior
+    instead of sampled, so the value is unbiased: 0 in expectation where every group's samples have the prior's moments,
+    at any size of groups and batch. The sum over such pairs is divided by the number of *all* pairs: two groups count
+    half of the divergence, a thousand a thousandth, as their few pairs say little. That makes it HSIC (Gretton et al.
+    2005) between "same group" and a kernel that the prior centres by itself: no density, no adversary, no bandwidth.
 
     Args:
-        samples: (N, D), of a latent that should not know the group.
+        posteriors: N in D dimensions, of a latent that should not know the group.
         ids: (N,) the group in the data set.
+        moments: the highest degree that is looked at.
 
     Returns:
         (); zero where no two observations share a group.
 
     Example:
         >>> ids = torch.arange(100) % 2
-        >>> samples = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
-        >>> apart = 2.0 * (ids - 0.5).unsqueeze(1)               # two groups, two standard deviations apart in each D
-        >>> dependence(samples, ids) < 0.1, dependence(samples + apart, ids) > 1.0
+        >>> mean = torch.randn(100, 2, generator=torch.Generator().manual_seed(0)) / 2
+        >>> apart = 2.0 * (ids - 0.5).unsqueeze(1)               # two groups, two apart in each D
+        >>> precision = torch.full((100, 2), 4 / 3)              # so that without them samples are N(0, 1)
+        >>> dependence(Normal(mean, precision), ids) < 0.1, dependence(Normal(mean + apart, precision), ids) > 1.0
         (tensor(True), tensor(True))
     """
-    dim = samples.shape[1]
-    same = (ids[:, None] == ids[None, :]).to(samples.dtype).fill_diagonal_(0)
-    product = samples @ samples.T
-    norm = samples.square().sum(1)
-    norms = norm[:, None] + norm[None, :]
-    # product / 2 + (product² - norms + dim) / 4 + (product³ - 3 product norms + 3 product (dim + 2)) / 12: degree n
-    # over 2 n!, in few passes over what is as large as the batch squared.
-    rest = (dim + 4) / 4 - norms / 4
-    divergence = product * (product * (product / 12 + 0.25) + rest) + (rest - 1)
-    return (divergence * same).sum() / max(len(ids) * (len(ids) - 1), 1)
+    same = (ids[:, None] == ids[None, :]).to(posteriors.mean.dtype).fill_diagonal_(0)
+    kernel = torch.stack(_hermite(posteriors, moments)).sum(0)
+    return (kernel * same).sum() / (2 * max(len(ids) * (len(ids) - 1), 1))
+
+
+def _hermite(posteriors: Normal, highest: int) -> list[Tensor]:
+    """K_n(i, j) = Σ_{|α| = n} E_i He_α E_j He_α / α! of every pair of posteriors, for n = 1 .. ``highest``, each (N, N).
+
+    Mehler's formula for one dimension, integrated over posteriors N(μ, 1 - v), is
+
+        Σ_n ρⁿ K_n = exp[(ρ μ_i μ_j - ½ ρ² (v_i μ_j² + μ_i² v_j)) / (1 - ρ² v_i v_j)] / √(1 - ρ² v_i v_j).
+
+    Its logarithm adds over dimensions, so each of that series' coefficients L_n is one or two matrix products, and the
+    exponential of a series gives n K_n = Σ_k k L_k K_{n-k}.
+    """
+    mean, kept = posteriors.mean, 1 - posteriors.variance
+    logarithm: list[Tensor] = []
+    series: list[Tensor] = []
+    for n in range(1, highest + 1):
+        half = n // 2
+        if n % 2:
+            odd = mean * kept**half
+            logarithm.append(odd @ odd.T)
+        else:
+            square = mean**2 * kept ** (half - 1)
+            even = kept**half - half * square
+            logarithm.append(even @ even.T / n - half / 2 * (square @ square.T))
+        products = (k * logarithm[k - 1] * series[n - k - 1] for k in range(1, n))
+        series.append(sum(products, n * logarithm[-1]) / n)
+    return series
 
 
 RIDGE = 1e-5

@@ -1,7 +1,7 @@
 """Several processes as one: each takes whole groups of every batch, and the gradient is that of the whole batch.
 
 The bound is a sum over groups, so its parts add. Penalties compare observations of the whole batch: each process
-gathers the others' samples and votes, which are small, and gradients flow back to where they came from.
+gathers the others' votes, which are small, and gradients flow back to where they came from.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Ranks:
         return rows[mine], index[mine] // self.size
 
     def whole(self, batch: GroupBatch, latents: Mapping[str, Latent]) -> tuple[GroupBatch, Mapping[str, Latent]]:
-        """Groupings, samples and votes of all processes' shares; observations and posteriors are left out.
+        """Groupings and votes of all processes' shares; observations, posteriors and samples stay those of this one.
 
         A group of a further level is a sub-group of its own in each process.
         """
@@ -68,19 +68,14 @@ class Ranks:
             for name, grouping in batch.groupings.items()
         }
         names = list(latents)
-        fields = [
-            field
-            for latent in latents.values()
-            for field in (latent.sample, latent.votes.precision, latent.votes.information)
-        ]
+        fields = [field for latent in latents.values() for field in (latent.votes.precision, latent.votes.information)]
         parts = iter(self._gathered(torch.cat(fields, 1)).split([field.shape[1] for field in fields], 1))
         all_latents = {}
         for name in names:
-            sample, precision, information = next(parts), next(parts), next(parts)
-            count = torch.ones(len(sample), dtype=torch.int64, device=sample.device)
-            votes = Evidence(precision, information, count)
-            all_latents[name] = replace(latents[name], sample=sample, votes=votes, others=None)
-        rows = len(next(iter(all_latents.values())).sample)
+            precision, information = next(parts), next(parts)
+            count = torch.ones(len(precision), dtype=torch.int64, device=precision.device)
+            all_latents[name] = replace(latents[name], votes=Evidence(precision, information, count), others=None)
+        rows = len(next(iter(all_latents.values())).votes)
         return GroupBatch(batch.x.new_empty(rows, 0), groupings, ids), all_latents
 
     def mean(self, log: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
