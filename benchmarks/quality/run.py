@@ -4,7 +4,7 @@
 
 FOLDER holds mnist.npz, omniglot_28.npz, avatars_lorelei_64.npz and orl_faces_64.npz; Fashion-MNIST comes from the four
 IDX files of Debian's package dataset-fashion-mnist. What is finished is not done again, and what was stopped goes on.
-The first seed is measured beside all controls, the others beside the untrained network. A set that the folder lacks is
+Seed 0 (and fold 0) is measured beside all controls, the others beside the untrained network. A set that the folder lacks is
 named and left out. Ends with a table (mean, and least to greatest over seeds) in OUT/results.md and OUT/results.json.
 """
 
@@ -96,12 +96,12 @@ def main() -> None:
     for name in arguments.sets.split(","):
         chosen = SETS[name]
         repeats = range(chosen.folds) if chosen.folds else [int(seed) for seed in arguments.seeds.split(",")]
-        for place, repeat in enumerate(repeats):
+        for repeat in repeats:
             file = _file(name, arguments.data, arguments.out, repeat)
             if file is None:
                 print(f"{name}: left out, {chosen.file} is not there", flush=True)
                 break
-            one(name, file, arguments.out, repeat, "untrained" if place else "all", environment)
+            one(name, file, arguments.out, repeat, "untrained" if repeat else "all", environment)
     collect(arguments.out)
 
 

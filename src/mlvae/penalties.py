@@ -51,7 +51,7 @@ def dependence(posteriors: Normal, ids: Tensor, moments: int = 5) -> Tensor:
 
 
 def _hermite(posteriors: Normal, highest: int) -> list[Tensor]:
-    """K_n(i, j) = Σ_{|α| = n} E_i He_α E_j He_α / α! of every pair of posteriors, for n = 1 .. ``highest``, each (N, N).
+    """K_n(i, j) = Σ_{|α| = n} E_i He_α E_j He_α / α! of each pair of posteriors, (N, N), for n = 1 .. ``highest``.
 
     Mehler's formula for one dimension, integrated over posteriors N(μ, 1 - v), is
 
