@@ -35,9 +35,9 @@ class Variant:
     fit: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _independence(since: float) -> Variant:
+def _independence(since: float, end: float = 2000.0) -> Variant:
     assert isinstance(DEFAULT.independence, Ramp)
-    return Variant(replace(DEFAULT, independence=replace(DEFAULT.independence, since=since)))
+    return Variant(replace(DEFAULT, independence=replace(DEFAULT.independence, since=since, end=end)))
 
 
 VARIANTS: dict[str, Variant] = {
@@ -46,9 +46,12 @@ VARIANTS: dict[str, Variant] = {
     "one sample a group": Variant(replace(DEFAULT, draw="group", evidence="all")),
     "no independence penalty": Variant(replace(DEFAULT, independence=0.0)),
     "independence from the start": _independence(0.0),
-    "independence from .1": _independence(0.1),
     "independence from .3": _independence(0.3),
+    "independence from .3, weight 1000": _independence(0.3, 1000.0),
     "independence from .5": _independence(0.5),
+    "moments to the second": Variant(replace(DEFAULT, moments=2)),
+    "moments to the third": Variant(replace(DEFAULT, moments=3)),
+    "moments to the sixth": Variant(replace(DEFAULT, moments=6)),
     "no identification term": Variant(replace(DEFAULT, identification=0.0)),
     "identification 1": Variant(replace(DEFAULT, identification=1.0)),
     "identification 20": Variant(replace(DEFAULT, identification=20.0)),
