@@ -5,7 +5,7 @@
 FOLDER holds mnist.npz, omniglot_28.npz, avatars_lorelei_64.npz and orl_faces_64.npz; Fashion-MNIST comes from the four
 IDX files of Debian's package dataset-fashion-mnist. What is finished is not done again, and what was stopped goes on.
 Seed 0 (fold 0) is measured beside all controls, the others beside the untrained network. A set that the folder lacks
-is named and left out. Ends with a table (mean, and least to greatest over seeds) in OUT/results.md and OUT/results.json.
+is named and left out. Ends with a table (mean, least to greatest over seeds) in OUT/results.md and OUT/results.json.
 """
 
 from __future__ import annotations
