@@ -28,6 +28,14 @@ def test_dependence_is_its_definition_over_pairs(moments: int) -> None:
     assert dependence(Normal(mean, precision), ids, moments).item() == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("moments", [1, 4, 5])
+def test_dependence_has_its_gradient(moments: int) -> None:
+    mean, precision = torch.randn(9, 3, dtype=torch.float64), 0.5 + 2 * torch.rand(9, 3, dtype=torch.float64)
+    ids = torch.tensor([0, 1, 1, 2, 0, 1, 2, 2, 3])
+    arguments = mean.requires_grad_(), precision.requires_grad_()
+    assert torch.autograd.gradcheck(lambda m, p: dependence(Normal(m, p), ids, moments), arguments)
+
+
 def test_dependence_of_posteriors_is_that_of_their_samples_in_expectation() -> None:
     ids = torch.arange(30) % 3
     whole = Normal(torch.eye(3)[ids, :2] + torch.randn(30, 2) / 2, 1 + torch.rand(30, 2))

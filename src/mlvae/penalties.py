@@ -6,6 +6,7 @@ votes and groups here, its weight in `Objective`, its line in `objective._penalt
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -45,36 +46,72 @@ def dependence(posteriors: Normal, ids: Tensor, moments: int = 5) -> Tensor:
         >>> dependence(Normal(mean, precision), ids) < 0.1, dependence(Normal(mean + apart, precision), ids) > 1.0
         (tensor(True), tensor(True))
     """
-    same = (ids[:, None] == ids[None, :]).to(posteriors.mean.dtype).fill_diagonal_(0)
-    kernel = torch.stack(_hermite(posteriors, moments)).sum(0)
-    return (kernel * same).sum() / (2 * max(len(ids) * (len(ids) - 1), 1))
+    pairs = (ids[:, None] == ids[None, :]).to(posteriors.mean.dtype).fill_diagonal_(0)
+    first, second = zip(*_features(posteriors, moments), strict=True)
+    value: Tensor = _Hermite.apply(pairs, *first, *second)  # type: ignore[no-untyped-call]
+    return value / (2 * max(len(ids) * (len(ids) - 1), 1))
 
 
-def _hermite(posteriors: Normal, highest: int) -> list[Tensor]:
-    """K_n(i, j) = Σ_{|α| = n} E_i He_α E_j He_α / α! of each pair of posteriors, (N, N), for n = 1 .. ``highest``.
+def _features(posteriors: Normal, moments: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """What pairs of posteriors are compared by, (N, D), two for each degree; the second of an odd one is None.
 
-    Mehler's formula for one dimension, integrated over posteriors N(μ, 1 - v), is
+    In Mehler's formula for one dimension, integrated over posteriors N(μ, 1 - v), with w = v_i v_j
 
-        Σ_n ρⁿ K_n = exp[(ρ μ_i μ_j - ½ ρ² (v_i μ_j² + μ_i² v_j)) / (1 - ρ² v_i v_j)] / √(1 - ρ² v_i v_j).
+        Σ_n ρⁿ E_i He_n E_j He_n / n! = exp[(ρ μ_i μ_j - ½ ρ² (v_i μ_j² + μ_i² v_j)) / (1 - ρ² w)] / √(1 - ρ² w),
 
-    Its logarithm adds over dimensions, so each of that series' coefficients L_n is one or two matrix products, and the
-    exponential of a series gives n K_n = Σ_k k L_k K_{n-k}.
+    the logarithm adds over dimensions, and each coefficient L_n of its series is made of one or two inner products.
     """
     mean, kept = posteriors.mean, 1 - posteriors.variance
-    logarithm: list[Tensor] = []
-    series: list[Tensor] = []
-    for n in range(1, highest + 1):
-        half = n // 2
-        if n % 2:
-            odd = mean * kept**half
-            logarithm.append(odd @ odd.T)
+    power = torch.ones_like(kept)  # of `kept`: half of the degree, rounded down
+    for degree in range(1, moments + 1):
+        if degree % 2:
+            odd = mean * power
+            yield odd, None
         else:
-            square = mean**2 * kept ** (half - 1)
-            even = kept**half - half * square
-            logarithm.append(even @ even.T / n - half / 2 * (square @ square.T))
-        products = (k * logarithm[k - 1] * series[n - k - 1] for k in range(1, n))
-        series.append(sum(products, n * logarithm[-1]) / n)
-    return series
+            square, power = mean * odd, power * kept
+            yield power - degree // 2 * square, square
+
+
+class _Hermite(torch.autograd.Function):
+    """Σ_ij pairs_ij Σ_n K_n(i, j), where Σ_n ρⁿ K_n = exp Σ_n ρⁿ L_n: for symmetric pairs, and as many n as features.
+
+    The sums C_n = K_0 + .. + K_n have the series exp(Σ_n ρⁿ L_n) / (1 - ρ), so n C_n = Σ_k (k L_k + 1) C_{n-k}; and as
+    the series' derivative by L_n is ρⁿ times itself, that of C_N is C_{N-n}, which has been made on the way.
+    """
+
+    @staticmethod
+    def forward(context: Any, pairs: Tensor, *features: Tensor | None) -> Tensor:
+        one = pairs.new_ones(())
+        rates: list[Tensor] = []  # n L_n + 1
+        sums = [torch.ones_like(pairs)]
+        moments = len(features) // 2
+        for degree, (first, square) in enumerate(zip(features[:moments], features[moments:], strict=True), 1):
+            assert first is not None
+            if square is None:
+                rate = torch.addmm(one, first, first.T, alpha=degree)
+            else:
+                rate = torch.addmm(one, first, first.T).addmm_(square, square.T, alpha=-((degree // 2) ** 2))
+            rates.append(rate)
+            total = rate / degree
+            for place in range(1, degree):
+                total.addcmul_(rates[place - 1], sums[degree - place], value=1 / degree)
+            sums.append(total)
+        context.save_for_backward(pairs, *features, *sums[:-1])
+        return (pairs * (sums[-1] - 1)).sum()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        pairs, *saved = context.saved_tensors
+        moments = len(saved) // 3
+        twice = 2 * gradient * pairs  # each feature is on both sides of its products
+        firsts: list[Tensor] = []
+        seconds: list[Tensor | None] = []
+        for degree in range(1, moments + 1):
+            by_coefficient = twice * saved[-degree]
+            first, square = saved[degree - 1], saved[moments + degree - 1]
+            firsts.append(by_coefficient @ first / (1 if square is None else degree))
+            seconds.append(None if square is None else by_coefficient @ square * (-degree / 4))
+        return None, *firsts, *seconds
 
 
 RIDGE = 1e-5
