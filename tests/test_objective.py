@@ -121,7 +121,7 @@ def test_loss_is_the_weighted_bound_and_the_penalties(case: tuple[MLVAE, GroupBa
         if "word" in batch.ids:
             other = batch.ids["word" if shared == "speaker" else "speaker"].tolist()
             alone = READOUTS[model.level(shared).readout](votes).mean.detach().numpy()
-            penalty += 4.0 * slow_leakage(alone, index, other)
+            penalty += 4.0 * max(0.0, slow_leakage(alone, index, other))
     expected = (expected - len(batch) * penalty) / len(kls[first])
     assert result.total.item() == pytest.approx(-expected.item(), rel=1e-9)
     kinds = ["independence", "identification", *["leakage"] * ("word" in batch.ids)]
@@ -302,6 +302,13 @@ def test_penalties_have_weights_by_level_and_pairs_by_name() -> None:
     assert not torch.allclose(only, both, rtol=1e-2)
     rest = total(independence=3.0, apart={**apart, "style": ("speaker",)}) - bare
     assert torch.allclose(only + rest, both, rtol=1e-3)
+
+
+def test_less_leakage_than_by_chance_is_no_gain() -> None:
+    model, batch = crossed()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlvae.objective.leakage", lambda means, *_: means.sum() * 0 - 5)
+        assert loss(model, batch, Objective()).penalties["leakage"] == 0
 
 
 def test_nested_levels_are_not_kept_apart() -> None:

@@ -292,17 +292,17 @@ def _penalties(
     for level in model.levels:
         name, latent, shared = level.name, latents[level.name], level.name in batch.ids
         others = _apart(batch, name, objective)
+        # Both estimates are less what chance alone makes of them, so they may be negative; paid for that, a network that
+        # knows its training data by heart gives members of one group opposite codes of any size.
         if others and not shared and wanted(objective.independence, name):
-            # The estimate is unbiased, so it may be negative; paid for that, a network that knows its training data by
-            # heart gives members of one group opposite styles of any size.
             alone = READOUTS[level.readout](latent.votes)
-            told = [dependence(alone, batch.ids[other], objective.moments).clamp_min(0) for other in others]
-            penalties["independence", name] = torch.stack(told).sum()
+            told = [dependence(alone, batch.ids[other], objective.moments) for other in others]
+            penalties["independence", name] = torch.stack(told).clamp_min(0).sum()
         if others and shared and wanted(objective.leakage, name):
             # Held out, a sample knows nothing of the observation; what its own vote says is what counts.
             alone = READOUTS[level.readout](latent.votes)
             told = [leakage(alone.mean, batch.ids[name], batch.ids[other]) for other in others]
-            penalties["leakage", name] = torch.stack(told).sum()
+            penalties["leakage", name] = torch.stack(told).clamp_min(0).sum()
         if shared and wanted(objective.identification, name):
             grouping, witnesses = batch.grouping(name), batch.witnesses(name)
             votes, ids, others_votes = latent.votes.sum(witnesses), batch.ids[name], latent.others
