@@ -292,7 +292,7 @@ def _penalties(
     for level in model.levels:
         name, latent, shared = level.name, latents[level.name], level.name in batch.ids
         others = _apart(batch, name, objective)
-        # Both estimates are less what chance alone makes of them, so they may be negative; paid for that, a network that
+        # Both estimates are less what chance makes of them, so they may be negative; paid for that, a network that
         # knows its training data by heart gives members of one group opposite codes of any size.
         if others and not shared and wanted(objective.independence, name):
             alone = READOUTS[level.readout](latent.votes)
