@@ -1,0 +1,172 @@
+"""Other ways to keep the group out of style, in the place of the independence penalty: docs/ablation.md.
+
+    python benchmarks/quality/rivals.py --data mnist.npz --out runs/rivals [--seeds 0] [--only NAME,NAME]
+
+All have the model, the bound on held-out evidence, the identification term, the batches and the steps of the ablation
+(MNIST's training part, MLP network, ten epochs); only what asks style to know nothing differs. What is finished is not
+done again. Each is written from its published description:
+
+adversary     a network that names the group from style samples, its gradient reversed (Ganin et al. 2016)
+cycle         decode one style with the contents of two observations, and ask for it back (Jha et al. 2018)
+switched      a contrastive loss on style in which positives are of *other* groups (CLEAR-VAE's pair switching, 2024)
+fixed noise   style of variance one whatever the observation, its mean held small (LORD, Gabbay and Hoshen 2020)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from ablation import COLUMNS, DEFAULT, EPOCHS, table
+from torch import Tensor, nn
+
+import mlvae
+from mlvae import MLVAE, Evidence, GroupBatch, Objective, loss
+from mlvae.checkpoint import replace as write
+from mlvae.data import GroupSampler
+from mlvae.evidence import product_with_prior
+
+Term = Callable[[MLVAE, GroupBatch], Tensor]
+LEARNING_RATE = 2e-3
+BARE = replace(DEFAULT, independence=0.0)
+
+
+def style_of(model: MLVAE, x: Tensor) -> mlvae.Normal:
+    """Each observation's posterior of style."""
+    votes = model.votes("style", model.features(x))
+    return product_with_prior(votes)
+
+
+class Reversed(torch.autograd.Function):
+    """The identity, whose gradient is reversed."""
+
+    @staticmethod
+    def forward(context: object, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(context: object, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+class Adversary(nn.Module):
+    """What it descends makes it better at naming groups, and the encoder worse to name by."""
+
+    def __init__(self, dim: int, groups: int) -> None:
+        super().__init__()
+        self.names = nn.Sequential(
+            nn.Linear(dim, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, groups)
+        )
+
+    def forward(self, model: MLVAE, batch: GroupBatch) -> Tensor:
+        style = style_of(model, batch.x).rsample()
+        return F.cross_entropy(self.names(Reversed.apply(style)), batch.ids["content"])
+
+
+def cycle(model: MLVAE, batch: GroupBatch) -> Tensor:
+    """How far the styles read from two pictures of one style lie apart, per observation."""
+    content = model.encode(batch, evidence="held_out", draw="observation")["content"].sample
+    style = torch.randn_like(content[:, : model.level("style").dim])
+    read = [
+        style_of(model, model.likelihood.mean(model.decode({"content": each, "style": style}))).mean
+        for each in (content, content[torch.randperm(len(content))])
+    ]
+    return (read[0] - read[1]).abs().sum(1).mean()
+
+
+def switched(model: MLVAE, batch: GroupBatch, temperature: float = 0.5) -> Tensor:
+    """Soft nearest neighbours in style, where the right ones are those of other groups."""
+    style = F.normalize(style_of(model, batch.x).mean, dim=1)
+    near = (style @ style.T / temperature).fill_diagonal_(-torch.inf)
+    same = batch.ids["content"].unsqueeze(1) == batch.ids["content"]
+    return (near.logsumexp(1) - near.masked_fill(same, -torch.inf).logsumexp(1)).mean()
+
+
+class FixedNoise(MLVAE):
+    """Style is N(mean, 1): votes of no precision, which move the mean."""
+
+    def believed(self, level: str, said: Tensor) -> Evidence:
+        votes = super().believed(level, said)
+        if level != "style":
+            return votes
+        mean = said.chunk(2, -1)[0]
+        return Evidence(torch.zeros_like(mean), mean, votes.count)
+
+
+def nothing(model: MLVAE, batch: GroupBatch) -> Tensor:
+    return batch.x.new_zeros(())
+
+
+def rivals(groups: int, dim: int) -> dict[str, tuple[type[MLVAE], Objective, Term, float]]:
+    """By name: the model, what it descends, a term beside it and that term's weight, which grows as the default's."""
+    found: dict[str, tuple[type[MLVAE], Objective, Term, float]] = {
+        "none": (MLVAE, BARE, nothing, 0.0),
+        "independence (the default)": (MLVAE, DEFAULT, nothing, 0.0),
+    }
+    for weight in (3.0, 10.0, 30.0):
+        found[f"adversary {weight:g}"] = (MLVAE, BARE, Adversary(dim, groups), weight)
+    for weight in (1.0, 10.0, 100.0):
+        found[f"cycle {weight:g}"] = (MLVAE, BARE, cycle, weight)
+    for weight in (3.0, 30.0, 300.0):
+        found[f"switched {weight:g}"] = (MLVAE, BARE, switched, weight)
+    for weight in (0.1, 1.0, 3.0):
+        found[f"fixed noise, KL {weight:g}"] = (FixedNoise, BARE.changed(style=weight), nothing, 0.0)
+    return found
+
+
+def measure(name: str, train: mlvae.GroupedData, valid: mlvae.GroupedData, seed: int) -> Mapping[str, float]:
+    """Trains one of them as `fit` would, and asks the quick protocol of the validation part."""
+    torch.manual_seed(seed)
+    ids = train.codes("group")
+    kind, objective, term, weight = rivals(int(ids.max()) + 1, 16)[name]
+    model = kind.for_data(train, network="mlp")
+    parameters = [*model.parameters(), *(term.parameters() if isinstance(term, nn.Module) else ())]
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), fused=True)
+    sampler = GroupSampler(ids, 50, (2, 8), seed=seed)
+    for epoch in range(EPOCHS):
+        for place, (rows, index) in enumerate(sampler.epoch(epoch)):
+            share = (epoch + place / sampler.batches(epoch)) / EPOCHS
+            optimizer.param_groups[0]["lr"] = LEARNING_RATE * min(share / 0.03, 0.5 + 0.5 * math.cos(math.pi * share))
+            grouping = mlvae.Grouping(index, int(index.max()) + 1)
+            batch = GroupBatch(model.prepare(train.x[rows]), {"content": grouping}, {"content": ids[rows]})
+            total = loss(model, batch, objective, progress=share).total
+            if weight:
+                growing = weight * max(0.0, share - 0.1) / 0.9
+                total = total + growing * len(rows) / grouping.num_groups * term(model, batch)
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+    model.eval()
+    return mlvae.evaluate(model, train, valid, controls=False, quick=True, seed=seed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/rivals"))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--only", default=None, help="names, between bars")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    part, _ = mlvae.read(arguments.data, by="group").split(column="split")
+    names = list(rivals(2, 2))
+    for seed in map(int, arguments.seeds.split(",")):
+        train, valid = part.split(by="observation", test=1 / 6, seed=seed)
+        for name in arguments.only.split("|") if arguments.only else names:
+            file = arguments.out / f"{names.index(name):02}-{seed}.json"
+            if not file.exists():
+                numbers = measure(name, train, valid, seed)
+                write(file, json.dumps({"variant": name, "seed": seed, **numbers}, indent=1).encode())
+                print(name, seed, {key: round(numbers[key], 3) for key in COLUMNS if key in numbers}, flush=True)
+    print(table(arguments.out))
+
+
+if __name__ == "__main__":
+    main()
