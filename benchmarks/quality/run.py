@@ -48,7 +48,7 @@ SETS = {
     "fashion": Set("fashion.npz"),
     "omniglot": Set("omniglot_28.npz", train=("--quarter-turns",)),
     "avatars": Set("avatars_lorelei_64.npz", evaluate=("--factors", FACTORS)),
-    "orl": Set("orl_faces_64.npz", train=("--augment", "shift:3,rotate:8", "--epochs", "500"), folds=4),
+    "orl": Set("orl_faces_64.npz", train=("--augment", "shift:3,rotate:8", "--epochs", "1000"), folds=4),
 }
 
 ROWS = {
