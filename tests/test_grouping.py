@@ -6,6 +6,7 @@ import torch
 
 from mlvae import Grouping
 from mlvae.errors import DataError
+from mlvae.grouping import FEW
 
 IDS = ["b", "a", "b", "c", "b"]
 
@@ -89,3 +90,29 @@ def test_sum_others_does_not_cancel() -> None:
     others = Grouping.one(8).sum_others(values)
     assert others[0].item() == pytest.approx(0.07, rel=1e-6)
     assert (values.sum() - values)[0].item() != pytest.approx(0.07, rel=1e-2)  # what subtraction would give
+
+
+def test_sum_others_is_the_same_by_a_matrix_and_by_doubling(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = torch.randint(0, 40, (FEW + 1,), generator=torch.Generator().manual_seed(0))
+    for rows in (FEW, FEW + 1):  # either side of where it changes
+        grouping = Grouping.from_ids(index[:rows])
+        values = torch.randn(rows, 3, dtype=torch.float64, requires_grad=True)
+        here, (gradient,) = with_gradient(grouping, values)
+        assert ("_scan" in grouping.__dict__) == (rows > FEW)
+        with monkeypatch.context() as changed:
+            changed.setattr("mlvae.grouping.FEW", 0 if rows == FEW else rows)
+            there, (expected,) = with_gradient(grouping, values)
+        assert torch.allclose(here, there, atol=1e-12) and torch.allclose(gradient, expected, atol=1e-12)
+
+
+def with_gradient(grouping: Grouping, values: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    summed = grouping.sum_others(values)
+    return summed, torch.autograd.grad(summed.sin().sum(), (values,))
+
+
+def test_sum_others_is_not_rounded_under_autocast() -> None:
+    values = 1 + torch.rand(8, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        others = Grouping.one(8).sum_others(values)
+    assert others.dtype == torch.float32
+    assert torch.allclose(others, values.sum(0) - values, rtol=1e-6)

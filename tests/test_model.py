@@ -151,3 +151,13 @@ def test_a_normal_likelihood_starts_at_the_spread_of_the_data(x: torch.Tensor) -
     data = GroupedData.from_arrays(x, torch.arange(50) // 5)
     model = MLVAE.for_data(data, likelihood="normal")
     assert model.likelihood.scale.item() == pytest.approx(model.prepare(x).std().item(), rel=1e-3)
+
+
+def test_heads_say_together_what_each_says_alone() -> None:
+    levels = [Level("a", 3, by="a"), Level("b", 2, by="b", given=("a",)), Level("style", 4)]
+    model = MLVAE((6,), levels, network="mlp").double()
+    features = model.features(torch.randn(5, 6, dtype=torch.float64))
+    together = model.said_alone(features)
+    assert list(together) == ["a", "style"]
+    for name, said in together.items():
+        assert torch.allclose(said, model.said(name, features), atol=1e-12)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mlvae import Evidence, Grouping, Normal
-from mlvae.penalties import dependence, leakage, misidentification
+from mlvae.penalties import _blocks, dependence, leakage, misidentification
 from oracles import slow_dependence, slow_leakage, slow_misidentification
 
 
@@ -20,18 +20,37 @@ def samples_as_posteriors(samples: torch.Tensor) -> Normal:
     return Normal(samples, torch.full_like(samples, torch.inf))
 
 
+EVEN = [0, 0, 1, 2, 2, 2, 3, 1, 0, 4, 4, 5]  # laid out in blocks, a group each
+ONE_LARGE = [6, 0, 0, 1, 0, 2, 0, 3, 0, 0, 4, 5]  # blocks would be more than all pairs
+
+
+def test_pairs_are_laid_out_in_blocks_where_that_is_less() -> None:
+    for ids, shape in ((EVEN, (6, 3, 3)), (ONE_LARGE, (1, 12, 12)), ([0] * 12, (1, 12, 12))):
+        rows, pairs = _blocks(torch.tensor(ids))
+        assert pairs.shape == shape
+        first, second = (
+            rows.reshape(shape[0], -1, 1).expand(shape)[pairs],
+            rows.reshape(shape[0], 1, -1).expand(shape)[pairs],
+        )
+        found = list(zip(first.tolist(), second.tolist(), strict=True))
+        assert len(found) == len(set(found))
+        assert set(found) == {(i, j) for i in range(12) for j in range(12) if i != j and ids[i] == ids[j]}
+
+
+@pytest.mark.parametrize("groups", [EVEN, ONE_LARGE])
 @pytest.mark.parametrize("moments", [1, 2, 3, 4, 5, 6])
-def test_dependence_is_its_definition_over_pairs(moments: int) -> None:
-    mean, ids = torch.randn(12, 3, dtype=torch.float64), torch.tensor([0, 0, 1, 2, 2, 2, 3, 1, 0, 4, 4, 5])
+def test_dependence_is_its_definition_over_pairs(moments: int, groups: list[int]) -> None:
+    mean, ids = torch.randn(12, 3, dtype=torch.float64), torch.tensor(groups)
     precision = 0.5 + 3 * torch.rand(12, 3, dtype=torch.float64)  # wider than the prior, and narrower
     expected = slow_dependence(mean.numpy(), precision.numpy(), ids.tolist(), moments)
     assert dependence(Normal(mean, precision), ids, moments).item() == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("groups", [EVEN, ONE_LARGE])
 @pytest.mark.parametrize("moments", [1, 4, 5])
-def test_dependence_has_its_gradient(moments: int) -> None:
-    mean, precision = torch.randn(9, 3, dtype=torch.float64), 0.5 + 2 * torch.rand(9, 3, dtype=torch.float64)
-    ids = torch.tensor([0, 1, 1, 2, 0, 1, 2, 2, 3])
+def test_dependence_has_its_gradient(moments: int, groups: list[int]) -> None:
+    mean, precision = torch.randn(12, 3, dtype=torch.float64), 0.5 + 2 * torch.rand(12, 3, dtype=torch.float64)
+    ids = torch.tensor(groups)
     arguments = mean.requires_grad_(), precision.requires_grad_()
     assert torch.autograd.gradcheck(lambda m, p: dependence(Normal(m, p), ids, moments), arguments)
 

@@ -10,12 +10,16 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from mlvae.resident import keep_freed
+
 
 def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of each variant, one call a turn, the first turns left out.
 
-    With one thread they are seconds of the processor, which other processes touch least.
+    With one thread they are seconds of the processor, which other processes touch least. What one variant frees stays
+    in the process for the next, as in `fit`: otherwise it is chance which of them asks the system for memory.
     """
+    keep_freed()
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(rounds + 2):

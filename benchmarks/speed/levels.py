@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from clock import interleaved
 
 from mlvae import MLVAE, GroupBatch, Level, Objective, loss
 
@@ -25,18 +24,16 @@ LEVELS = {
 }
 
 
-def stepper(batch: GroupBatch, levels: list[Level], network: str, objective: Objective) -> Callable[[], float]:
-    """One optimiser step on a fresh model; returns its seconds."""
+def stepper(batch: GroupBatch, levels: list[Level], network: str, objective: Objective) -> Callable[[], None]:
+    """One optimiser step on a fresh model."""
     torch.manual_seed(0)
     model = MLVAE(tuple(batch.x.shape[1:]), levels, network=network)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
-    def step() -> float:
-        started = time.perf_counter()
+    def step() -> None:
         optimizer.zero_grad()
         loss(model, batch, objective).total.backward()
         optimizer.step()
-        return time.perf_counter() - started
 
     return step
 
@@ -61,11 +58,7 @@ def main() -> None:
                 "two": stepper(GroupBatch.of(x, {"content": a}), LEVELS["two"], network, objective),
                 "three": stepper(GroupBatch.of(x, {"speaker": a, "word": b}), LEVELS["three"], network, objective),
             }
-            seconds: dict[str, list[float]] = {variant: [] for variant in variants}
-            for _ in range(options.rounds):
-                for variant, step in variants.items():
-                    seconds[variant].append(step())
-            two, three = (statistics.median(values[options.rounds // 10 :]) for values in seconds.values())
+            two, three = interleaved(variants, options.rounds).values()
             results[f"{network}, {name}"] = {"two_ms": 1e3 * two, "three_ms": 1e3 * three, "ratio": three / two}
             print(f"{network:5} {name:8} {1e3 * two:8.2f} ms {1e3 * three:8.2f} ms  {three / two:.3f}", flush=True)
     if options.out:

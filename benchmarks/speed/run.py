@@ -7,8 +7,9 @@ All variants have a 784-500 MLP each way, 16 + 16 codes, Bernoulli, fused Adam, 
 where nothing else is said, and take turns; medians. With one thread times are of the processor. Rows:
 
 step          one optimiser step: this library's and others' (peers.py) over the plain VAE's; also of 50 groups, in bf16
-loop          `fit` itself (sampler, index, step, bookkeeping, log), an observation, over the plain VAE's bare step; the
-              authors' loop behind torch's DataLoader likewise
+loop          `fit` itself (sampler, index, step, bookkeeping, log), an observation, over the plain VAE's bare step on a
+              batch that stays the same; that step on batches picked anew, and the authors' loop behind torch's
+              DataLoader, likewise. Batches are of 260 observations there, so that 10 groups are of equal size
 accumulation  the sum and its readout alone, forward and backward, beside a loop over groups: batch x groups x dims
 use           evidence, samples and the bound beside bare passes of the same networks
 start         processor seconds of imports and of --help; peak memory of a training process
@@ -119,7 +120,7 @@ class Turns:
         self.started = time.process_time()
 
 
-ROWS, BATCH = 15_360, 256
+ROWS, BATCH, MEMBERS = 15_600, 260, 26
 
 
 def loop(rounds: int) -> dict[str, float]:
@@ -127,7 +128,12 @@ def loop(rounds: int) -> dict[str, float]:
     groups = torch.arange(ROWS) % 10
     x, index = pixels[:BATCH].float() / 255, groups[:BATCH]
     bare = peer("plain", x, index)
-    theirs = Peer()
+    picking, theirs = Peer(), Peer()
+
+    def picked() -> torch.Tensor:
+        return pixels.index_select(0, torch.randint(0, ROWS, (BATCH,))).float().div_(255)
+
+    fresh = descending(picking, lambda: PEERS["plain"](picking, picked(), index))
 
     class Items(torch.utils.data.Dataset):
         def __len__(self) -> int:
@@ -151,13 +157,13 @@ def loop(rounds: int) -> dict[str, float]:
 
     def others() -> dict[str, float]:
         return {name: value / BATCH for name, value in
-                interleaved({"plain": bare, "authors": authors_loop}, 10).items()}  # fmt: skip
+                interleaved({"plain": bare, "fresh": fresh, "authors": authors_loop}, 10).items()}  # fmt: skip
 
     result: dict[str, float] = {}
     data = GroupedData.from_arrays(pixels, groups.numpy())
     for name, objective, sizes in (
-        ("bound", Objective.plain(), {"groups": 10, "members": (25, 26)}),
-        ("default", Objective(), {"groups": 10, "members": (25, 26)}),
+        ("bound", Objective.plain(), {"groups": 10, "members": MEMBERS}),
+        ("default", Objective(), {"groups": 10, "members": MEMBERS}),
         ("default, 50 groups of 2-8", Objective(), {"groups": 50}),
     ):
         turns = Turns(others)
@@ -169,6 +175,7 @@ def loop(rounds: int) -> dict[str, float]:
         if name == "bound":
             result["authors / mlvae, bound"] = 1 / median["authors"]
     seconds = others()
+    result["plain step, batches picked anew"] = seconds["fresh"] / seconds["plain"]
     result["plain step, images/s"] = 1 / seconds["plain"]
     return result
 

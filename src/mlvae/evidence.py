@@ -100,7 +100,8 @@ class Evidence:
         alone = grouping.expand(grouping.sizes == 1)
         rest = torch.where(alone.unsqueeze(1), own, grouping.sum_others(own))
         count = torch.where(alone, self.count, grouping.expand(grouping.sum(self.count)) - self.count)
-        return Evidence(rest[:, : self.dim], rest[:, self.dim :], count)
+        precision, information = rest.split(self.dim, 1)
+        return Evidence(precision, information, count)
 
     def __add__(self, other: Evidence) -> Evidence:
         self._same_layout(other)

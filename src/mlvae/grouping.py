@@ -13,6 +13,9 @@ from torch import Tensor
 
 from mlvae.errors import DataError
 
+FEW = 512
+"""Observations up to which a matrix of all pairs costs less than many small operations."""
+
 
 @dataclass(frozen=True, eq=False)
 class Grouping:
@@ -131,7 +134,7 @@ class Grouping:
         if self.singletons:
             return values
         total = torch.zeros(self.num_groups, *values.shape[1:], dtype=values.dtype, device=values.device)
-        return total.index_add(0, self.index, values)
+        return total.index_add_(0, self.index, values)
 
     def mean(self, values: Tensor) -> Tensor:
         """Averages over the members of each group: (N, ...) to (G, ...)."""
@@ -145,8 +148,9 @@ class Grouping:
     def sum_others(self, values: Tensor) -> Tensor:
         """Sums, for each observation, over the other members of its group.
 
-        Nothing is subtracted, so nothing cancels: running sums from both ends of each group are built by
-        doubling, in a number of steps that is the logarithm of the largest group.
+        Nothing is subtracted, so nothing cancels. Few rows are summed by one product with the matrix of who is another
+        of whose group. Where there are many, running sums from both ends of each group are built by doubling, in a
+        number of steps that is the logarithm of the largest group.
 
         Args:
             values: (N, ...).
@@ -160,8 +164,19 @@ class Grouping:
         """
         if self.singletons:
             return torch.zeros_like(values)
+        # Not on an accelerator, which may be set to round what it multiplies.
+        if len(self) <= FEW and values.device.type == "cpu":
+            with torch.autocast("cpu", enabled=False):
+                return (self._others.to(values.dtype) @ values.flatten(1 if values.ndim > 1 else 0)).reshape(
+                    values.shape
+                )
         summed: Tensor = _SumOthers.apply(values, self._scan)  # type: ignore[no-untyped-call]
         return summed
+
+    @cached_property
+    def _others(self) -> Tensor:
+        """(N, N) bool, who is in whose group, but nobody in his own."""
+        return (self.index.unsqueeze(1) == self.index).fill_diagonal_(False)
 
     @cached_property
     def _scan(self) -> Scan:

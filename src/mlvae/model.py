@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlvae import inference
@@ -255,6 +256,14 @@ class MLVAE(nn.Module):
         said: Tensor = self.heads[level](features)
         return said
 
+    def said_alone(self, features: Tensor) -> dict[str, Tensor]:
+        """What the heads that see no other level say, each (N, 2 D) as `said`: one product for all of them."""
+        heads = {level.name: cast(nn.Linear, self.heads[level.name]) for level in self.levels if not level.given}
+        weight = torch.cat([head.weight for head in heads.values()])
+        bias = torch.cat([head.bias for head in heads.values()])
+        said = F.linear(features, weight, bias).split([head.out_features for head in heads.values()], -1)
+        return dict(zip(heads, said, strict=True))
+
     def believed(self, level: str, said: Tensor) -> Evidence:
         """What a level's head says as votes: precisions bounded, and calibrated where groups share the level."""
         mean, raw = _exact(said).chunk(2, -1)
@@ -299,10 +308,12 @@ class MLVAE(nn.Module):
             generator: of the noise.
         """
         features = self.features(batch.x, batch.covariates)
+        alone = self.said_alone(features)
         latents: dict[str, Latent] = {}
         for level in self.levels:
             grouping = batch.grouping(level.name)
-            votes = self.votes(level.name, features, [latents[name].sample for name in level.given])
+            given = [latents[name].sample for name in level.given]
+            votes = self.votes(level.name, features, given) if given else self.believed(level.name, alone[level.name])
             total = votes.sum(grouping)
             readout = READOUTS[level.readout]
             posterior = readout(total)

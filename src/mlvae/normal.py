@@ -76,7 +76,7 @@ class Normal:
     def rsample(self, generator: torch.Generator | None = None) -> Tensor:
         """One reparametrised draw a row: mean + noise / sqrt(precision), (..., D)."""
         noise = torch.empty_like(self.mean).normal_(generator=generator)
-        return self.mean + noise * torch.rsqrt(self.precision)
+        return torch.addcmul(self.mean, noise, torch.rsqrt(self.precision))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats, summed over D.

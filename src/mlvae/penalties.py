@@ -46,14 +46,40 @@ def dependence(posteriors: Normal, ids: Tensor, moments: int = 5) -> Tensor:
         >>> dependence(Normal(mean, precision), ids) < 0.1, dependence(Normal(mean + apart, precision), ids) > 1.0
         (tensor(True), tensor(True))
     """
-    pairs = (ids[:, None] == ids[None, :]).to(posteriors.mean.dtype).fill_diagonal_(0)
-    first, second = zip(*_features(posteriors, moments), strict=True)
+    rows, pairs = _blocks(ids)
+    pairs = pairs.to(posteriors.mean.dtype)
+    blocks = Normal(
+        *(of.index_select(0, rows).unflatten(0, pairs.shape[:2]) for of in (posteriors.mean, posteriors.precision))
+    )
+    first, second = zip(*_features(blocks, moments), strict=True)
     value: Tensor = _Hermite.apply(pairs, *first, *second)  # type: ignore[no-untyped-call]
     return value / (2 * max(len(ids) * (len(ids) - 1), 1))
 
 
+def _blocks(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Observations side by side in blocks of K, so that pairs of one group share a block: few of all pairs do.
+
+    Returns:
+        (B K,) rows of the batch, and (B, K, K) bool, which of a block's are pairs of different observations of one
+        group. A block that is not full is filled up with observations that are in no pair there.
+    """
+    n = len(ids)
+    if ids.device.type == "cpu":  # elsewhere counting would wait for the device
+        labels, order = ids.sort()
+        sizes = labels.unique_consecutive(return_counts=True)[1]
+        largest = int(sizes.max())
+        if len(sizes) * largest**2 < n**2:
+            place = torch.arange(largest)
+            there = place < sizes.unsqueeze(1)
+            rows = order[((sizes.cumsum(0) - sizes).unsqueeze(1) + place).clamp_max(n - 1)]
+            pairs = there.unsqueeze(2) & there.unsqueeze(1)
+            pairs.diagonal(dim1=1, dim2=2).fill_(False)
+            return rows.flatten(), pairs
+    return torch.arange(n, device=ids.device), (ids.unsqueeze(1) == ids).fill_diagonal_(False).unsqueeze(0)
+
+
 def _features(posteriors: Normal, moments: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """What pairs of posteriors are compared by, (N, D), two for each degree; the second of an odd one is None.
+    """What pairs of posteriors are compared by, (..., D), two for each degree; the second of an odd one is None.
 
     In Mehler's formula for one dimension, integrated over posteriors N(μ, 1 - v), with w = v_i v_j
 
@@ -75,22 +101,25 @@ def _features(posteriors: Normal, moments: int) -> Iterator[tuple[Tensor, Tensor
 class _Hermite(torch.autograd.Function):
     """Σ_ij pairs_ij Σ_n K_n(i, j), where Σ_n ρⁿ K_n = exp Σ_n ρⁿ L_n: for symmetric pairs, and as many n as features.
 
+    Of blocks: pairs are (B, K, K), features (B, K, D).
+
     The sums C_n = K_0 + .. + K_n have the series exp(Σ_n ρⁿ L_n) / (1 - ρ), so n C_n = Σ_k (k L_k + 1) C_{n-k}; and as
     the series' derivative by L_n is ρⁿ times itself, that of C_N is C_{N-n}, which has been made on the way.
     """
 
     @staticmethod
     def forward(context: Any, pairs: Tensor, *features: Tensor | None) -> Tensor:
-        one = pairs.new_ones(())
+        one = pairs.new_ones(1, 1, 1)
         rates: list[Tensor] = []  # n L_n + 1
         sums = [torch.ones_like(pairs)]
         moments = len(features) // 2
         for degree, (first, square) in enumerate(zip(features[:moments], features[moments:], strict=True), 1):
             assert first is not None
             if square is None:
-                rate = torch.addmm(one, first, first.T, alpha=degree)
+                rate = torch.baddbmm(one, first, first.mT, alpha=degree)
             else:
-                rate = torch.addmm(one, first, first.T).addmm_(square, square.T, alpha=-((degree // 2) ** 2))
+                rate = torch.baddbmm(one, first, first.mT)
+                rate.baddbmm_(square, square.mT, alpha=-((degree // 2) ** 2))
             rates.append(rate)
             total = rate / degree
             for place in range(1, degree):
@@ -147,14 +176,17 @@ def leakage(means: Tensor, own: Tensor, other: Tensor) -> Tensor:
     kept = mine.expand(mine.sizes > 1)
     if not kept.any():
         return means.sum() * 0
-    means, mine, theirs = means[kept], Grouping.from_ids(own[kept]), Grouping.from_ids(other[kept])
+    if not kept.all():
+        means, mine, other = means[kept], Grouping.from_ids(own[kept]), other[kept]
+    theirs = Grouping.from_ids(other)
     n, dim = means.shape
     freedom = n - mine.num_groups
     means = means.to(torch.promote_types(means.dtype, torch.float32))
     rest = means - mine.expand(mine.mean(means))
     left = rest - theirs.expand(theirs.mean(rest))
-    ridge = (RIDGE * rest.square().sum() / freedom / dim + torch.finfo(rest.dtype).tiny) * torch.eye(dim).to(rest)
-    before, after = (torch.logdet(part.T @ part / freedom + ridge) for part in (rest, left))
+    within = torch.stack([part.T @ part for part in (rest, left)]) / freedom
+    ridge = RIDGE / dim * within[0].trace() + torch.finfo(rest.dtype).tiny
+    before, after = torch.logdet(within + ridge * torch.eye(dim).to(rest)).unbind()
     return (before - after - dim * (theirs.num_groups - 1) / freedom) / 2
 
 
@@ -208,6 +240,8 @@ class _LogNormalisers(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         mean, total = context.saved_tensors
-        by_information = gradient.unsqueeze(-1) * mean
-        by_precision = -0.5 * (by_information * mean + gradient.unsqueeze(-1) / total)
-        return by_precision.sum(1), by_information.sum(1), by_precision.sum(0), by_information.sum(0)
+        gradient = gradient.unsqueeze(-1)
+        by_information = mean * gradient
+        by_precision = total.reciprocal().addcmul_(mean, mean).mul_(gradient)  # but for a factor of -½
+        votes, groups = ((by_precision.sum(axis).mul_(-0.5), by_information.sum(axis)) for axis in (1, 0))
+        return *votes, *groups

@@ -22,7 +22,7 @@ from mlvae.errors import DataError, TrainingError
 from mlvae.model import MLVAE
 from mlvae.objective import Objective, loss
 from mlvae.ranks import ALONE, Ranks
-from mlvae.resident import Part, Resident
+from mlvae.resident import Part, Resident, keep_freed
 from mlvae.runs import Interrupt, Progress, Run, engine
 from mlvae.states import KEEP
 from mlvae.temperature import temper, uncalibrate
@@ -128,6 +128,7 @@ def fit(
         _check_enough(model, valid)
     if patience is not None and valid is None:
         raise TrainingError("Expected validation groups with `patience`; got none. Pass valid=..., or no patience.")
+    keep_freed()
     settings: dict[str, Any] = {
         "objective": asdict(objective), "epochs": epochs, "groups": groups, "members": members, "resample": resample,
         "lr": lr, "seed": seed, "patience": patience, "precision": precision, "observations": len(train),
@@ -146,7 +147,7 @@ def fit(
         torch.manual_seed(seed)
         step_module = _Step(model, data, objective, augment, ranks)
         optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=fabric.device.type != "mps")
-        step_module, optimizer = fabric.setup(step_module, optimizer)
+        step_module = fabric.setup(step_module)  # not the optimiser: without loss scaling it would only be wrapped
         data.to(fabric.device)
         checked = None if valid is None else Resident(model, valid).to(fabric.device)
         state = _State() if saved is None else _State(**run.restore(saved, optimizer))
@@ -263,23 +264,28 @@ class _Step(nn.Module):
 
 
 class _Meter:
-    """Sums of the loss's terms over an epoch, on the device, read only when someone looks."""
+    """Sums of the loss's terms over an epoch; they stay where they are until someone looks."""
 
     def __init__(self, sums: Mapping[str, float], seen: int) -> None:
-        self.names = list(sums)
-        self.total: Tensor | float = torch.tensor(list(sums.values()), dtype=torch.float64) if sums else 0.0
+        self.looked_at = dict(sums)
+        self.waiting: list[tuple[Mapping[str, Tensor], int]] = []
         self.seen = seen
 
     def add(self, log: Mapping[str, Tensor], n: int) -> None:
-        values = torch.stack(list(log.values()))
-        self.names = list(log)
-        if isinstance(self.total, Tensor) and self.total.device != values.device:
-            self.total = self.total.to(values.device)
-        self.total = self.total + n * (values.double() if values.device.type != "mps" else values)
+        self.waiting.append((log, n))
         self.seen += n
 
     def sums(self) -> dict[str, float]:
-        return dict(zip(self.names, self.total.tolist(), strict=True)) if isinstance(self.total, Tensor) else {}
+        if self.waiting:
+            names = list(self.waiting[0][0])
+            rows = torch.stack([log[name] for log, _ in self.waiting for name in names]).cpu().double()
+            counts = torch.tensor([n for _, n in self.waiting], dtype=torch.float64)
+            sums = (counts @ rows.reshape(len(counts), -1)).tolist()
+            self.looked_at = {
+                name: self.looked_at.get(name, 0.0) + value for name, value in zip(names, sums, strict=True)
+            }
+            self.waiting.clear()
+        return dict(self.looked_at)
 
     def means(self) -> dict[str, float]:
         return {name: value / max(self.seen, 1) for name, value in self.sums().items()}
