@@ -16,6 +16,10 @@ from mlvae.evidence import Evidence
 from mlvae.grouping import Grouping
 from mlvae.normal import Normal
 
+FAR = 10.0
+"""Deviations of the prior. A mean farther out counts as this far: products of what is wilder overflow, and its own KL
+brings it back."""
+
 
 def dependence(posteriors: Normal, ids: Tensor, moments: int = 5) -> Tensor:
     """What posteriors tell of their group: how far each group's mixture of them is from the prior N(0, I).
@@ -48,9 +52,8 @@ def dependence(posteriors: Normal, ids: Tensor, moments: int = 5) -> Tensor:
     """
     rows, pairs = _blocks(ids)
     pairs = pairs.to(posteriors.mean.dtype)
-    blocks = Normal(
-        *(of.index_select(0, rows).unflatten(0, pairs.shape[:2]) for of in (posteriors.mean, posteriors.precision))
-    )
+    mean = posteriors.mean.clamp(-FAR, FAR)
+    blocks = Normal(*(of.index_select(0, rows).unflatten(0, pairs.shape[:2]) for of in (mean, posteriors.precision)))
     first, second = zip(*_features(blocks, moments), strict=True)
     value: Tensor = _Hermite.apply(pairs, *first, *second)  # type: ignore[no-untyped-call]
     return value / (2 * max(len(ids) * (len(ids) - 1), 1))
