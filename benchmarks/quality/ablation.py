@@ -42,7 +42,7 @@ def _independence(since: float, end: float = 2000.0) -> Variant:
 
 VARIANTS: dict[str, Variant] = {
     "default": Variant(),
-    "all evidence, not held out": Variant(replace(DEFAULT, evidence="all")),
+    "all evidence": Variant(replace(DEFAULT, evidence="all")),
     "one sample a group": Variant(replace(DEFAULT, draw="group", evidence="all")),
     "no independence penalty": Variant(replace(DEFAULT, independence=0.0)),
     "independence from the start": _independence(0.0),
