@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mlvae import Evidence, Grouping, Normal
+from mlvae.errors import ModelError
 from mlvae.penalties import _blocks, dependence, leakage, misidentification
 from oracles import slow_dependence, slow_leakage, slow_misidentification
 
@@ -107,6 +108,11 @@ def test_dependence_has_nothing_to_compare(ids: list[int]) -> None:
     assert value.item() == 0.0
     assert samples.grad is not None
     assert samples.grad.abs().max() == 0
+
+
+def test_dependence_of_no_moments_is_refused() -> None:
+    with pytest.raises(ModelError, match="at least 1"):
+        dependence(Normal(torch.zeros(2, 1), torch.ones(2, 1)), torch.zeros(2), 0)
 
 
 def test_dependence_descends_to_independence() -> None:

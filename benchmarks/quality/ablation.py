@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ import torch
 import mlvae
 from mlvae import Objective, Ramp
 from mlvae.checkpoint import replace as write
+
+Measure = Callable[[str, mlvae.GroupedData, mlvae.GroupedData, int], Mapping[str, float]]
 
 EPOCHS = 10
 DEFAULT = Objective()
@@ -80,10 +82,18 @@ COLUMNS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def compare(about: str, out: str, names: Sequence[str], measure: Measure) -> None:
+    """The command line of a comparison: measures what is not there yet, variant by variant, and prints the table.
+
+    Args:
+        about: what ``--help`` says.
+        out: the usual folder.
+        names: all variants.
+        measure: trains one of them, given its name, on one part and measures it on another, with a seed.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--data", required=True)
-    parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--out", type=Path, default=Path(out))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--only", default=None, help="names of variants, by commas")
     parser.add_argument("--threads", type=int, default=1)
@@ -92,17 +102,18 @@ def main() -> None:
     part, _ = mlvae.read(arguments.data, by="group").split(column="split")
     for seed in map(int, arguments.seeds.split(",")):
         train, valid = part.split(by="observation", test=1 / 6, seed=seed)
-        for name in arguments.only.split(",") if arguments.only else VARIANTS:
-            file = arguments.out / f"{list(VARIANTS).index(name):02}-{seed}.json"
+        for name in arguments.only.split(",") if arguments.only else names:
+            file = arguments.out / f"{names.index(name):02}-{seed}.json"
             if not file.exists():
-                numbers = measure(VARIANTS[name], train, valid, seed)
+                numbers = measure(name, train, valid, seed)
                 write(file, json.dumps({"variant": name, "seed": seed, **numbers}, indent=1).encode())
                 print(name, seed, {key: round(numbers[key], 3) for key in COLUMNS if key in numbers}, flush=True)
     print(table(arguments.out))
 
 
-def measure(variant: Variant, train: mlvae.GroupedData, valid: mlvae.GroupedData, seed: int) -> dict[str, float]:
+def measure(name: str, train: mlvae.GroupedData, valid: mlvae.GroupedData, seed: int) -> dict[str, float]:
     """The quick protocol on the validation part; probes fitted on less than all of the training part find less."""
+    variant = VARIANTS[name]
     torch.manual_seed(seed)
     model = mlvae.MLVAE.for_data(train, network="mlp", **variant.model)
     mlvae.fit(model, train, objective=variant.objective, epochs=EPOCHS, seed=seed, progress=False, **variant.fit)
@@ -125,4 +136,4 @@ def table(out: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    compare(__doc__ or "", "runs/ablation", list(VARIANTS), measure)

@@ -1,6 +1,6 @@
 """Other ways to keep the group out of style, in the place of the independence penalty: docs/ablation.md.
 
-    python benchmarks/quality/rivals.py --data mnist.npz --out runs/rivals [--seeds 0] [--only NAME,NAME]
+    python benchmarks/quality/rivals.py --data mnist.npz --out runs/rivals [--seeds 0,1,2] [--only NAME,NAME]
 
 All have the model, the bound on held-out evidence, the identification term, the batches and the steps of the ablation
 (MNIST's training part, MLP network, ten epochs); only what asks style to know nothing differs. What is finished is not
@@ -14,21 +14,17 @@ fixed noise   style of variance one whatever the observation, its mean held smal
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from ablation import COLUMNS, DEFAULT, EPOCHS, table
+from ablation import DEFAULT, EPOCHS, compare
 from torch import Tensor, nn
 
 import mlvae
 from mlvae import MLVAE, Evidence, GroupBatch, Objective, loss
-from mlvae.checkpoint import replace as write
 from mlvae.data import GroupSampler
 from mlvae.evidence import product_with_prior
 
@@ -116,7 +112,7 @@ def rivals(groups: int, dim: int) -> dict[str, tuple[type[MLVAE], Objective, Ter
     for weight in (3.0, 30.0, 300.0):
         found[f"switched {weight:g}"] = (MLVAE, BARE, switched, weight)
     for weight in (0.1, 1.0, 3.0):
-        found[f"fixed noise, KL {weight:g}"] = (FixedNoise, BARE.changed(style=weight), nothing, 0.0)
+        found[f"fixed noise with KL {weight:g}"] = (FixedNoise, BARE.changed(style=weight), nothing, 0.0)
     return found
 
 
@@ -146,27 +142,5 @@ def measure(name: str, train: mlvae.GroupedData, valid: mlvae.GroupedData, seed:
     return mlvae.evaluate(model, train, valid, controls=False, quick=True, seed=seed)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--out", type=Path, default=Path("runs/rivals"))
-    parser.add_argument("--seeds", default="0")
-    parser.add_argument("--only", default=None, help="names, between bars")
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    part, _ = mlvae.read(arguments.data, by="group").split(column="split")
-    names = list(rivals(2, 2))
-    for seed in map(int, arguments.seeds.split(",")):
-        train, valid = part.split(by="observation", test=1 / 6, seed=seed)
-        for name in arguments.only.split("|") if arguments.only else names:
-            file = arguments.out / f"{names.index(name):02}-{seed}.json"
-            if not file.exists():
-                numbers = measure(name, train, valid, seed)
-                write(file, json.dumps({"variant": name, "seed": seed, **numbers}, indent=1).encode())
-                print(name, seed, {key: round(numbers[key], 3) for key in COLUMNS if key in numbers}, flush=True)
-    print(table(arguments.out))
-
-
 if __name__ == "__main__":
-    main()
+    compare(__doc__ or "", "runs/rivals", list(rivals(2, 2)), measure)

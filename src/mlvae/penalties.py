@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlvae.errors import ModelError
 from mlvae.evidence import Evidence
 from mlvae.grouping import Grouping
 from mlvae.normal import Normal
@@ -42,6 +43,9 @@ def dependence(posteriors: Normal, ids: Tensor, moments: int = 5) -> Tensor:
     Returns:
         (); zero where no two observations share a group.
 
+    Raises:
+        ModelError: ``moments`` is below one.
+
     Example:
         >>> ids = torch.arange(100) % 2
         >>> mean = torch.randn(100, 2, generator=torch.Generator().manual_seed(0)) / 2
@@ -50,6 +54,8 @@ def dependence(posteriors: Normal, ids: Tensor, moments: int = 5) -> Tensor:
         >>> dependence(Normal(mean, precision), ids) < 0.1, dependence(Normal(mean + apart, precision), ids) > 1.0
         (tensor(True), tensor(True))
     """
+    if moments < 1:
+        raise ModelError(f"Expected `moments` of at least 1, the means; got {moments}. For none, weigh them 0.")
     rows, pairs = _blocks(ids)
     pairs = pairs.to(posteriors.mean.dtype)
     mean = posteriors.mean.clamp(-FAR, FAR)
