@@ -251,13 +251,13 @@ def test_opposite_styles_of_one_group_are_no_gain() -> None:
 
 def test_weights_that_are_not_named_stay() -> None:
     changed = Objective().changed(independence=7.0, content=0.5)
-    assert changed.independence == Ramp(0.0, 7.0, since=0.1) and changed.weight("content", 0) == 0.5
+    assert changed.independence == Ramp(0.0, 7.0, since=0.3) and changed.weight("content", 0) == 0.5
     assert changed.identification == Objective().identification and changed.weight("style", 0) == 1.0
     assert Objective.plain().changed() == Objective.plain()
     assert Objective().changed(leakage=9.0).leakage == Ramp(0.0, 9.0, since=0.3)
     assert Objective().changed(leakage=Ramp(1.0, 2.0)).leakage == Ramp(1.0, 2.0)
     by_level = Objective().changed(independence={"style": 5.0}, leakage={"word": Ramp(0.0, 1.0)}, identification=2.0)
-    assert by_level.independence == {"style": Ramp(0.0, 5.0, since=0.1)} and by_level.identification == 2.0
+    assert by_level.independence == {"style": Ramp(0.0, 5.0, since=0.3)} and by_level.identification == 2.0
     assert by_level.leakage == {"word": Ramp(0.0, 1.0)}
 
 

@@ -50,7 +50,7 @@ class Ramp:
 
 Weight = float | Ramp | Mapping[str, float | Ramp]
 
-GROWING = Ramp(0.0, 2000.0, since=0.1)
+GROWING = Ramp(0.0, 1000.0, since=0.3)
 """Independence's weight. Asked for from the start, it would keep the style of data with few groups from taking off."""
 
 

@@ -113,7 +113,7 @@ class Choice:
     content_dim: int = 16
     style_dim: int = 16
     content_weight: float = 0.2
-    independence: float = 2000.0
+    independence: float = 1000.0
     identification: float = 5.0
     groups: int = 50
     lr: float = 2e-3

@@ -74,7 +74,7 @@ def train(
         content_dim: dimensions that a group shares
         style_dim: dimensions of an observation's own
         objective: default, paper (Bouchacourt et al. 2018) or vae (no groups)
-        independence: weight at the end of training of style's dependence on the group (default: the objective's, 2000);
+        independence: weight at the end of training of style's dependence on the group (default: the objective's, 1000);
             like the next two a number for all levels, or name:weight for one, an option each
         leakage: weight of what a level's codes tell of levels crossed with it (default: the objective's, 20)
         identification: weight of naming the group from content (default: the objective's, 5)
