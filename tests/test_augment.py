@@ -43,10 +43,11 @@ def test_noise_stays_in_the_range_and_passes_gaps() -> None:
 
 
 def test_a_series_moves_in_time_as_one() -> None:
-    x = torch.stack([torch.arange(10.0), torch.arange(10.0) + 100], 1).repeat(100, 1, 1)
+    x = torch.stack([torch.arange(10.0), torch.arange(10.0) + 100]).repeat(100, 1, 1)  # two channels of ten steps
     moved = Augmentation(time=2)(x)
-    assert torch.equal(moved[:, :, 1] - moved[:, :, 0], torch.full((100, 10), 100.0))
-    assert set((moved[:, 5, 0] - 5).tolist()) == {-2.0, -1.0, 0.0, 1.0, 2.0}
+    assert torch.equal(moved[:, 1] - moved[:, 0], torch.full((100, 10), 100.0))
+    assert set((moved[:, 0, 5] - 5).tolist()) == {-2.0, -1.0, 0.0, 1.0, 2.0}
+    assert Augmentation(time=2)(torch.rand(5, 10)).shape == (5, 10)
 
 
 @pytest.mark.parametrize(

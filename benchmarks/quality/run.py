@@ -1,11 +1,13 @@
 """The numbers of docs/results.md: train and evaluate on every data set, seed by seed.
 
     python benchmarks/quality/run.py --data FOLDER --out runs/quality [--sets mnist,orl] [--seeds 0,1,2] [--threads 2]
+        [--measured benchmarks/quality/measured]
 
 FOLDER holds mnist.npz, omniglot_28.npz, avatars_lorelei_64.npz and orl_faces_64.npz; Fashion-MNIST comes from the four
 IDX files of Debian's package dataset-fashion-mnist. What is finished is not done again, and what was stopped goes on.
 Seed 0 (fold 0) is measured beside all controls, the others beside the untrained network. A set that the folder lacks
 is named and left out. Ends with a table (mean, least to greatest over seeds) in OUT/results.md and OUT/results.json.
+With --measured the runs whose numbers lie there are taken as done: `measured` beside this script has those of the docs.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -90,9 +93,14 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--measured", type=Path, help="a folder of numbers of runs that are not to be done again")
     arguments = parser.parse_args()
+    if arguments.measured and not arguments.measured.is_dir():
+        parser.error(f"expected a folder of numbers after --measured; {arguments.measured} is none")
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
     arguments.out.mkdir(parents=True, exist_ok=True)
+    for file in arguments.measured.glob("*.json") if arguments.measured else ():
+        shutil.copy(file, arguments.out)
     for name in arguments.sets.split(","):
         chosen = SETS[name]
         repeats = range(chosen.folds) if chosen.folds else [int(seed) for seed in arguments.seeds.split(",")]
@@ -111,6 +119,8 @@ def one(name: str, file: Path, out: Path, repeat: int, controls: str, environmen
     metrics = out / f"{name}-{repeat}.json"
     seed = "0" if chosen.folds else str(repeat)
     timed = run / "seconds.json"
+    if metrics.exists():
+        return
     if not timed.exists():
         started = time.perf_counter()
         again = ["--resume"] if (run / "training.safetensors").exists() else []
@@ -118,11 +128,10 @@ def one(name: str, file: Path, out: Path, repeat: int, controls: str, environmen
             ["train", str(file), "--by", "group", "--out", str(run), "--seed", seed, *chosen.train, *again], environment
         )
         timed.write_text(json.dumps({"seconds": time.perf_counter() - started, "resumed": bool(again)}))
-    if not metrics.exists():
-        _mlvae(
-            ["evaluate", str(run), str(file), "--by", "group", "--controls", controls, "--controls-folder",
-             str(out / "controls"), "--seed", seed, "--out", str(metrics), *chosen.evaluate], environment,
-        )  # fmt: skip
+    _mlvae(
+        ["evaluate", str(run), str(file), "--by", "group", "--controls", controls, "--controls-folder",
+         str(out / "controls"), "--seed", seed, "--out", str(metrics), *chosen.evaluate], environment,
+    )  # fmt: skip
 
 
 def _mlvae(arguments: list[str], environment: dict[str, str]) -> None:

@@ -23,7 +23,8 @@ class Augmentation:
         rotate: degrees that an image turns at most, either way.
         noise: standard deviation of Gaussian noise, on the scale that the model sees; results stay within the range
             of the batch.
-        time: steps that a series moves at most along its first axis; the ends are repeated.
+        time: steps that a series moves at most along its last axis, that of windows (channels, steps) and of
+            spectrograms (bands, frames); the ends are repeated.
 
     Raises:
         DataError: a number is negative, or none is above 0.
@@ -69,10 +70,10 @@ class Augmentation:
         if self.shift or self.rotate:
             x = self._moved(x)
         if self.time:
-            steps = torch.arange(x.shape[1], device=x.device)
+            steps = x.shape[-1]
             by = torch.randint(-round(self.time), round(self.time) + 1, (len(x), 1), device=x.device)
-            place = (steps + by).clamp(0, x.shape[1] - 1)
-            x = x[torch.arange(len(x), device=x.device)[:, None], place]
+            place = (torch.arange(steps, device=x.device) + by).clamp(0, steps - 1)
+            x = x.gather(-1, place.reshape(len(x), *[1] * (x.ndim - 2), steps).expand(x.shape))
         if self.noise:
             there = x[~torch.isnan(x)]
             x = (x + self.noise * torch.randn_like(x)).clamp(there.min(), there.max())

@@ -187,16 +187,37 @@ def leakage(means: Tensor, own: Tensor, other: Tensor) -> Tensor:
         return means.sum() * 0
     if not kept.all():
         means, mine, other = means[kept], Grouping.from_ids(own[kept]), other[kept]
-    theirs = Grouping.from_ids(other)
-    n, dim = means.shape
-    freedom = n - mine.num_groups
     means = means.to(torch.promote_types(means.dtype, torch.float32))
-    rest = means - mine.expand(mine.mean(means))
-    left = rest - theirs.expand(theirs.mean(rest))
-    within = torch.stack([part.T @ part for part in (rest, left)]) / freedom
-    ridge = RIDGE / dim * within[0].trace() + torch.finfo(rest.dtype).tiny
-    before, after = torch.logdet(within + ridge * torch.eye(dim).to(rest)).unbind()
-    return (before - after - dim * (theirs.num_groups - 1) / freedom) / 2
+    value: Tensor = _Leakage.apply(means, mine, Grouping.from_ids(other))  # type: ignore[no-untyped-call]
+    return value
+
+
+class _Leakage(torch.autograd.Function):
+    """Its gradient by hand: taking group means out is a projection, so what is left needs none of it again."""
+
+    @staticmethod
+    def forward(context: Any, means: Tensor, mine: Grouping, theirs: Grouping) -> Tensor:
+        n, dim = means.shape
+        freedom = n - mine.num_groups
+        rest = means - mine.expand(mine.mean(means))
+        left = rest - theirs.expand(theirs.mean(rest))
+        within = torch.stack([part.T @ part for part in (rest, left)]) / freedom
+        ridge = RIDGE / dim * within[0].trace() + torch.finfo(rest.dtype).tiny
+        factors = torch.linalg.cholesky(within + ridge * torch.eye(dim).to(rest))
+        before, after = factors.diagonal(dim1=1, dim2=2).log().sum(1).unbind()  # half of log determinants
+        context.save_for_backward(rest, left, factors)
+        context.mine, context.freedom = mine, freedom
+        return before - after - dim * (theirs.num_groups - 1) / freedom / 2
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        rest, left, factors = context.saved_tensors
+        before, after = torch.cholesky_inverse(factors).unbind()
+        by_ridge = RIDGE / rest.shape[1] * (before.trace() - after.trace())
+        by_left = left @ after
+        by_left = by_left - context.mine.expand(context.mine.mean(by_left))
+        by_means = torch.addmm(by_ridge * rest - by_left, rest, before)
+        return by_means * (gradient / context.freedom), None, None
 
 
 def misidentification(votes: Evidence, grouping: Grouping, ids: Tensor, others: Evidence | None = None) -> Tensor:
