@@ -20,6 +20,7 @@ import torch
 
 import mlvae
 from mlvae import Objective, Ramp
+from mlvae.augment import Augmentation
 from mlvae.checkpoint import replace as write
 
 Measure = Callable[[str, mlvae.GroupedData, mlvae.GroupedData, int], Mapping[str, float]]
@@ -37,7 +38,7 @@ class Variant:
     fit: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _independence(since: float, end: float = 2000.0) -> Variant:
+def _independence(since: float, end: float = 1000.0) -> Variant:
     assert isinstance(DEFAULT.independence, Ramp)
     return Variant(replace(DEFAULT, independence=replace(DEFAULT.independence, since=since, end=end)))
 
@@ -48,9 +49,11 @@ VARIANTS: dict[str, Variant] = {
     "one sample a group": Variant(replace(DEFAULT, draw="group", evidence="all")),
     "no independence penalty": Variant(replace(DEFAULT, independence=0.0)),
     "independence from the start": _independence(0.0),
-    "independence from .3": _independence(0.3),
-    "independence from .3, weight 1000": _independence(0.3, 1000.0),
+    "independence from .1": _independence(0.1),
+    "independence from .1, weight 2000": _independence(0.1, 2000.0),
     "independence from .5": _independence(0.5),
+    "independence, weight 500": _independence(0.3, 500.0),
+    "independence, weight 2000": _independence(0.3, 2000.0),
     "moments to the second": Variant(replace(DEFAULT, moments=2)),
     "moments to the third": Variant(replace(DEFAULT, moments=3)),
     "moments to the sixth": Variant(replace(DEFAULT, moments=6)),
@@ -59,6 +62,7 @@ VARIANTS: dict[str, Variant] = {
     "identification 20": Variant(replace(DEFAULT, identification=20.0)),
     "content KL 1": Variant(DEFAULT.changed(content=1.0)),
     "content KL .05": Variant(DEFAULT.changed(content=0.05)),
+    "content KL from .2 to 1": Variant(replace(DEFAULT, kl_weight={"content": Ramp(0.2, 1.0)})),
     "style KL 2": Variant(DEFAULT.changed(style=2.0)),
     "the bound alone (the paper's objective)": Variant(Objective.plain()),
     "product of votes without the prior": Variant(model={"readout": "product"}),
@@ -70,6 +74,10 @@ VARIANTS: dict[str, Variant] = {
     "half the batch": Variant(fit={"groups": 25}),
     "learning rate halved": Variant(fit={"lr": 1e-3}),
     "learning rate doubled": Variant(fit={"lr": 4e-3}),
+    "moved by up to a pixel": Variant(fit={"augment": Augmentation(shift=1)}),
+    "twice the epochs": Variant(fit={"epochs": 2 * EPOCHS}),
+    "the small network": Variant(model={"network": "mlp-small"}),
+    "the large network": Variant(model={"network": "mlp-large"}),
 }
 COLUMNS = {
     "probe.content.k1.linear": "content, linear",
@@ -115,8 +123,9 @@ def measure(name: str, train: mlvae.GroupedData, valid: mlvae.GroupedData, seed:
     """The quick protocol on the validation part; probes fitted on less than all of the training part find less."""
     variant = VARIANTS[name]
     torch.manual_seed(seed)
-    model = mlvae.MLVAE.for_data(train, network="mlp", **variant.model)
-    mlvae.fit(model, train, objective=variant.objective, epochs=EPOCHS, seed=seed, progress=False, **variant.fit)
+    model = mlvae.MLVAE.for_data(train, **{"network": "mlp", **variant.model})
+    fit = {"objective": variant.objective, "epochs": EPOCHS, **variant.fit}
+    mlvae.fit(model, train, seed=seed, progress=False, **fit)
     return dict(mlvae.evaluate(model, train, valid, controls=False, quick=True, seed=seed))
 
 
