@@ -213,18 +213,21 @@ def fit(
 
 
 class _Compiled:
-    """The networks compiled for a while, for batches of any size, their weights under the same names as before."""
+    """The networks compiled for a while, their weights under the same names; a second size is compiled for any."""
 
     def __init__(self, model: MLVAE, wanted: bool) -> None:
         self.networks = (model.encoder, model.decoder) if wanted else ()
 
     def __enter__(self) -> None:
         for network in self.networks:
-            network.compile(dynamic=True)
+            # `network.compile()` would leave a torch.nn.Sequential as it is, and sizes that are all unknown fail.
+            network.forward = torch.compile(network.forward)
 
     def __exit__(self, *_: object) -> None:
         for network in self.networks:
-            network._compiled_call_impl = None
+            del network.forward
+        if self.networks:
+            torch.compiler.reset()  # sizes of one network would be taken for the next one's
 
 
 @dataclass
