@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -31,16 +31,25 @@ def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int) -> di
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+LAUNCHER = """
+import os, sys
+process = os.fork()
+if not process:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.execv(sys.executable, [sys.executable, "-c", sys.argv[1]])
+_, status, usage = os.wait4(process, 0)
+print(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
+"""
+"""A process between: a program's peak memory begins with that of the process it is forked from, which is small here."""
+
+
 def child(code: str) -> tuple[float, float]:
     """A program's seconds of processor, and the most memory it had in MB."""
-    process = os.fork()
-    if not process:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.execv(sys.executable, [sys.executable, "-c", code])
-    _, status, usage = os.wait4(process, 0)
-    if status:
+    said = subprocess.run([sys.executable, "-c", LAUNCHER, code], check=True, capture_output=True, text=True).stdout
+    status, seconds, megabytes = said.split()
+    if int(status):
         raise SystemExit(f"A measured program failed:\n{code}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return float(seconds), float(megabytes)
 
 
 def matrix_rate(rounds: int) -> float:
