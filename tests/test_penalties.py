@@ -166,6 +166,12 @@ def test_leakage_is_its_definition() -> None:
     assert leakage(means, torch.arange(12), other) == 0
 
 
+def test_leakage_has_its_gradient() -> None:
+    means = torch.randn(60, 4, dtype=torch.float64, requires_grad=True)
+    own, other = torch.arange(60) % 7, torch.arange(60) // 7 % 5
+    assert torch.autograd.gradcheck(lambda m: leakage(m, own, other), (means,))
+
+
 def test_leakage_is_zero_in_expectation_and_knows_no_scale() -> None:
     own, other = crossed()
     codes = [own.unsqueeze(1) + torch.randn(240, 4) for _ in range(200)]
