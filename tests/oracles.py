@@ -52,10 +52,12 @@ def readout(precisions: Sequence[Tensor], informations: Sequence[Tensor], how: s
 
 
 def head(model: MLVAE, level: Level, features: Tensor, given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """One observation's vote: mean and precision."""
+    """One observation's vote: mean and precision. Where none shares the level, the head says its posterior's mean."""
     raw = model.heads[level.name](torch.cat([features, *given]))
     mean, bounded = raw[: level.dim], 9.210340371976184 * torch.tanh(raw[level.dim :] / 9.210340371976184)
-    return mean, torch.exp(bounded)
+    precision = torch.exp(bounded)
+    own = level.by is None and level.readout == "product_with_prior"
+    return mean * (1 + 1 / precision) if own else mean, precision
 
 
 def slow_latents(
@@ -186,10 +188,10 @@ def linear_gaussian(given: bool = True, spoil: float = 0.0) -> MLVAE:
         # p(x | c) with style integrated out has variance ws² + scale²; p(x | c, s) has scale².
         model.heads["content"].weight[:2] = torch.diag(1 / wc)
         model.heads["content"].bias[2:] = raw(wc**2 / (ws**2 + SCALE**2))
-        style = model.heads["style"]
-        style.weight[:2, :2] = torch.diag(1 / ws)
+        style, kept = model.heads["style"], ws**2 / (ws**2 + SCALE**2)  # of its vote's mean in its posterior's
+        style.weight[:2, :2] = torch.diag(kept / ws)
         if given:
-            style.weight[:2, 2:] = torch.diag(-wc / ws)
+            style.weight[:2, 2:] = torch.diag(-kept * wc / ws)
         style.bias[2:] = raw(ws**2 / SCALE**2)
         for each in model.heads.values():
             each.bias += spoil

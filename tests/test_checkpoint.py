@@ -78,9 +78,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monke
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def test_a_checkpoint_of_before_keeps_its_numbers() -> None:
-    model = mlvae.load(GOLDEN / "tiny.safetensors").double()
-    expected = json.loads((GOLDEN / "tiny.json").read_text())
+@pytest.mark.parametrize(("name", "layout"), [("tiny", 1), ("gated", 2)])
+def test_a_checkpoint_of_before_keeps_its_numbers(name: str, layout: int) -> None:
+    model = mlvae.load(GOLDEN / f"{name}.safetensors").double()
+    expected = json.loads((GOLDEN / f"{name}.json").read_text())
+    assert model.layout == layout
     x = torch.linspace(0, 1, 24, dtype=torch.float64).reshape(4, 6)
     evidence = model.evidence(x, ["a", "a", "b", "b"])
     torch.testing.assert_close(

@@ -7,6 +7,7 @@ from torch import nn
 
 from mlvae import MLVAE, GroupBatch, GroupedData, Level, Objective, elbo, loss
 from mlvae.errors import DataError, MLVAEError, ModelError
+from mlvae.evidence import READOUTS
 from mlvae.likelihoods import Bernoulli
 from mlvae.likelihoods import Normal as NormalLikelihood
 
@@ -35,6 +36,20 @@ def test_every_parameter_gets_a_gradient(network, shape, given, objective) -> No
     assert np.isfinite(list(largest.values())).all()
     median = np.median(list(largest.values()))
     assert {name: g for name, g in largest.items() if g <= 1e-6 * median} == {}
+
+
+@pytest.mark.parametrize("readout", sorted(READOUTS))
+@pytest.mark.parametrize("layout", [1, 2])
+def test_what_a_head_says_of_an_own_level_is_its_posterior(layout, readout) -> None:
+    levels = [Level("content", 4, by="g", readout=readout), Level("style", 3, readout=readout)]
+    model = MLVAE((6,), levels, likelihood="normal", layout=layout).double()
+    features = model.features(torch.randn(5, 6, dtype=torch.float64))
+    for level in levels:
+        said = model.said(level.name, features)[:, : level.dim]
+        votes = model.votes(level.name, features)
+        own = layout == 2 and level.name == "style" and readout == "product_with_prior"
+        means = READOUTS[readout](votes).mean if own else votes.information / votes.precision
+        torch.testing.assert_close(means, said, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("draw", ["group", "observation", "mean"])

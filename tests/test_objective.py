@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mlvae import MLVAE, Evidence, GroupBatch, Level, Normal, Objective, Ramp, elbo, loss
-from mlvae.errors import ModelError
+from mlvae.errors import ModelError, TrainingError
 from mlvae.evidence import READOUTS
 from mlvae.penalties import dependence
 from oracles import (
@@ -204,6 +204,11 @@ def test_weights_move_in_a_straight_line() -> None:
     assert [objective.weight("content", at) for at in (0.0, 0.25, 0.5, 1.0)] == [8.0, 5.0, 2.0, 2.0]
     assert objective.weight("style", 0.3) == 1.0
     assert Ramp(1.0, 3.0, until=0.0).at(0.0) == 3.0
+    doubling = Ramp(2.0, 32.0, since=0.2, until=0.6, doubling=True)
+    assert [doubling.at(at) for at in (0.0, 0.2, 0.3, 0.4, 0.8)] == pytest.approx([2, 2, 4, 8, 32])
+    for start, end in ((0.0, 1.0), (1.0, 0.0), (-1.0, 1.0)):
+        with pytest.raises(TrainingError, match="above 0 at both ends"):
+            Ramp(start, end, doubling=True)
     assert [Ramp(1.0, 3.0, since=0.5).at(at) for at in (0.0, 0.5, 0.75, 1.0)] == [1.0, 1.0, 2.0, 3.0]
     model, batch = linear_gaussian(), copies(np.ones((3, 2)), 2)
     early, late = (
@@ -251,13 +256,17 @@ def test_opposite_styles_of_one_group_are_no_gain() -> None:
 
 def test_weights_that_are_not_named_stay() -> None:
     changed = Objective().changed(independence=7.0, content=0.5)
-    assert changed.independence == Ramp(0.0, 7.0, since=0.3) and changed.weight("content", 0) == 0.5
+    assert isinstance(changed.independence, Ramp) and changed.weight("content", 0) == 0.5
+    assert changed.independence.end == 7.0 and changed.independence.at(0.5) == pytest.approx(
+        0.007 * Objective().independence.at(0.5)
+    )
+    assert Objective().changed(independence=0.0).independence == 0.0
     assert changed.identification == Objective().identification and changed.weight("style", 0) == 1.0
     assert Objective.plain().changed() == Objective.plain()
     assert Objective().changed(leakage=9.0).leakage == Ramp(0.0, 9.0, since=0.3)
     assert Objective().changed(leakage=Ramp(1.0, 2.0)).leakage == Ramp(1.0, 2.0)
     by_level = Objective().changed(independence={"style": 5.0}, leakage={"word": Ramp(0.0, 1.0)}, identification=2.0)
-    assert by_level.independence == {"style": Ramp(0.0, 5.0, since=0.3)} and by_level.identification == 2.0
+    assert by_level.independence == {"style": Objective().independence.ending(5.0)} and by_level.identification == 2.0
     assert by_level.leakage == {"word": Ramp(0.0, 1.0)}
 
 
@@ -274,9 +283,15 @@ def test_objectives_survive_json(objective: Objective) -> None:
     assert Objective.from_settings(json.loads(json.dumps(asdict(objective)))) == objective
 
 
-def crossed(**options) -> tuple[MLVAE, GroupBatch]:
+def crossed() -> tuple[MLVAE, GroupBatch]:
+    """Observations that show speaker and word, and a style head that sees it: there is something to punish."""
     levels, groups = MODELS["crossed"]
-    return MLVAE((5,), levels, width=8), GroupBatch.of(torch.rand(len(PERSON), 5), groups)
+    x = torch.rand(len(PERSON), 5)
+    x[:, 0], x[:, 1] = torch.tensor(PERSON) / 3, torch.tensor(WORD) / 3
+    model = MLVAE((5,), levels, width=8)
+    with torch.no_grad():
+        model.heads["style"].weight.mul_(5)
+    return model, GroupBatch.of(x, groups)
 
 
 def test_penalties_have_weights_by_level_and_pairs_by_name() -> None:

@@ -122,6 +122,7 @@ def describe(model: MLVAE) -> dict[str, Any]:
         "likelihood": kind,
         "likelihood_settings": model.likelihood.settings(),
         "replaced": model.replaced,
+        "layout": model.layout,
         **({"schema": schema} if (schema := model.schema.description()) else {}),
     }
 
@@ -146,7 +147,7 @@ def rebuild(about: Mapping[str, Any], path: Path, modules: Mapping[str, Any]) ->
     levels = [_level(saved) for saved in about["levels"]]
     schema = Schema.from_description(about.get("schema", {}))
     given.setdefault("network", about["network"])
-    return MLVAE(about["shape"], levels, width=about["width"], schema=schema, **given)
+    return MLVAE(about["shape"], levels, width=about["width"], schema=schema, layout=about.get("layout", 1), **given)
 
 
 def _level(saved: Mapping[str, Any]) -> Level:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
@@ -27,7 +27,7 @@ from mlvae.evidence import READOUTS, Evidence
 from mlvae.grouping import Grouping
 from mlvae.levels import Level, check_groups, checked
 from mlvae.likelihoods import Likelihood, by_name, likelihood_for
-from mlvae.networks import NETWORKS, Network, beside, default_network, joined
+from mlvae.networks import BEFORE, NETWORKS, Network, beside, default_network, joined
 from mlvae.normal import Normal
 from mlvae.schema import Covariates, Schema
 
@@ -68,6 +68,7 @@ class MLVAE(nn.Module):
             the network's.
         decoder: any module from (N, ΣD + C) to the likelihood's (N, *output_shape), in place of the network's.
         schema: how rows become observations, and which covariates (C numbers) encoder and decoder are given; fitted.
+        layout: of networks and heads. 1 is that of models saved before there was another, and for loading them.
 
     Raises:
         ModelError: levels, network or likelihood do not fit together.
@@ -92,8 +93,10 @@ class MLVAE(nn.Module):
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         schema: Schema | None = None,
+        layout: Literal[1, 2] = 2,
     ) -> None:
         super().__init__()
+        self.layout = layout
         self.shape = tuple(int(s) for s in shape)
         self.schema = schema or Schema()
         self.likelihood = likelihood if isinstance(likelihood, Likelihood) else by_name(likelihood)
@@ -101,7 +104,8 @@ class MLVAE(nn.Module):
         self.network = OWN if isinstance(network, Network) else network or default_network(self.shape)
         if self.network not in (OWN, *NETWORKS):
             raise ModelError(f"Expected a network by name; got {network!r}. {nearest(self.network, NETWORKS)}")
-        pair = network if isinstance(network, Network) else NETWORKS[self.network]
+        named = NETWORKS if layout > 1 else BEFORE
+        pair = network if isinstance(network, Network) else named[self.network]
         self.pair = pair
         self.width = width or pair.width
         self.replaced = {"encoder": encoder is not None, "decoder": decoder is not None}
@@ -249,7 +253,10 @@ class MLVAE(nn.Module):
         return self.believed(level, self.said(level, features, given))
 
     def said(self, level: str, features: Tensor, given: Sequence[Tensor] = ()) -> Tensor:
-        """What a level's head says of each observation, (N, 2 D): means, and log precisions without a bound."""
+        """What a level's head says of each observation, (N, 2 D): means, and log precisions without a bound.
+
+        The mean is the vote's where groups share the level, and that of the posterior where the observation is alone.
+        """
         if given:
             codes = zip(self.level(level).given, given, strict=True)
             features = torch.cat([features, *(self._latent(name, sample) for name, sample in codes)], -1)
@@ -269,7 +276,12 @@ class MLVAE(nn.Module):
         mean, raw = _exact(said).chunk(2, -1)
         log_precision = LOG_PRECISION_BOUND * torch.tanh(raw / LOG_PRECISION_BOUND)
         if level not in self.calibrations:
-            return Evidence.votes(mean, torch.exp(log_precision))
+            # What is said is the mean of the posterior. Were it the vote's, the prior would all but hide it where the
+            # precision is low, and a dimension that holds little would hardly come to hold more.
+            votes = Evidence.votes(mean, torch.exp(log_precision))
+            if self.layout == 1 or self.level(level).readout != "product_with_prior":
+                return votes
+            return replace(votes, information=mean + votes.information)
         return self.calibration(level).votes(mean, log_precision)
 
     def calibration(self, level: str) -> Calibration:

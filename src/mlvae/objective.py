@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mlvae.batch import GroupBatch
+from mlvae.errors import TrainingError
 from mlvae.evidence import READOUTS
 from mlvae.grouping import Grouping
 from mlvae.levels import Level
@@ -28,30 +29,59 @@ from mlvae.ranks import ALONE, Ranks
 
 @dataclass(frozen=True)
 class Ramp:
-    """A weight that moves in a straight line from ``start`` to ``end`` between two shares of training.
+    """A weight that moves from ``start`` to ``end`` between two shares of training.
+
+    Args:
+        start: before.
+        end: after.
+        since: a share of training, 0 to 1.
+        until: a later one.
+        doubling: it takes as long from 1 to 2 as from 100 to 200, in place of a straight line; both ends above 0.
+
+    Raises:
+        TrainingError: an end that is not above 0 where it doubles.
 
     Example:
         >>> Ramp(8.0, 2.0, until=0.5).at(0.25), Ramp(8.0, 2.0, until=0.5).at(0.9)
         (5.0, 2.0)
+        >>> Ramp(8.0, 2.0, doubling=True).at(0.5)
+        4.0
     """
 
     start: float
     end: float
     since: float = 0.0
     until: float = 1.0
+    doubling: bool = False
+
+    def __post_init__(self) -> None:
+        if self.doubling and min(self.start, self.end) <= 0:
+            raise TrainingError(
+                f"Expected a weight above 0 at both ends of a doubling ramp; got {self.start:g} and {self.end:g}."
+                " Use a straight one, or 0 for no weight at all."
+            )
 
     def at(self, progress: float) -> float:
         """The weight after a share ``progress`` (0 to 1) of training."""
         if progress >= self.until:
             return self.end
         share = max(progress - self.since, 0.0) / (self.until - self.since)
+        if self.doubling:
+            return self.start * (self.end / self.start) ** share
         return self.start + (self.end - self.start) * share
+
+    def ending(self, end: float) -> Ramp | float:
+        """The same course to another end: the weight as a whole is scaled."""
+        return replace(self, start=self.start * end / self.end, end=end) if end else 0.0
 
 
 Weight = float | Ramp | Mapping[str, float | Ramp]
 
-GROWING = Ramp(0.0, 1000.0, since=0.3)
-"""Independence's weight. Asked for from the start, it would keep the style of data with few groups from taking off."""
+GROWING = Ramp(3.0, 1000.0, doubling=True)
+"""Independence's weight. Much of it at once would make style give up dimensions, which seldom come back."""
+
+LEAKING = Ramp(0.0, 20.0, since=0.3)
+"""Leakage's weight. Asked for from the start, codes would collapse."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +110,7 @@ class Objective:
     draw: Literal["group", "observation"] = "observation"
     kl_weight: Mapping[str, float | Ramp] = field(default_factory=lambda: {"content": 0.2})
     independence: Weight = GROWING
-    leakage: Weight = Ramp(0.0, 20.0, since=0.3)
+    leakage: Weight = LEAKING
     identification: Weight = 5.0
     subsampling: Literal["own", "scaled"] = "own"
     apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -98,7 +128,7 @@ class Objective:
         def weight(value: Any) -> Any:
             if not isinstance(value, Mapping):
                 return value
-            if value.keys() == Ramp.__dataclass_fields__.keys():
+            if {"start", "end"} <= value.keys() <= Ramp.__dataclass_fields__.keys():
                 return Ramp(**value)
             return {name: weight(part) for name, part in value.items()}
 
@@ -125,13 +155,12 @@ class Objective:
         changes: dict[str, Any] = {
             "kl_weight": {**self.kl_weight, **{name: value for name, value in kl_weight.items() if value is not None}}
         }
-        for name, weight, growing in (
-            ("independence", independence, GROWING),
-            ("leakage", leakage, Ramp(0.0, 0.0, since=0.3)),
-            ("identification", identification, None),
-        ):
-            if weight is not None:
-                changes[name] = _growing(weight, growing)
+        if independence is not None:
+            changes["independence"] = _growing(independence, GROWING)
+        if leakage is not None:
+            changes["leakage"] = _growing(leakage, LEAKING)
+        if identification is not None:
+            changes["identification"] = identification
         return replace(self, **changes)
 
     def over(self, levels: Sequence[Level]) -> Objective:
@@ -256,11 +285,11 @@ def loss(
     return Loss((len(whole) * penalty - ranks.size * value) / groups, terms, summed)
 
 
-def _growing(weight: Weight, like: Ramp | None) -> Weight:
+def _growing(weight: Weight, like: Ramp) -> Weight:
     """Numbers as ramps that end at them."""
     if isinstance(weight, Mapping):
-        return {name: replace(like, end=w) if like and not isinstance(w, Ramp) else w for name, w in weight.items()}
-    return weight if like is None or isinstance(weight, Ramp) else replace(like, end=weight)
+        return {name: w if isinstance(w, Ramp) else like.ending(w) for name, w in weight.items()}
+    return weight if isinstance(weight, Ramp) else like.ending(weight)
 
 
 def _at(weight: float | Ramp, progress: float) -> float:

@@ -125,6 +125,7 @@ def _like(model: MLVAE, *, plain: bool) -> MLVAE:
         width=model.width,
         likelihood=likelihood,
         schema=model.schema,
+        layout=model.layout,
     )
 
 

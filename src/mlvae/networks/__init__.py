@@ -18,7 +18,7 @@ from mlvae.networks.conv import conv_decoder, conv_encoder
 from mlvae.networks.mlp import mlp_decoder, mlp_encoder
 from mlvae.networks.series import series_decoder, series_encoder
 
-__all__ = ["NETWORKS", "Network", "beside", "default_network", "joined"]
+__all__ = ["BEFORE", "NETWORKS", "Network", "beside", "default_network", "joined"]
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,29 @@ class Network:
     width: int
 
 
-NETWORKS: dict[str, Network] = {
-    "mlp-small": Network(mlp_encoder, mlp_decoder, width=64),
-    "mlp": Network(mlp_encoder, mlp_decoder, width=256),
-    "mlp-large": Network(mlp_encoder, mlp_decoder, width=1024),
-    "conv-small": Network(conv_encoder, conv_decoder, width=16),
-    "conv": Network(conv_encoder, conv_decoder, width=32),
-    # For a GPU: residual blocks from 16 x 16 pixels down.
-    "conv-large": Network(partial(conv_encoder, residual_up_to=16), partial(conv_decoder, residual_up_to=16), width=96),
-    "series": Network(series_encoder, series_decoder, width=32),
-}
+GATES = 2
+"""Gated blocks at the encoder's end, and at the decoder's beginning."""
+
+
+def _named(gates: int) -> dict[str, Network]:
+    def pair(encoder: Callable[..., nn.Module], decoder: Callable[..., nn.Module], width: int, **more: int) -> Network:
+        return Network(partial(encoder, gates=gates, **more), partial(decoder, gates=gates, **more), width)
+
+    return {
+        "mlp-small": pair(mlp_encoder, mlp_decoder, 64),
+        "mlp": pair(mlp_encoder, mlp_decoder, 256),
+        "mlp-large": pair(mlp_encoder, mlp_decoder, 1024),
+        "conv-small": pair(conv_encoder, conv_decoder, 16),
+        "conv": pair(conv_encoder, conv_decoder, 32),
+        # For a GPU: residual blocks from 16 x 16 pixels down.
+        "conv-large": pair(conv_encoder, conv_decoder, 96, residual_up_to=16),
+        "series": pair(series_encoder, series_decoder, 32),
+    }
+
+
+NETWORKS = _named(GATES)
+BEFORE = _named(0)
+"""As they were before there were gated blocks: what models that were saved then are made of."""
 
 
 def beside(shape: tuple[int, ...], known: int) -> tuple[int, ...]:

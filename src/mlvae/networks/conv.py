@@ -12,12 +12,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from mlvae.networks.gated import activation
+
 RESIDUAL_UP_TO = 4
 """Residual blocks stand where the image is at most this high and wide: most of the use for a small part of the time."""
 
 
-def conv_encoder(shape: tuple[int, ...], width: int, residual_up_to: int = RESIDUAL_UP_TO) -> nn.Module:
-    """(N, *shape) to features (N, 8 width): shrink the image to 4 x 4, then one full layer."""
+def conv_encoder(
+    shape: tuple[int, ...], width: int, residual_up_to: int = RESIDUAL_UP_TO, gates: int = 0
+) -> nn.Module:
+    """(N, *shape) to features (N, 8 width): shrink the image to 4 x 4, then one full layer and gated blocks."""
     channels, sizes, widths = _plan(shape, width)
     layers: list[nn.Module] = [nn.Flatten(1, 2)] if len(shape) == 4 else []
     layers += [nn.Unflatten(1, (1, shape[0]))] if len(shape) == 2 else []
@@ -25,26 +29,30 @@ def conv_encoder(shape: tuple[int, ...], width: int, residual_up_to: int = RESID
         # 3 x 3 by steps of 2, or 7 x 7 by steps of 4 over the pixels of a large image.
         kernel, stride = (3, 2) if _step(larger) == 2 else (7, 4)
         first = larger == sizes[0]
-        layers += [nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=first), *_activation(after)]
+        layers += [nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=first), *_normalised(after)]
         layers += _residual(after, size, residual_up_to)
     flat = widths[-1] * sizes[-1][0] * sizes[-1][1]
-    layers += [nn.Flatten(), nn.Linear(flat, 8 * width, bias=False), nn.LayerNorm(8 * width), nn.SiLU()]
+    layers += [nn.Flatten(), nn.Linear(flat, 8 * width, bias=False), nn.LayerNorm(8 * width)]
+    layers.append(activation(8 * width, gates))
     network: nn.Module = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 
-def conv_decoder(shape: tuple[int, ...], width: int, code_dim: int, residual_up_to: int = RESIDUAL_UP_TO) -> nn.Module:
-    """Codes (N, code_dim) to (N, *shape): one full layer, then grow the image to its size."""
+def conv_decoder(
+    shape: tuple[int, ...], width: int, code_dim: int, residual_up_to: int = RESIDUAL_UP_TO, gates: int = 0
+) -> nn.Module:
+    """Codes (N, code_dim) to (N, *shape): one full layer and gated blocks, then grow the image to its size."""
     channels, sizes, widths = _plan(shape, width)
     height, breadth = sizes[-1]
     flat = widths[-1] * height * breadth
-    layers: list[nn.Module] = [nn.Linear(code_dim, 8 * width), nn.LayerNorm(8 * width), nn.SiLU()]
+    layers: list[nn.Module] = [nn.Linear(code_dim, 8 * width), nn.LayerNorm(8 * width)]
+    layers.append(activation(8 * width, gates))
     layers += [nn.Linear(8 * width, flat, bias=False), nn.Unflatten(1, (widths[-1], height, breadth))]
-    layers += _activation(widths[-1])
+    layers += _normalised(widths[-1])
     layers += _residual(widths[-1], sizes[-1], residual_up_to)
     for (before, after), size in zip(pairwise(widths[::-1]), sizes[-2:0:-1], strict=True):
         layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False), Crop(size)]
-        layers += [*_activation(after), *_residual(after, size, residual_up_to)]
+        layers += [*_normalised(after), *_residual(after, size, residual_up_to)]
     step = _step(sizes[0])
     layers += [nn.ConvTranspose2d(widths[0], channels, 2 * step, step, step // 2), Crop(sizes[0])]
     if len(shape) == 2:
@@ -62,7 +70,7 @@ class Residual(nn.Module):
         super().__init__()
         self.inner = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            *_activation(channels),
+            *_normalised(channels),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
         )
 
@@ -98,7 +106,7 @@ def _step(size: tuple[int, int]) -> int:
     return 4 if max(size) > 32 else 2
 
 
-def _activation(channels: int) -> list[nn.Module]:
+def _normalised(channels: int) -> list[nn.Module]:
     return [nn.GroupNorm(8 if channels % 8 == 0 else 1, channels), nn.SiLU()]
 
 

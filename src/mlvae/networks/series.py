@@ -5,13 +5,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mlvae.errors import ModelError
+from mlvae.networks.gated import activation
 
 SHORTEST = 8
 """Windows are halved until they are at most so many steps long."""
 
 
-def series_encoder(shape: tuple[int, ...], width: int) -> nn.Module:
-    """(N, C, T) to features (N, 4 width): halve the window to at most 8 steps, then one full layer."""
+def series_encoder(shape: tuple[int, ...], width: int, gates: int = 0) -> nn.Module:
+    """(N, C, T) to features (N, 4 width): halve the window to at most 8 steps, then one full layer and gated blocks."""
     channels, lengths = _plan(shape)
     layers: list[nn.Module] = []
     for stage in range(len(lengths) - 1):
@@ -19,16 +20,18 @@ def series_encoder(shape: tuple[int, ...], width: int) -> nn.Module:
         # Only the first layer needs a bias before its normalisation: without one, the input's scale would be lost.
         layers += [nn.Conv1d(before, after, 5, 2, 2, bias=stage == 0), nn.GroupNorm(_parts(after), after), nn.SiLU()]
     flat = _channels(len(lengths) - 2, width) * lengths[-1]
-    layers += [nn.Flatten(), nn.Linear(flat, 4 * width, bias=False), nn.LayerNorm(4 * width), nn.SiLU()]
+    layers += [nn.Flatten(), nn.Linear(flat, 4 * width, bias=False), nn.LayerNorm(4 * width)]
+    layers.append(activation(4 * width, gates))
     return nn.Sequential(*layers)
 
 
-def series_decoder(shape: tuple[int, ...], width: int, code_dim: int) -> nn.Module:
-    """Codes (N, code_dim) to (N, C, T): one full layer, then double the window to its length."""
+def series_decoder(shape: tuple[int, ...], width: int, code_dim: int, gates: int = 0) -> nn.Module:
+    """Codes (N, code_dim) to (N, C, T): one full layer and gated blocks, then double the window to its length."""
     channels, lengths = _plan(shape)
     last = len(lengths) - 2
     wide = _channels(last, width)
-    layers: list[nn.Module] = [nn.Linear(code_dim, 4 * width), nn.LayerNorm(4 * width), nn.SiLU()]
+    layers: list[nn.Module] = [nn.Linear(code_dim, 4 * width), nn.LayerNorm(4 * width)]
+    layers.append(activation(4 * width, gates))
     layers += [nn.Linear(4 * width, wide * lengths[-1], bias=False), nn.Unflatten(1, (wide, lengths[-1]))]
     layers += [nn.GroupNorm(_parts(wide), wide), nn.SiLU()]
     for stage in range(last, -1, -1):
