@@ -250,7 +250,8 @@ def three_levels(spoil: float = 0.0) -> MLVAE:
             w = weights[level.name]
             rest = SCALE**2 + sum(v**2 for name, v in weights.items() if name != level.name)
             head = model.heads[level.name]
-            head.weight[:2] = torch.diag(1 / w)
+            kept = w**2 / (w**2 + rest) if level.by is None else 1  # an own level's head says its posterior's mean
+            head.weight[:2] = torch.diag(kept / w)
             head.bias[2:] = raw(w**2 / rest) + spoil
     return model
 

@@ -32,10 +32,10 @@ def copier(content: list[int], style: list[int], shared: bool = True) -> MLVAE:
             parameter.zero_()
         model.encoder.weight.copy_(torch.eye(4))
         for place, (name, numbers) in enumerate({"content": content, "style": style}.items()):
-            # So sharp that the prior pulls by a thousandth only.
+            # So sharp that the prior pulls by a thousandth only; an own level's head says what is left of the mean.
             model.heads[name].bias[2:] = raw(torch.tensor(999.0))
             for i, number in enumerate(numbers):
-                model.heads[name].weight[i, number] = 1000 / 999
+                model.heads[name].weight[i, number] = 1 if levels[place].by is None else 1000 / 999
                 model.decoder.weight[number, 2 * place + i] = 1
     return model
 

@@ -283,7 +283,7 @@ def test_a_part_without_a_label_is_passed_over(tmp_path: Path, model: MLVAE, mon
     pq.write_table(pa.table({"x": x.tolist(), "group": pa.array(groups)}), tmp_path / "t.parquet")
     out = {"out": tmp_path / "c", "evidence": tmp_path / "e"}
     assert jobs.encode(model, tmp_path / "t.parquet", missing="drop", **out) == 3
-    assert close(files.read(tmp_path / "e"), model.evidence(x[64:], groups[64:]), 1e-9)
+    assert close(files.read(tmp_path / "e"), model.evidence(x[64:], groups[64:]), 1e-6)  # 64 rows and 2
     assert len(pq.read_table(tmp_path / "c")) == 66
     with pytest.raises(DataError, match="missing='drop'"):
         jobs.encode(model, tmp_path / "t.parquet", evidence=tmp_path / "again")

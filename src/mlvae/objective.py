@@ -10,6 +10,7 @@ Reference: Bouchacourt, Tomioka, Nowozin 2018, eq. 5; Hewitt et al. 2018, arXiv:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -67,7 +68,7 @@ class Ramp:
             return self.end
         share = max(progress - self.since, 0.0) / (self.until - self.since)
         if self.doubling:
-            return self.start * (self.end / self.start) ** share
+            return self.start * math.pow(self.end / self.start, share)
         return self.start + (self.end - self.start) * share
 
     def ending(self, end: float) -> Ramp | float:

@@ -18,9 +18,7 @@ RESIDUAL_UP_TO = 4
 """Residual blocks stand where the image is at most this high and wide: most of the use for a small part of the time."""
 
 
-def conv_encoder(
-    shape: tuple[int, ...], width: int, residual_up_to: int = RESIDUAL_UP_TO, gates: int = 0
-) -> nn.Module:
+def conv_encoder(shape: tuple[int, ...], width: int, residual_up_to: int = RESIDUAL_UP_TO, gates: int = 0) -> nn.Module:
     """(N, *shape) to features (N, 8 width): shrink the image to 4 x 4, then one full layer and gated blocks."""
     channels, sizes, widths = _plan(shape, width)
     layers: list[nn.Module] = [nn.Flatten(1, 2)] if len(shape) == 4 else []
