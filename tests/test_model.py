@@ -52,6 +52,11 @@ def test_what_a_head_says_of_an_own_level_is_its_posterior(layout, readout) -> N
         torch.testing.assert_close(means, said, rtol=1e-12, atol=1e-12)
 
 
+def test_a_layout_of_another_version_is_refused() -> None:
+    with pytest.raises(ModelError, match="layout 1 or 2; got 3"):
+        small(layout=3)
+
+
 @pytest.mark.parametrize("draw", ["group", "observation", "mean"])
 @pytest.mark.parametrize("evidence", ["all", "held_out"])
 def test_draws(draw, evidence) -> None:

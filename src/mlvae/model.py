@@ -96,6 +96,8 @@ class MLVAE(nn.Module):
         layout: Literal[1, 2] = 2,
     ) -> None:
         super().__init__()
+        if layout not in (1, 2):
+            raise ModelError(f"Expected layout 1 or 2; got {layout!r}. A newer mlvae made it: update, or train anew.")
         self.layout = layout
         self.shape = tuple(int(s) for s in shape)
         self.schema = schema or Schema()
