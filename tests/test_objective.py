@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlvae import MLVAE, Evidence, GroupBatch, Level, Normal, Objective, Ramp, elbo, loss
+from mlvae import MLVAE, Evidence, GroupBatch, Held, Level, Normal, Objective, Ramp, elbo, loss
 from mlvae.errors import ModelError, TrainingError
-from mlvae.evidence import READOUTS
-from mlvae.penalties import dependence
+from mlvae.evidence import READOUTS, product_with_prior
+from mlvae.objective import GROWING, Loss
+from mlvae.penalties import dependence, told
+from mlvae.weights import UNHELD
 from oracles import (
     group_log_marginal,
     linear_gaussian,
@@ -229,6 +231,32 @@ def test_penalty_weights_move_too() -> None:
     assert torch.allclose(late.total - early.total, expected, rtol=1e-3)
 
 
+def test_a_held_weight_counts_what_it_has_come_to() -> None:
+    levels, groups = MODELS["two"]
+    model = MLVAE((5,), levels, width=8)
+    batch = GroupBatch.of(torch.rand(len(PERSON), 5), groups)
+
+    def total(independence: float | Held, **held: float) -> Loss:
+        objective = Objective(independence=independence, identification=0.0)
+        weights = {name: torch.tensor(value) for name, value in held.items()}
+        return loss(model, batch, objective, generator=torch.Generator().manual_seed(0), held=weights)
+
+    assert torch.equal(total(Held(), style=7.0).total, total(7.0).total)
+    assert torch.equal(total(Held()).total, total(UNHELD).total)
+    result = total(Held())
+    style = product_with_prior(model.encode(batch)["style"].votes)
+    assert torch.equal(result.told["style"], told(style, batch.ids["content"])[1]) and list(result.told) == ["style"]
+    assert not result.told["style"].requires_grad and not total(0.0).told
+
+
+def test_only_independence_can_be_held() -> None:
+    for weight in (Held(), {"word": Held()}):
+        with pytest.raises(TrainingError, match="weight of leakage; only independence"):
+            Objective(leakage=weight)  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match="above 0 for a held weight"):
+        Held(end=0.0)
+
+
 def test_a_log_is_in_nats_per_observation() -> None:
     levels, groups = MODELS["two"]
     model = MLVAE((5,), levels, width=8)
@@ -247,9 +275,9 @@ def test_opposite_styles_of_one_group_are_no_gain() -> None:
     assert dependence(style, batch.ids["content"]) < -100
     latents = model.encode(batch)
     votes = Evidence.votes(style.mean, style.precision - 1)
-    told = {**latents, "style": replace(latents["style"], votes=votes)}
+    shown = {**latents, "style": replace(latents["style"], votes=votes)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MLVAE, "encode", lambda *_, **__: told)
+        patch.setattr(MLVAE, "encode", lambda *_, **__: shown)
         result = loss(model, batch, Objective())
     assert result.penalties["independence"] == 0
 
@@ -257,16 +285,15 @@ def test_opposite_styles_of_one_group_are_no_gain() -> None:
 def test_weights_that_are_not_named_stay() -> None:
     changed = Objective().changed(independence=7.0, content=0.5)
     assert isinstance(changed.independence, Ramp) and changed.weight("content", 0) == 0.5
-    assert changed.independence.end == 7.0 and changed.independence.at(0.5) == pytest.approx(
-        0.007 * Objective().independence.at(0.5)
-    )
+    assert changed.independence.end == 7.0 and changed.independence.at(0.5) == pytest.approx(0.007 * GROWING.at(0.5))
     assert Objective().changed(independence=0.0).independence == 0.0
     assert changed.identification == Objective().identification and changed.weight("style", 0) == 1.0
     assert Objective.plain().changed() == Objective.plain()
     assert Objective().changed(leakage=9.0).leakage == Ramp(0.0, 9.0, since=0.3)
     assert Objective().changed(leakage=Ramp(1.0, 2.0)).leakage == Ramp(1.0, 2.0)
+    assert Objective().changed(independence=Held(end=0.1)).independence == Held(end=0.1)
     by_level = Objective().changed(independence={"style": 5.0}, leakage={"word": Ramp(0.0, 1.0)}, identification=2.0)
-    assert by_level.independence == {"style": Objective().independence.ending(5.0)} and by_level.identification == 2.0
+    assert by_level.independence == {"style": GROWING.ending(5.0)} and by_level.identification == 2.0
     assert by_level.leakage == {"word": Ramp(0.0, 1.0)}
 
 
@@ -276,7 +303,8 @@ def test_weights_that_are_not_named_stay() -> None:
         Objective(),
         Objective.plain(),
         Objective().changed(content=0.7, independence=3),
-        Objective(independence={"word": Ramp(0.0, 2.0), "style": 1.0}, apart={"word": ("speaker",)}),
+        Objective(independence=Held(0.4, 0.1, Ramp(2.0, 3.0), 30.0)),
+        Objective(independence={"word": Ramp(0.0, 2.0), "style": Held(end=0.1)}, apart={"word": ("speaker",)}),
     ],
 )
 def test_objectives_survive_json(objective: Objective) -> None:

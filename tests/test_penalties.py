@@ -8,7 +8,7 @@ import torch
 
 from mlvae import Evidence, Grouping, Normal
 from mlvae.errors import ModelError
-from mlvae.penalties import _blocks, dependence, leakage, misidentification
+from mlvae.penalties import _blocks, dependence, leakage, misidentification, told
 from oracles import slow_dependence, slow_leakage, slow_misidentification
 
 
@@ -82,6 +82,18 @@ def test_dependence_is_the_expansion_of_a_shift() -> None:
     expected = sum(m**n / math.factorial(n) for n in range(1, 6)) / 2
     assert abs(value.mean() - expected) < 5 * value.std() / 2000**0.5
     assert value.std() / 2000**0.5 < expected / 10
+
+
+def test_what_means_tell_does_not_depend_on_the_number_of_groups() -> None:
+    shift = 0.8
+    for groups in (2, 20):
+        ids = torch.arange(40 * groups) % groups
+        sign = (ids % 2 * 2 - 1).unsqueeze(1)
+        samples = [samples_as_posteriors(torch.randn(len(ids), 1) + shift * sign) for _ in range(300)]
+        values = torch.stack([told(each, ids)[1] for each in samples])
+        assert abs(values.mean() - shift**2 / 2) < 5 * values.std() / 300**0.5
+    assert told(samples[0], ids)[0] == dependence(samples[0], ids)
+    assert told(samples[0], torch.arange(len(ids)))[1] == 0
 
 
 @pytest.mark.parametrize("moment", ["mean", "spread", "skew", "tails"])

@@ -16,13 +16,14 @@ _HOMES = {
     "GroupSampler": "data",
     "GroupedData": "data",
     "Grouping": "grouping",
+    "Held": "weights",
     "Level": "levels",
     "LevelSampler": "data",
     "MLVAE": "model",
     "MLVAEError": "errors",
     "Normal": "normal",
     "Objective": "objective",
-    "Ramp": "objective",
+    "Ramp": "weights",
     "elbo": "objective",
     "evaluate": "evaluate",
     "fit": "training",
@@ -46,10 +47,11 @@ if TYPE_CHECKING:
     from mlvae.levels import Level
     from mlvae.model import MLVAE
     from mlvae.normal import Normal
-    from mlvae.objective import Objective, Ramp, elbo, loss
+    from mlvae.objective import Objective, elbo, loss
     from mlvae.store.living import EvidenceStore
     from mlvae.temperature import temper
     from mlvae.training import fit
+    from mlvae.weights import Held, Ramp
 
 __all__ = ["__version__", *sorted(_HOMES)]
 

@@ -10,9 +10,9 @@ Reference: Bouchacourt, Tomioka, Nowozin 2018, eq. 5; Hewitt et al. 2018, arXiv:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -24,62 +24,16 @@ from mlvae.evidence import READOUTS
 from mlvae.grouping import Grouping
 from mlvae.levels import Level
 from mlvae.model import MLVAE, Latent
-from mlvae.penalties import dependence, leakage, misidentification
+from mlvae.penalties import leakage, misidentification, told
 from mlvae.ranks import ALONE, Ranks
+from mlvae.weights import UNHELD, Held, HeldWeight, Ramp, Weight, at, growing, parsed
 
-
-@dataclass(frozen=True)
-class Ramp:
-    """A weight that moves from ``start`` to ``end`` between two shares of training.
-
-    Args:
-        start: before.
-        end: after.
-        since: a share of training, 0 to 1.
-        until: a later one.
-        doubling: it takes as long from 1 to 2 as from 100 to 200, in place of a straight line; both ends above 0.
-
-    Raises:
-        TrainingError: an end that is not above 0 where it doubles.
-
-    Example:
-        >>> Ramp(8.0, 2.0, until=0.5).at(0.25), Ramp(8.0, 2.0, until=0.5).at(0.9)
-        (5.0, 2.0)
-        >>> Ramp(8.0, 2.0, doubling=True).at(0.5)
-        4.0
-    """
-
-    start: float
-    end: float
-    since: float = 0.0
-    until: float = 1.0
-    doubling: bool = False
-
-    def __post_init__(self) -> None:
-        if self.doubling and min(self.start, self.end) <= 0:
-            raise TrainingError(
-                f"Expected a weight above 0 at both ends of a doubling ramp; got {self.start:g} and {self.end:g}."
-                " Use a straight one, or 0 for no weight at all."
-            )
-
-    def at(self, progress: float) -> float:
-        """The weight after a share ``progress`` (0 to 1) of training."""
-        if progress >= self.until:
-            return self.end
-        share = max(progress - self.since, 0.0) / (self.until - self.since)
-        if self.doubling:
-            return self.start * math.pow(self.end / self.start, share)
-        return self.start + (self.end - self.start) * share
-
-    def ending(self, end: float) -> Ramp | float:
-        """The same course to another end: the weight as a whole is scaled."""
-        return replace(self, start=self.start * end / self.end, end=end) if end else 0.0
-
-
-Weight = float | Ramp | Mapping[str, float | Ramp]
+HOLDING = Held()
+"""Independence's weight."""
 
 GROWING = Ramp(3.0, 1000.0, doubling=True)
-"""Independence's weight. Much of it at once would make style give up dimensions, which seldom come back."""
+"""The same where a number is asked for. Much of it at once would make style give up dimensions, which
+seldom come back."""
 
 LEAKING = Ramp(0.0, 20.0, since=0.3)
 """Leakage's weight. Asked for from the start, codes would collapse."""
@@ -95,7 +49,7 @@ class Objective:
         draw: one code sample a ``group``, or one an ``observation``.
         kl_weight: for levels by name, a number or a `Ramp`; levels not named have 1.
         independence: weight of the dependence between a per-observation level's samples and the groups: one for all
-            such levels, or by the level's name (0 where not named).
+            such levels, or by the level's name (0 where not named). `Held`: whatever keeps to so many nats.
         leakage: weight of what a shared level's codes tell of the groups of levels crossed with it, likewise.
         identification: weight of the model's own failure to name an observation's group from its other members,
             likewise.
@@ -110,12 +64,18 @@ class Objective:
     evidence: Literal["all", "held_out"] = "held_out"
     draw: Literal["group", "observation"] = "observation"
     kl_weight: Mapping[str, float | Ramp] = field(default_factory=lambda: {"content": 0.2})
-    independence: Weight = GROWING
+    independence: HeldWeight = HOLDING
     leakage: Weight = LEAKING
     identification: Weight = 5.0
     subsampling: Literal["own", "scaled"] = "own"
     apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     moments: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("leakage", "identification"):
+            weight = getattr(self, name)
+            if any(isinstance(each, Held) for each in (weight.values() if isinstance(weight, Mapping) else [weight])):
+                raise TrainingError(f"Expected a number or a Ramp as weight of {name}; only independence can be held.")
 
     @classmethod
     def plain(cls) -> Objective:
@@ -126,21 +86,14 @@ class Objective:
     def from_settings(cls, settings: Mapping[str, Any]) -> Objective:
         """The objective that `dataclasses.asdict` made settings of, JSON or not."""
 
-        def weight(value: Any) -> Any:
-            if not isinstance(value, Mapping):
-                return value
-            if {"start", "end"} <= value.keys() <= Ramp.__dataclass_fields__.keys():
-                return Ramp(**value)
-            return {name: weight(part) for name, part in value.items()}
-
-        values = {name: weight(value) for name, value in settings.items()}
+        values = {name: parsed(value) for name, value in settings.items()}
         values["apart"] = {name: tuple(others) for name, others in settings.get("apart", {}).items()}
         return cls(**values)
 
     def changed(
         self,
         *,
-        independence: Weight | None = None,
+        independence: HeldWeight | None = None,
         leakage: Weight | None = None,
         identification: Weight | None = None,
         **kl_weight: float | None,
@@ -157,9 +110,9 @@ class Objective:
             "kl_weight": {**self.kl_weight, **{name: value for name, value in kl_weight.items() if value is not None}}
         }
         if independence is not None:
-            changes["independence"] = _growing(independence, GROWING)
+            changes["independence"] = growing(independence, GROWING)
         if leakage is not None:
-            changes["leakage"] = _growing(leakage, LEAKING)
+            changes["leakage"] = growing(leakage, LEAKING)
         if identification is not None:
             changes["identification"] = identification
         return replace(self, **changes)
@@ -173,7 +126,7 @@ class Objective:
 
     def weight(self, level: str, progress: float) -> float:
         """The KL weight of a level after a share ``progress`` of training."""
-        return _at(self.kl_weight.get(level, 1.0), progress)
+        return at(self.kl_weight.get(level, 1.0), progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,11 +162,13 @@ class Loss:
         total: (), minus the objective per group.
         terms: the bound's terms as this objective estimates them, unweighted.
         penalties: by name, (), nats per observation before their weight.
+        told: for each level that independence is asked of, (), the nats a group that its means tell (`penalties.told`).
     """
 
     total: Tensor
     terms: Terms
     penalties: Mapping[str, Tensor]
+    told: Mapping[str, Tensor]
 
     def log(self) -> dict[str, Tensor]:
         """Nats per observation: reconstruction, each level's KL, penalties; still tensors, so nothing synchronises."""
@@ -254,6 +209,7 @@ def loss(
     progress: float = 1.0,
     generator: torch.Generator | None = None,
     ranks: Ranks = ALONE,
+    held: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Loss:
     """Minus the objective per group: weighted bound and penalties.
 
@@ -265,12 +221,13 @@ def loss(
         generator: of the noise.
         ranks: the processes whose shares of one batch are descended together: the mean of their totals is the total of
             the whole.
+        held: what held weights of independence have come to, by level; those not named count as 1,000.
     """
     latents = model.encode(batch, draw=objective.draw, evidence=objective.evidence, generator=generator)
     terms = _terms(model, batch, latents)
     whole, all_latents = ranks.whole(batch, latents)
     with torch.autocast(batch.x.device.type, enabled=False):  # their matrix products too stay in float32
-        penalties = _penalties(model, whole, all_latents, objective)
+        penalties, told = _penalties(model, whole, all_latents, objective)
 
     weights = batch.inverse_inclusion(model.levels[0].name) if objective.subsampling == "scaled" else None
     value = (terms.log_likelihood if weights is None else weights * terms.log_likelihood).sum()
@@ -279,26 +236,18 @@ def loss(
         if weights is not None:
             kl = kl * batch.grouping(level.name).mean(weights / batch.inverse_inclusion(level.name))
         value = value - objective.weight(level.name, progress) * kl.sum()
-    penalty = sum(_asked(getattr(objective, name), level, progress) * nats for (name, level), nats in penalties.items())
+    penalty = sum(
+        _asked(getattr(objective, name), level, progress, held) * nats for (name, level), nats in penalties.items()
+    )
     summed = {name: torch.stack([nats for (kind, _), nats in penalties.items() if kind == name]).sum()
               for name in dict(penalties.keys())}  # fmt: skip
     groups = whole.grouping(model.levels[0].name).num_groups
-    return Loss((len(whole) * penalty - ranks.size * value) / groups, terms, summed)
+    return Loss((len(whole) * penalty - ranks.size * value) / groups, terms, summed, told)
 
 
-def _growing(weight: Weight, like: Ramp) -> Weight:
-    """Numbers as ramps that end at them."""
-    if isinstance(weight, Mapping):
-        return {name: w if isinstance(w, Ramp) else like.ending(w) for name, w in weight.items()}
-    return weight if isinstance(weight, Ramp) else like.ending(weight)
-
-
-def _at(weight: float | Ramp, progress: float) -> float:
-    return weight.at(progress) if isinstance(weight, Ramp) else weight
-
-
-def _asked(weight: Weight, level: str, progress: float) -> float:
-    return _at(weight.get(level, 0.0) if isinstance(weight, Mapping) else weight, progress)
+def _asked(weight: HeldWeight, level: str, progress: float, held: Mapping[str, Tensor]) -> float | Tensor:
+    asked = weight.get(level, 0.0) if isinstance(weight, Mapping) else weight
+    return held.get(level, UNHELD) if isinstance(asked, Held) else at(asked, progress)
 
 
 def _terms(model: MLVAE, batch: GroupBatch, latents: Mapping[str, Latent]) -> Terms:
@@ -312,13 +261,14 @@ def _terms(model: MLVAE, batch: GroupBatch, latents: Mapping[str, Latent]) -> Te
 
 def _penalties(
     model: MLVAE, batch: GroupBatch, latents: Mapping[str, Latent], objective: Objective
-) -> dict[tuple[str, str], Tensor]:
-    """By kind and level, of the levels that are asked for it."""
+) -> tuple[dict[tuple[str, str], Tensor], dict[str, Tensor]]:
+    """By kind and level, of the levels that are asked for it; and what means tell, by level."""
 
-    def wanted(weight: Weight, level: str) -> bool:
+    def wanted(weight: HeldWeight, level: str) -> bool:
         return bool(weight.get(level) if isinstance(weight, Mapping) else weight)
 
     penalties: dict[tuple[str, str], Tensor] = {}
+    by_means: dict[str, Tensor] = {}
     for level in model.levels:
         name, latent, shared = level.name, latents[level.name], level.name in batch.ids
         others = _apart(batch, name, objective)
@@ -326,13 +276,17 @@ def _penalties(
         # knows its training data by heart gives members of one group opposite codes of any size.
         if others and not shared and wanted(objective.independence, name):
             alone = READOUTS[level.readout](latent.votes)
-            told = [dependence(alone, batch.ids[other], objective.moments) for other in others]
-            penalties["independence", name] = torch.stack(told).clamp_min(0).sum()
+            every, means = zip(*(told(alone, batch.ids[other], objective.moments) for other in others), strict=True)
+            penalties["independence", name] = torch.stack(every).clamp_min(0).sum()
+            by_means[name] = torch.stack(means).amax()
         if others and shared and wanted(objective.leakage, name):
             # Held out, a sample knows nothing of the observation; what its own vote says is what counts.
             alone = READOUTS[level.readout](latent.votes)
-            told = [leakage(alone.mean, batch.ids[name], batch.ids[other]) for other in others]
-            penalties["leakage", name] = torch.stack(told).clamp_min(0).sum()
+            penalties["leakage", name] = (
+                torch.stack([leakage(alone.mean, batch.ids[name], batch.ids[other]) for other in others])
+                .clamp_min(0)
+                .sum()
+            )
         if shared and wanted(objective.identification, name):
             grouping, witnesses = batch.grouping(name), batch.witnesses(name)
             votes, ids, others_votes = latent.votes.sum(witnesses), batch.ids[name], latent.others
@@ -340,7 +294,7 @@ def _penalties(
                 grouping, ids = Grouping(grouping.index[witnesses.first], grouping.num_groups), ids[witnesses.first]
                 others_votes = None  # those are of single observations
             penalties["identification", name] = misidentification(votes, grouping, ids, others_votes)
-    return penalties
+    return penalties, by_means
 
 
 def _apart(batch: GroupBatch, level: str, objective: Objective) -> list[str]:

@@ -54,6 +54,21 @@ def dependence(posteriors: Normal, ids: Tensor, moments: int = 5) -> Tensor:
         >>> dependence(Normal(mean, precision), ids) < 0.1, dependence(Normal(mean + apart, precision), ids) > 1.0
         (tensor(True), tensor(True))
     """
+    return told(posteriors, ids, moments)[0]
+
+
+def told(posteriors: Normal, ids: Tensor, moments: int = 5) -> tuple[Tensor, Tensor]:
+    """`dependence`, and what the posteriors' means alone tell of a group.
+
+    Returns:
+        (), as `dependence`; and (), nats a group: the part of degree 1, divided by the pairs of *one* group, so that it
+        does not fall with the number of groups. It has no gradient, little noise, and is below zero by chance.
+
+    Example:
+        >>> means = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])                    # ½ (E He_1)² = ½ in both groups
+        >>> told(Normal(means, torch.ones(4, 1)), torch.tensor([0, 0, 1, 1]))[1]
+        tensor(0.5000)
+    """
     if moments < 1:
         raise ModelError(f"Expected `moments` of at least 1, the means; got {moments}. For none, weigh them 0.")
     rows, pairs = _blocks(ids)
@@ -61,8 +76,9 @@ def dependence(posteriors: Normal, ids: Tensor, moments: int = 5) -> Tensor:
     mean = posteriors.mean.clamp(-FAR, FAR)
     blocks = Normal(*(of.index_select(0, rows).unflatten(0, pairs.shape[:2]) for of in (mean, posteriors.precision)))
     first, second = zip(*_features(blocks, moments), strict=True)
-    value: Tensor = _Hermite.apply(pairs, *first, *second)  # type: ignore[no-untyped-call]
-    return value / (2 * max(len(ids) * (len(ids) - 1), 1))
+    every: Tensor
+    every, means = _Hermite.apply(pairs, *first, *second)  # type: ignore[no-untyped-call]
+    return every / (2 * max(len(ids) * (len(ids) - 1), 1)), means / (2 * pairs.sum().clamp_min(1))
 
 
 def _blocks(ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,14 +126,14 @@ def _features(posteriors: Normal, moments: int) -> Iterator[tuple[Tensor, Tensor
 class _Hermite(torch.autograd.Function):
     """Σ_ij pairs_ij Σ_n K_n(i, j), where Σ_n ρⁿ K_n = exp Σ_n ρⁿ L_n: for symmetric pairs, and as many n as features.
 
-    Of blocks: pairs are (B, K, K), features (B, K, D).
+    Of blocks: pairs are (B, K, K), features (B, K, D). And, without a gradient, the part of n = 1.
 
     The sums C_n = K_0 + .. + K_n have the series exp(Σ_n ρⁿ L_n) / (1 - ρ), so n C_n = Σ_k (k L_k + 1) C_{n-k}; and as
     the series' derivative by L_n is ρⁿ times itself, that of C_N is C_{N-n}, which has been made on the way.
     """
 
     @staticmethod
-    def forward(context: Any, pairs: Tensor, *features: Tensor | None) -> Tensor:
+    def forward(context: Any, pairs: Tensor, *features: Tensor | None) -> tuple[Tensor, Tensor]:
         one = pairs.new_ones(1, 1, 1)
         rates: list[Tensor] = []  # n L_n + 1
         sums = [torch.ones_like(pairs)]
@@ -135,10 +151,12 @@ class _Hermite(torch.autograd.Function):
                 total.addcmul_(rates[place - 1], sums[degree - place], value=1 / degree)
             sums.append(total)
         context.save_for_backward(pairs, *features, *sums[:-1])
-        return (pairs * (sums[-1] - 1)).sum()
+        every, means = ((pairs * (kernel - 1)).sum() for kernel in (sums[-1], sums[1]))
+        context.mark_non_differentiable(means)
+        return every, means
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(context: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         pairs, *saved = context.saved_tensors
         moments = len(saved) // 3
         twice = 2 * gradient * pairs  # each feature is on both sides of its products

@@ -26,6 +26,7 @@ from mlvae.resident import Part, Resident, keep_freed
 from mlvae.runs import Interrupt, Progress, Run, engine
 from mlvae.states import KEEP
 from mlvae.temperature import temper, uncalibrate
+from mlvae.weights import Holder
 
 STEPS = 4000
 """Without a number of epochs, as many as make at least this many steps."""
@@ -145,12 +146,14 @@ def fit(
         )
     with torch.random.fork_rng(), Interrupt() as interrupt:
         torch.manual_seed(seed)
-        step_module = _Step(model, data, objective, augment, ranks)
+        holder = Holder(objective.independence, [level.name for level in model.levels if level.by is None])
+        step_module = _Step(model, data, objective, augment, ranks, holder.to(fabric.device))
         optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=fabric.device.type != "mps")
         step_module = fabric.setup(step_module)  # not the optimiser: without loss scaling it would only be wrapped
         data.to(fabric.device)
         checked = None if valid is None else Resident(model, valid).to(fabric.device)
         state = _State() if saved is None else _State(**run.restore(saved, optimizer))
+        holder.load(state.held)
         bar = Progress(epochs, enabled=progress and ranks.first)
         uncalibrate(model)
         model.train()
@@ -163,7 +166,7 @@ def fit(
                     for parameters in optimizer.param_groups:
                         parameters["lr"] = lr * _schedule(share)
                     ranks.seed(seed, state.epoch, state.batch)
-                    total, log = step_module(part, share)
+                    total, log = step_module(part, share, 1 / (batches * epochs))
                     optimizer.zero_grad()
                     fabric.backward(total)
                     optimizer.step()
@@ -175,12 +178,13 @@ def fit(
                     stopped = ranks.any(interrupt.asked)
                     if stopped or (state.batch % CHECK_EVERY == 0 and run.unsaved() > MIDWAY):
                         meter.check(state, model)
-                        state.sums, state.seen = meter.sums(), meter.seen
+                        state.sums, state.seen, state.held = meter.sums(), meter.seen, holder.state()
                         run.save(optimizer, asdict(state), weights=patience is None)
                     if stopped:
                         raise KeyboardInterrupt(run.how_to_resume())
                 meter.check(state, model)
                 seconds = time.perf_counter() - started
+                state.held = holder.state()
                 row = {"epoch": state.epoch + 1, **meter.means(), "seconds": seconds,
                        "images_per_second": meter.seen / seconds}  # fmt: skip
                 if train.skipped:
@@ -240,6 +244,7 @@ class _State:
     waited: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     seen: int = 0
+    held: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -247,7 +252,13 @@ class _Step(nn.Module):
     """What Fabric wraps: from rows to the loss, under its precision."""
 
     def __init__(
-        self, model: MLVAE, data: Resident, objective: Objective, augment: Augmentation | None, ranks: Ranks
+        self,
+        model: MLVAE,
+        data: Resident,
+        objective: Objective,
+        augment: Augmentation | None,
+        ranks: Ranks,
+        holder: Holder,
     ) -> None:
         super().__init__()
         self.model = model
@@ -255,15 +266,19 @@ class _Step(nn.Module):
         self.objective = objective
         self.augment = augment
         self.ranks = ranks
+        self.holder = holder
 
-    def forward(self, part: Part, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """This process's total, and the terms of the whole batch."""
+    def forward(self, part: Part, progress: float, share: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """This process's total, and the terms of the whole batch; ``share`` is that of this step in all of training."""
         batch = self.data.batch(self.model, part)
         if self.augment is not None:
             batch = replace(batch, x=self.augment(batch.x))
         ranks = self.ranks if part.shared else ALONE
-        value = loss(self.model, batch, self.objective, progress=progress, ranks=ranks)
-        return value.total, self.ranks.mean({"loss": value.total.detach(), **value.log()}, len(part.rows))
+        held = self.holder.weights
+        value = loss(self.model, batch, self.objective, progress=progress, ranks=ranks, held=held)
+        log = {"loss": value.total.detach(), **value.log(), **{f"held_{name}": weight for name, weight in held.items()}}
+        self.holder.step(value.told, progress, share)
+        return value.total, self.ranks.mean(log, len(part.rows))
 
 
 class _Meter:
