@@ -289,6 +289,7 @@ def test_several_levels_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFi
     assert "name:weight" in fails(capsys, *command[:3], str(tmp_path / "no"), *command[4:], "--kl", "word")
     for option, message in (
         (["--leakage", "wrod:1"], "Did you mean 'word'"), (["--leakage", "style:1"], "level that groups share"),
+        (["--told", "0.1"], "one of --told and --independence"),
         (["--independence", "word:1"], "own level"), (["--independence", "style:much"], "name:weight"),
     ):  # fmt: skip
         assert message in fails(capsys, *command[:3], str(tmp_path / "no"), *command[4:], *option)

@@ -84,16 +84,15 @@ def test_dependence_is_the_expansion_of_a_shift() -> None:
     assert value.std() / 2000**0.5 < expected / 10
 
 
-def test_what_means_tell_does_not_depend_on_the_number_of_groups() -> None:
-    shift = 0.8
-    for groups in (2, 20):
-        ids = torch.arange(40 * groups) % groups
-        sign = (ids % 2 * 2 - 1).unsqueeze(1)
-        samples = [samples_as_posteriors(torch.randn(len(ids), 1) + shift * sign) for _ in range(300)]
-        values = torch.stack([told(each, ids)[1] for each in samples])
-        assert abs(values.mean() - shift**2 / 2) < 5 * values.std() / 300**0.5
-    assert told(samples[0], ids)[0] == dependence(samples[0], ids)
-    assert told(samples[0], torch.arange(len(ids)))[1] == 0
+def test_what_means_tell_is_the_first_degree() -> None:
+    ids = torch.arange(30) % 3
+    posteriors = Normal(torch.eye(3)[ids] + 0.3 * torch.randn(30, 3), torch.full((30, 3), 2.0))
+    whole, means = told(posteriors, ids)
+    assert whole == dependence(posteriors, ids)
+    torch.testing.assert_close(means, dependence(posteriors, ids, 1))
+    same = (ids.unsqueeze(1) == ids).fill_diagonal_(False)
+    torch.testing.assert_close(means, (posteriors.mean @ posteriors.mean.T)[same].sum() / (2 * 30 * 29))
+    assert told(posteriors, torch.arange(30))[1] == 0
 
 
 @pytest.mark.parametrize("moment", ["mean", "spread", "skew", "tails"])

@@ -72,7 +72,7 @@ def test_a_study_goes_on_and_refuses_other_data(tmp_path: Path) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = tmp_path / "study.journal"
     first = search(DATA, journal, trials=2, epochs=3, **SMALL)
-    assert len(first.trials) == 2 and first.trials[0].params["independence"] == Choice().independence
+    assert len(first.trials) == 2 and first.trials[0].params["told"] == Choice().told
     values = [trial.values for trial in first.trials]
     again = search(DATA, journal, trials=3, epochs=3, **SMALL)
     assert len(again.trials) == 3 and [trial.values for trial in again.trials[:2]] == values

@@ -58,15 +58,14 @@ def dependence(posteriors: Normal, ids: Tensor, moments: int = 5) -> Tensor:
 
 
 def told(posteriors: Normal, ids: Tensor, moments: int = 5) -> tuple[Tensor, Tensor]:
-    """`dependence`, and what the posteriors' means alone tell of a group.
+    """`dependence`, and the part of it that the posteriors' means alone tell: its degree 1.
 
     Returns:
-        (), as `dependence`; and (), nats a group: the part of degree 1, divided by the pairs of *one* group, so that it
-        does not fall with the number of groups. It has no gradient, little noise, and is below zero by chance.
+        (), as `dependence`; and (), likewise over all pairs, without a gradient: of little noise.
 
     Example:
-        >>> means = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])                    # ½ (E He_1)² = ½ in both groups
-        >>> told(Normal(means, torch.ones(4, 1)), torch.tensor([0, 0, 1, 1]))[1]
+        >>> means = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])   # ½ (E He_1)² = ½ in both groups, in 4 of 12 pairs
+        >>> told(Normal(means, torch.ones(4, 1)), torch.tensor([0, 0, 1, 1]))[1] * 12 / 4
         tensor(0.5000)
     """
     if moments < 1:
@@ -78,7 +77,8 @@ def told(posteriors: Normal, ids: Tensor, moments: int = 5) -> tuple[Tensor, Ten
     first, second = zip(*_features(blocks, moments), strict=True)
     every: Tensor
     every, means = _Hermite.apply(pairs, *first, *second)  # type: ignore[no-untyped-call]
-    return every / (2 * max(len(ids) * (len(ids) - 1), 1)), means / (2 * pairs.sum().clamp_min(1))
+    twice = 2 * max(len(ids) * (len(ids) - 1), 1)
+    return every / twice, means / twice
 
 
 def _blocks(ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ kind, and 1 at most. The test part takes no part.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from mlvae.evaluate.few_shot import few_shot
 from mlvae.evaluate.probes import cross_probe
 from mlvae.inference import votes
 from mlvae.model import MLVAE
-from mlvae.objective import Objective
+from mlvae.objective import HOLDING, Objective
 from mlvae.training import fit
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Choice:
         content_dim: dimensions that groups share.
         style_dim: dimensions of an observation's own.
         content_weight: of content's KL.
-        independence: weight of what style tells of the group.
+        told: what style may tell of the group at the end of training (`Held.end`).
         identification: weight of the model's failure to name groups.
         groups: sub-groups in a batch.
         lr: the highest learning rate.
@@ -113,7 +113,7 @@ class Choice:
     content_dim: int = 16
     style_dim: int = 16
     content_weight: float = 0.2
-    independence: float = 1000.0
+    told: float = HOLDING.end
     identification: float = 5.0
     groups: int = 50
     lr: float = 2e-3
@@ -125,7 +125,7 @@ class Choice:
             content_dim=2 ** trial.suggest_int("content_dim_log2", 2, 6),
             style_dim=2 ** trial.suggest_int("style_dim_log2", 2, 5),
             content_weight=trial.suggest_float("content_weight", 0.05, 1.0, log=True),
-            independence=trial.suggest_float("independence", 3.0, 6000.0, log=True),
+            told=trial.suggest_float("told", 1e-4, 1e-2, log=True),
             identification=trial.suggest_float("identification", 0.5, 20.0, log=True),
             groups=trial.suggest_categorical("groups", [15, 25, 50]),
             lr=trial.suggest_float("lr", 5e-4, 5e-3, log=True),
@@ -134,7 +134,9 @@ class Choice:
     def objective(self) -> Objective:
         """What a run with these settings descends."""
         return Objective().changed(
-            independence=self.independence, identification=self.identification, content=self.content_weight
+            independence=replace(HOLDING, end=self.told),
+            identification=self.identification,
+            content=self.content_weight,
         )
 
     def model(self, data: GroupedData, **options: Any) -> MLVAE:
@@ -235,7 +237,7 @@ def search(
         usual = Choice()
         study.enqueue_trial(
             {"content_dim_log2": 4, "style_dim_log2": 4, "content_weight": usual.content_weight,
-             "independence": usual.independence, "identification": usual.identification, "groups": usual.groups,
+             "told": usual.told, "identification": usual.identification, "groups": usual.groups,
              "lr": usual.lr}
         )  # fmt: skip
     fitted, valid = cut(train, seed)

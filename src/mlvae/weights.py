@@ -71,12 +71,13 @@ class Ramp:
 class Held:
     """A weight that is whatever holds what style tells to a course: it grows while more is told, and falls while less.
 
-    How heavy independence must be depends on the data: clothes took ten times the weight that digits did, for as little
-    of the group in style. So the end is said in nats, and the weight found while training.
+    How heavy independence must be depends on the data: clothes took several times the weight that digits did, for as
+    little of the group in style. So the end is said in what may be told, and the weight found while training.
 
     Args:
-        start: nats a group that the means of style's posteriors may tell at first.
-        end: nats at the end of training; in between it takes as long from .2 to .1 as from .02 to .01.
+        start: what the means of style's posteriors may tell at first, in nats and counted over all pairs
+            (`penalties.told`): of ten groups, a tenth of the nats a group.
+        end: the same at the end of training; in between it takes as long from .2 to .1 as from .02 to .01.
         least: the weight to begin with, and what it never falls below: means are not all that can tell.
         pace: by at most so many powers of e the weight changes over all of training.
 
@@ -90,8 +91,8 @@ class Held:
         0.2
     """
 
-    start: float = 0.6
-    end: float = 0.007
+    start: float = 0.06
+    end: float = 0.0007
     least: Ramp = Ramp(3.0, 100.0, doubling=True)
     pace: float = 20.0
 

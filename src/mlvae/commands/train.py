@@ -25,6 +25,7 @@ def train(
     content_dim: int = 16,
     style_dim: int = 16,
     objective: str = "default",
+    told: float | None = None,
     independence: list[str | float] | float | None = None,
     leakage: list[str | float] | float | None = None,
     identification: list[str | float] | float | None = None,
@@ -74,8 +75,10 @@ def train(
         content_dim: dimensions that a group shares
         style_dim: dimensions of an observation's own
         objective: default, paper (Bouchacourt et al. 2018) or vae (no groups)
-        independence: weight at the end of training of style's dependence on the group (default: the objective's, 1000);
-            like the next two a number for all levels, or name:weight for one, an option each
+        told: what style may tell of the group at the end, in nats over all pairs; independence weighs what that takes
+            (default: the objective's, 0.0007)
+        independence: in place of --told its weight at the end of training; like the next two a number for all levels,
+            or name:weight for one, an option each
         leakage: weight of what a level's codes tell of levels crossed with it (default: the objective's, 20)
         identification: weight of naming the group from content (default: the objective's, 5)
         content_kl: weight of content's KL (default: the objective's, 0.2)
@@ -121,6 +124,7 @@ def train(
     from mlvae.levels import Level
     from mlvae.settings import setting
     from mlvae.training import fit
+    from mlvae.weights import Held
 
     if out is None:
         raise CheckpointError("Expected a folder for the run; got none. Add --out runs/NAME.")
@@ -136,6 +140,8 @@ def train(
     if quarter_turns:
         part = part.quarter_turns()
     weights = {"content": content_kl, "style": style_kl, **dict(weight_of(text) for text in kl or ())}
+    if told is not None and independence is not None:
+        raise ModelError("Expected one of --told and --independence; got both. The first finds the weight itself.")
     penalties = {"independence": independence, "leakage": leakage, "identification": identification}
     options = {"network": own(network) or network, "width": width, "likelihood": own(likelihood) or likelihood}
     with torch.random.fork_rng():
@@ -152,6 +158,8 @@ def train(
         **{kind: penalty_of(kind, asked, model.levels, getattr(base, kind)) for kind, asked in penalties.items()},
         **weights,
     )
+    if told is not None:
+        asked = asked.changed(independence=Held(end=told))
     say(f"{part!r}" + (f"; {len(held):,} rows kept out" if held is not None else ""))
     parameters = sum(p.numel() for p in model.parameters())
     say(f"{model.network} of {parameters:,} parameters, {objective} objective, writing to {out}")

@@ -20,7 +20,7 @@ def diagnose(metrics: Metrics) -> list[str]:
     Example:
         >>> for text in diagnose({"kl.style": 0.002, "kl.content": 3.0}):
         ...     print(text)
-        Style collapsed: 0.002 nats an observation. Bring `independence` in later or lower it, train longer, or lower style's KL weight.
+        Style collapsed: 0.002 nats an observation. Let it tell more (`--told`, `Held(end=...)`), train longer, or lower style's KL weight.
     """  # noqa: E501
     found = []
     for check in CHECKS:
@@ -48,8 +48,8 @@ def _style(m: Metrics) -> str | None:
     if m["kl.style"] > 0.5:
         return None
     return (
-        f"Style collapsed: {m['kl.style']:.3f} nats an observation. Bring `independence` in later or lower it, train"
-        " longer, or lower style's KL weight."
+        f"Style collapsed: {m['kl.style']:.3f} nats an observation. Let it tell more (`--told`,"
+        " `Held(end=...)`), train longer, or lower style's KL weight."
     )
 
 
@@ -62,7 +62,7 @@ def _leak(m: Metrics) -> str | None:
         leaks, where = value > 2 * chance, f"style names unseen groups in {value:.0%} of cases, chance {chance:.0%}"
     if not leaks:
         return None
-    return f"Style knows the group: {where}. Raise `independence`, or make style narrower."
+    return f"Style knows the group: {where}. Let it tell less (`--told`, `Held(end=...)`), or make style narrower."
 
 
 def _confounded(m: Metrics) -> str | None:
