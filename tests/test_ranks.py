@@ -16,7 +16,7 @@ from mlvae import MLVAE, GroupedData, Level, Objective, fit, load
 from mlvae.normal import Normal
 from mlvae.ranks import Ranks
 
-OBJECTIVES = {"default": Objective(independence=50.0), "plain": Objective.plain()}
+OBJECTIVES = {"default": Objective(), "plain": Objective.plain()}
 
 
 def data() -> GroupedData:

@@ -143,7 +143,7 @@ class Holder:
         """
         for name, held in self.held.items():
             if name in told:
-                excess = (told[name].detach() / held.course(progress) - 1).clamp(-1, 1)
+                excess = (told[name].detach().float() / held.course(progress) - 1).clamp(-1, 1)
                 weight = self.weights[name] * torch.exp(held.pace * share * excess)
                 self.weights[name] = weight.clamp(held.least.at(progress), MOST)
 
