@@ -84,15 +84,26 @@ def test_dependence_is_the_expansion_of_a_shift() -> None:
     assert value.std() / 2000**0.5 < expected / 10
 
 
-def test_what_means_tell_is_the_first_degree() -> None:
+def test_what_means_tell_is_of_the_first_degree() -> None:
     ids = torch.arange(30) % 3
     posteriors = Normal(torch.eye(3)[ids] + 0.3 * torch.randn(30, 3), torch.full((30, 3), 2.0))
-    whole, means = told(posteriors, ids)
+    whole, gain = told(posteriors, ids)
     assert whole == dependence(posteriors, ids)
-    torch.testing.assert_close(means, dependence(posteriors, ids, 1))
     same = (ids.unsqueeze(1) == ids).fill_diagonal_(False)
-    torch.testing.assert_close(means, (posteriors.mean @ posteriors.mean.T)[same].sum() / (2 * 30 * 29))
+    chance, nats = same.sum() / (30 * 29), (posteriors.mean @ posteriors.mean.T)[same].mean() / 2
+    torch.testing.assert_close(gain, chance**2 * 2 * nats)
+    torch.testing.assert_close(gain, 2 * chance * dependence(posteriors, ids, 1))
     assert told(posteriors, torch.arange(30))[1] == 0
+
+
+@pytest.mark.parametrize("groups", [2, 10, 50])
+def test_what_means_tell_is_about_what_they_name_more_often_than_chance(groups: int) -> None:
+    ids = torch.arange(20_000) % groups
+    centres = 0.15 * torch.randn(groups, 4)
+    samples = centres[ids] + (1 - 0.15**2) ** 0.5 * torch.randn(len(ids), 4)
+    named = (torch.cdist(samples, centres).argmin(1) == ids).double().mean() - 1 / groups
+    gain = told(samples_as_posteriors(samples), ids)[1].sqrt()
+    assert named / 3 < gain < 3 * named
 
 
 @pytest.mark.parametrize("moment", ["mean", "spread", "skew", "tails"])

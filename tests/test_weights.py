@@ -24,9 +24,9 @@ def test_a_weight_grows_while_too_much_is_told_and_falls_while_too_little() -> N
             holder.step({"style": torch.tensor(told)}, progress=0.5, share=0.01)
         return float(holder.weights["style"])
 
-    assert after(0.1) == 10.0
-    assert after(0.15) == pytest.approx(10 * math.exp(0.1), rel=1e-5)
-    assert after(5.0) == pytest.approx(10 * math.exp(0.3), rel=1e-5)  # no faster than at twice the course
+    assert after(0.01) == pytest.approx(10.0)
+    assert after(0.015) == pytest.approx(10 * math.exp(0.1), rel=1e-5)
+    assert after(5.0) == pytest.approx(10 * math.exp(0.3), rel=1e-5)  # no faster than at twice the course's square
     assert after(0.0, 2) == pytest.approx(10 * math.exp(-0.1), rel=1e-5)
     assert after(-3.0, 1000) == 6.0 and after(3.0, 1000) == MOST
 

@@ -49,7 +49,7 @@ class Objective:
         draw: one code sample a ``group``, or one an ``observation``.
         kl_weight: for levels by name, a number or a `Ramp`; levels not named have 1.
         independence: weight of the dependence between a per-observation level's samples and the groups: one for all
-            such levels, or by the level's name (0 where not named). `Held`: whatever keeps to a course.
+            such levels, or by the level's name (0 where not named). `Held`: what it takes to keep to a course.
         leakage: weight of what a shared level's codes tell of the groups of levels crossed with it, likewise.
         identification: weight of the model's own failure to name an observation's group from its other members,
             likewise.
@@ -162,7 +162,7 @@ class Loss:
         total: (), minus the objective per group.
         terms: the bound's terms as this objective estimates them, unweighted.
         penalties: by name, (), nats per observation before their weight.
-        told: for each level that independence is asked of, (), what its means tell (`penalties.told`).
+        told: for each level that independence is asked of, (), the square of what its means tell (`penalties.told`).
     """
 
     total: Tensor

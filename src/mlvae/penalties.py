@@ -58,15 +58,19 @@ def dependence(posteriors: Normal, ids: Tensor, moments: int = 5) -> Tensor:
 
 
 def told(posteriors: Normal, ids: Tensor, moments: int = 5) -> tuple[Tensor, Tensor]:
-    """`dependence`, and the part of it that the posteriors' means alone tell: its degree 1.
+    """`dependence`, and how well the posteriors' means alone would name the group.
+
+    Of degree 1, the divergence of a group's means is D nats; log-likelihood ratios of groups scatter by √(2 D), and
+    where chance names the group of a share P, they name about P √(2 D) more. The fewer share a group, the less it is.
 
     Returns:
-        (), as `dependence`; and (), likewise over all pairs, without a gradient: of little noise.
+        (), as `dependence`; and (), P² 2 D, the *square* of that gain, which has an unbiased estimate, below zero by
+        chance. Without a gradient.
 
     Example:
-        >>> means = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])   # ½ (E He_1)² = ½ in both groups, in 4 of 12 pairs
-        >>> told(Normal(means, torch.ones(4, 1)), torch.tensor([0, 0, 1, 1]))[1] * 12 / 4
-        tensor(0.5000)
+        >>> means = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])            # D = ½ in both groups; 4 of 12 pairs
+        >>> told(Normal(means, torch.ones(4, 1)), torch.tensor([0, 0, 1, 1]))[1].sqrt()
+        tensor(0.3333)
     """
     if moments < 1:
         raise ModelError(f"Expected `moments` of at least 1, the means; got {moments}. For none, weigh them 0.")
@@ -77,8 +81,8 @@ def told(posteriors: Normal, ids: Tensor, moments: int = 5) -> tuple[Tensor, Ten
     first, second = zip(*_features(blocks, moments), strict=True)
     every: Tensor
     every, means = _Hermite.apply(pairs, *first, *second)  # type: ignore[no-untyped-call]
-    twice = 2 * max(len(ids) * (len(ids) - 1), 1)
-    return every / twice, means / twice
+    total = max(len(ids) * (len(ids) - 1), 1)
+    return every / (2 * total), means * pairs.sum() / total**2
 
 
 def _blocks(ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -125,7 +125,7 @@ class Choice:
             content_dim=2 ** trial.suggest_int("content_dim_log2", 2, 6),
             style_dim=2 ** trial.suggest_int("style_dim_log2", 2, 5),
             content_weight=trial.suggest_float("content_weight", 0.05, 1.0, log=True),
-            told=trial.suggest_float("told", 1e-4, 1e-2, log=True),
+            told=trial.suggest_float("told", 4e-3, 0.05, log=True),
             identification=trial.suggest_float("identification", 0.5, 20.0, log=True),
             groups=trial.suggest_categorical("groups", [15, 25, 50]),
             lr=trial.suggest_float("lr", 5e-4, 5e-3, log=True),

@@ -1,4 +1,4 @@
-"""Weights of the objective's terms: a number, a course of time, or whatever holds a term to a course."""
+"""Weights of the objective's terms: a number, a course of time, or what it takes to hold style to a course."""
 
 from __future__ import annotations
 
@@ -69,15 +69,15 @@ class Ramp:
 
 @dataclass(frozen=True)
 class Held:
-    """A weight that is whatever holds what style tells to a course: it grows while more is told, and falls while less.
+    """A weight that grows wherever style tells more of the group than a course allows.
 
-    How heavy independence must be depends on the data: clothes took several times the weight that digits did, for as
-    little of the group in style. So the end is said in what may be told, and the weight found while training.
+    How heavy independence must be depends on the data: some clothes differ by what else is style, and took ten times
+    the weight early in training that digits did. So what may be told is said, and the weight found while training.
 
     Args:
-        start: what the means of style's posteriors may tell at first, in nats and counted over all pairs
-            (`penalties.told`): of ten groups, a tenth of the nats a group.
-        end: the same at the end of training; in between it takes as long from .2 to .1 as from .02 to .01.
+        start: how much more often than chance the means of style's posteriors may name the group at first
+            (`penalties.told`), as a share of observations.
+        end: the same at the end of training; in between it takes as long from .08 to .04 as from .04 to .02.
         least: the weight to begin with, and what it never falls below: means are not all that can tell.
         pace: by at most so many powers of e the weight changes over all of training.
 
@@ -91,9 +91,9 @@ class Held:
         0.2
     """
 
-    start: float = 0.06
-    end: float = 0.0007
-    least: Ramp = Ramp(3.0, 100.0, doubling=True)
+    start: float = 0.11
+    end: float = 0.012
+    least: Ramp = Ramp(3.0, 1000.0, doubling=True)
     pace: float = 20.0
 
     def __post_init__(self) -> None:
@@ -101,7 +101,7 @@ class Held:
             raise TrainingError(f"Expected numbers above 0 for a held weight; got {self}. For no weight at all, say 0.")
 
     def course(self, progress: float) -> float:
-        """The nats that may be told after a share ``progress`` (0 to 1) of training."""
+        """What may be told after a share ``progress`` (0 to 1) of training."""
         return self.start * math.pow(self.end / self.start, progress)
 
 
@@ -118,7 +118,7 @@ class Holder:
 
     Example:
         >>> holder = Holder(Held(), ["style"])
-        >>> holder.step({"style": torch.tensor(2.0)}, progress=0.0, share=0.01)       # 2 nats are told: much too much
+        >>> holder.step({"style": torch.tensor(0.5)}, progress=0.0, share=0.01)       # much too much is told
         >>> holder.weights["style"].round(decimals=2)
         tensor(3.6600)
     """
@@ -137,13 +137,13 @@ class Holder:
         """Moves weights by what one batch showed; nothing waits for the device.
 
         Args:
-            told: for each level by name, (), nats; those that no weight is held for are passed over.
+            told: for each level by name, (), the square of what means told; levels that are not held are passed over.
             progress: the share of training done.
             share: that this step is of all of training.
         """
         for name, held in self.held.items():
             if name in told:
-                excess = (told[name].detach().float() / held.course(progress) - 1).clamp(-1, 1)
+                excess = (told[name].detach().float() / held.course(progress) ** 2 - 1).clamp(-1, 1)
                 weight = self.weights[name] * torch.exp(held.pace * share * excess)
                 self.weights[name] = weight.clamp(held.least.at(progress), MOST)
 
