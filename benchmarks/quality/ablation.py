@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import mlvae
-from mlvae import Objective, Ramp
+from mlvae import Held, Objective, Ramp
 from mlvae.augment import Augmentation
 from mlvae.checkpoint import replace as write
 from mlvae.networks import BEFORE, NETWORKS
@@ -85,6 +85,9 @@ VARIANTS: dict[str, Variant] = {
     "twice the epochs": Variant(fit={"epochs": 2 * EPOCHS}),
     "the small network": Variant(model={"network": "mlp-small"}),
     "the large network": Variant(model={"network": "mlp-large"}),
+    "independence 3 to 1000, not held": _doubling(3.0, 1000.0),
+    "half may be told": Variant(replace(DEFAULT, independence=Held(end=0.006))),
+    "twice may be told": Variant(replace(DEFAULT, independence=Held(end=0.024))),
 }
 COLUMNS = {
     "probe.content.k1.linear": "content, linear",
