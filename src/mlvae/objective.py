@@ -32,8 +32,7 @@ HOLDING = Held()
 """Independence's weight."""
 
 GROWING = Ramp(3.0, 1000.0, doubling=True)
-"""The same where a number is asked for. Much of it at once would make style give up dimensions, which
-seldom come back."""
+"""The same where a number is asked for. Much at once would make style give up dimensions, which seldom come back."""
 
 LEAKING = Ramp(0.0, 20.0, since=0.3)
 """Leakage's weight. Asked for from the start, codes would collapse."""
@@ -227,7 +226,7 @@ def loss(
     terms = _terms(model, batch, latents)
     whole, all_latents = ranks.whole(batch, latents)
     with torch.autocast(batch.x.device.type, enabled=False):  # their matrix products too stay in float32
-        penalties, told = _penalties(model, whole, all_latents, objective)
+        penalties, by_means = _penalties(model, whole, all_latents, objective)
 
     weights = batch.inverse_inclusion(model.levels[0].name) if objective.subsampling == "scaled" else None
     value = (terms.log_likelihood if weights is None else weights * terms.log_likelihood).sum()
@@ -242,7 +241,7 @@ def loss(
     summed = {name: torch.stack([nats for (kind, _), nats in penalties.items() if kind == name]).sum()
               for name in dict(penalties.keys())}  # fmt: skip
     groups = whole.grouping(model.levels[0].name).num_groups
-    return Loss((len(whole) * penalty - ranks.size * value) / groups, terms, summed, told)
+    return Loss((len(whole) * penalty - ranks.size * value) / groups, terms, summed, by_means)
 
 
 def _asked(weight: HeldWeight, level: str, progress: float, held: Mapping[str, Tensor]) -> float | Tensor:
