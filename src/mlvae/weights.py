@@ -94,7 +94,7 @@ class Held:
     start: float = 0.11
     end: float = 0.012
     least: Ramp = Ramp(3.0, 1000.0, doubling=True)
-    pace: float = 20.0
+    pace: float = 12.0
 
     def __post_init__(self) -> None:
         if min(self.start, self.end, self.least.start, self.least.end, self.pace) <= 0:
@@ -120,7 +120,7 @@ class Holder:
         >>> holder = Holder(Held(), ["style"])
         >>> holder.step({"style": torch.tensor(0.5)}, progress=0.0, share=0.01)       # much too much is told
         >>> holder.weights["style"].round(decimals=2)
-        tensor(3.6600)
+        tensor(3.3800)
     """
 
     def __init__(self, weight: HeldWeight, levels: Sequence[str]) -> None:
