@@ -73,6 +73,7 @@ def test_a_study_goes_on_and_refuses_other_data(tmp_path: Path) -> None:
     journal = tmp_path / "study.journal"
     first = search(DATA, journal, trials=2, epochs=3, **SMALL)
     assert len(first.trials) == 2 and first.trials[0].params["told"] == Choice().told
+    assert Choice().objective() == Objective()
     values = [trial.values for trial in first.trials]
     again = search(DATA, journal, trials=3, epochs=3, **SMALL)
     assert len(again.trials) == 3 and [trial.values for trial in again.trials[:2]] == values

@@ -26,6 +26,7 @@ from mlvae.inference import votes
 from mlvae.model import MLVAE
 from mlvae.objective import HOLDING, Objective
 from mlvae.training import fit
+from mlvae.weights import Ramp
 
 if TYPE_CHECKING:
     import optuna
@@ -104,7 +105,8 @@ class Choice:
         content_dim: dimensions that groups share.
         style_dim: dimensions of an observation's own.
         content_weight: of content's KL.
-        told: what style may tell of the group at the end of training (`Held.end`).
+        independence: the least that what style tells of the group weighs at the end of training (`Held.least`).
+        told: what its means may tell then, for which it weighs more (`Held.end`).
         identification: weight of the model's failure to name groups.
         groups: sub-groups in a batch.
         lr: the highest learning rate.
@@ -113,6 +115,7 @@ class Choice:
     content_dim: int = 16
     style_dim: int = 16
     content_weight: float = 0.2
+    independence: float = HOLDING.least.end
     told: float = HOLDING.end
     identification: float = 5.0
     groups: int = 50
@@ -125,7 +128,8 @@ class Choice:
             content_dim=2 ** trial.suggest_int("content_dim_log2", 2, 6),
             style_dim=2 ** trial.suggest_int("style_dim_log2", 2, 5),
             content_weight=trial.suggest_float("content_weight", 0.05, 1.0, log=True),
-            told=trial.suggest_float("told", 4e-3, 0.05, log=True),
+            independence=trial.suggest_float("independence", 3.0, 6000.0, log=True),
+            told=trial.suggest_float("told", 4e-3, 0.1, log=True),
             identification=trial.suggest_float("identification", 0.5, 20.0, log=True),
             groups=trial.suggest_categorical("groups", [15, 25, 50]),
             lr=trial.suggest_float("lr", 5e-4, 5e-3, log=True),
@@ -133,8 +137,10 @@ class Choice:
 
     def objective(self) -> Objective:
         """What a run with these settings descends."""
+        least = HOLDING.least.ending(self.independence)
+        assert isinstance(least, Ramp)  # as it does not end at 0
         return Objective().changed(
-            independence=replace(HOLDING, end=self.told),
+            independence=replace(HOLDING, end=self.told, least=least),
             identification=self.identification,
             content=self.content_weight,
         )
@@ -237,8 +243,8 @@ def search(
         usual = Choice()
         study.enqueue_trial(
             {"content_dim_log2": 4, "style_dim_log2": 4, "content_weight": usual.content_weight,
-             "told": usual.told, "identification": usual.identification, "groups": usual.groups,
-             "lr": usual.lr}
+             "independence": usual.independence, "told": usual.told, "identification": usual.identification,
+             "groups": usual.groups, "lr": usual.lr}
         )  # fmt: skip
     fitted, valid = cut(train, seed)
 

@@ -20,7 +20,7 @@ def diagnose(metrics: Metrics) -> list[str]:
     Example:
         >>> for text in diagnose({"kl.style": 0.002, "kl.content": 3.0}):
         ...     print(text)
-        Style collapsed: 0.002 nats an observation. Let it tell more (`--told`, `Held(end=...)`), train longer, or lower style's KL weight.
+        Style collapsed: 0.002 nats an observation. Ask less of `independence` (a number, as 100), train longer, or lower style's KL weight.
     """  # noqa: E501
     found = []
     for check in CHECKS:
@@ -48,8 +48,8 @@ def _style(m: Metrics) -> str | None:
     if m["kl.style"] > 0.5:
         return None
     return (
-        f"Style collapsed: {m['kl.style']:.3f} nats an observation. Let it tell more (`--told`,"
-        " `Held(end=...)`), train longer, or lower style's KL weight."
+        f"Style collapsed: {m['kl.style']:.3f} nats an observation. Ask less of `independence` (a number, as"
+        " 100), train longer, or lower style's KL weight."
     )
 
 
