@@ -75,8 +75,8 @@ def train(
         content_dim: dimensions that a group shares
         style_dim: dimensions of an observation's own
         objective: default, paper (Bouchacourt et al. 2018) or vae (no groups)
-        told: how much more often than chance style's means may name the group at the end; where it is more, independence
-            weighs more than its 3 to 1000 (default: the objective's, 0.012)
+        told: how much more often than chance style's means may name the group at the end; where they do, independence
+            weighs more than its usual 3 to 1000 (default: the objective's, 0.012)
         independence: in place of --told its weight at the end of training; like the next two a number for all levels,
             or name:weight for one, an option each
         leakage: weight of what a level's codes tell of levels crossed with it (default: the objective's, 20)
