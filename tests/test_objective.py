@@ -119,7 +119,8 @@ def test_loss_is_the_weighted_bound_and_the_penalties(case: tuple[MLVAE, GroupBa
         own = model.votes("style", model.encoder(batch.x), [codes[name] for name in style.given])
         said = READOUTS[style.readout](own)
         parts = (said.mean.detach().numpy(), said.precision.detach().numpy())
-        penalty += 7.0 * max(0.0, slow_dependence(*parts, index, objective.moments))
+        told_of = max(0.0, slow_dependence(*parts, index, objective.moments))
+        penalty += 7.0 * told_of / (1 + told_of)
         if "word" in batch.ids:
             other = batch.ids["word" if shared == "speaker" else "speaker"].tolist()
             alone = READOUTS[model.level(shared).readout](votes).mean.detach().numpy()
@@ -280,6 +281,28 @@ def test_opposite_styles_of_one_group_are_no_gain() -> None:
         patch.setattr(MLVAE, "encode", lambda *_, **__: shown)
         result = loss(model, batch, Objective())
     assert result.penalties["independence"] == 0
+
+
+def test_means_far_out_pull_no_harder_than_others() -> None:
+    """Their estimate is in the hundreds: its gradient once sent a run off for good."""
+    model = MLVAE((4,), [Level("content", 2, by="g"), Level("style", 2)], width=8)
+    batch = GroupBatch.of(torch.rand(8, 4), {"content": [0, 0, 0, 0, 1, 1, 1, 1]})
+    latents = model.encode(batch)
+
+    def pull(far: float) -> float:
+        mean = torch.full((8, 2), 0.3)
+        mean[:2] = far
+        mean.requires_grad_()
+        votes = replace(latents["style"].votes, precision=torch.full((8, 2), 20.0), information=21 * mean)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                MLVAE, "encode", lambda *_, **__: {**latents, "style": replace(latents["style"], votes=votes)}
+            )
+            penalty = loss(model, batch, Objective()).penalties["independence"]
+        assert penalty <= 1
+        return torch.autograd.grad(penalty, mean)[0].norm().item()
+
+    assert pull(8.0) < pull(1.0)
 
 
 def test_weights_that_are_not_named_stay() -> None:
