@@ -284,7 +284,7 @@ def test_opposite_styles_of_one_group_are_no_gain() -> None:
 
 
 def test_means_far_out_pull_no_harder_than_others() -> None:
-    """Their estimate is in the hundreds: its gradient once sent a run off for good."""
+    """Fifth powers make their estimate huge; paid for in full, it once spoiled whole runs."""
     model = MLVAE((4,), [Level("content", 2, by="g"), Level("style", 2)], width=8)
     batch = GroupBatch.of(torch.rand(8, 4), {"content": [0, 0, 0, 0, 1, 1, 1, 1]})
     latents = model.encode(batch)

@@ -277,7 +277,7 @@ def _penalties(
             alone = READOUTS[level.readout](latent.votes)
             every, means = zip(*(told(alone, batch.ids[other], objective.moments) for other in others), strict=True)
             estimates = torch.stack(every).clamp_min(0)
-            # A few means far out make an estimate of hundreds, by their fifth powers, and one such step spoils a run.
+            # Fifth powers of a few means far out make an estimate of hundreds; such steps once spoiled whole runs.
             penalties["independence", name] = (estimates / (1 + estimates)).sum()
             by_means[name] = torch.stack(means).amax()
         if others and shared and wanted(objective.leakage, name):
