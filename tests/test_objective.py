@@ -14,7 +14,6 @@ from mlvae.errors import ModelError, TrainingError
 from mlvae.evidence import READOUTS, product_with_prior
 from mlvae.objective import GROWING, Loss
 from mlvae.penalties import dependence, told
-from mlvae.weights import UNHELD
 from oracles import (
     group_log_marginal,
     linear_gaussian,
@@ -243,7 +242,7 @@ def test_a_held_weight_counts_what_it_has_come_to() -> None:
         return loss(model, batch, objective, generator=torch.Generator().manual_seed(0), held=weights)
 
     assert torch.equal(total(Held(), style=7.0).total, total(7.0).total)
-    assert torch.equal(total(Held()).total, total(UNHELD).total)
+    assert torch.equal(total(Held()).total, total(Held().least.at(1.0)).total)
     result = total(Held())
     style = product_with_prior(model.encode(batch)["style"].votes)
     assert torch.equal(result.told["style"], told(style, batch.ids["content"])[1]) and list(result.told) == ["style"]
@@ -254,8 +253,9 @@ def test_only_independence_can_be_held() -> None:
     for weight in (Held(), {"word": Held()}):
         with pytest.raises(TrainingError, match="weight of leakage; only independence"):
             Objective(leakage=weight)  # type: ignore[arg-type]
-    with pytest.raises(TrainingError, match="above 0 for a held weight"):
-        Held(end=0.0)
+    for end in (0.0, float("nan")):
+        with pytest.raises(TrainingError, match="above 0 for a held weight"):
+            Held(end=end)
 
 
 def test_a_log_is_in_nats_per_observation() -> None:

@@ -26,7 +26,7 @@ from mlvae.levels import Level
 from mlvae.model import MLVAE, Latent
 from mlvae.penalties import leakage, misidentification, told
 from mlvae.ranks import ALONE, Ranks
-from mlvae.weights import UNHELD, Held, HeldWeight, Ramp, Weight, at, growing, parsed
+from mlvae.weights import Held, HeldWeight, Ramp, Weight, at, growing, parsed
 
 HOLDING = Held()
 """Independence's weight."""
@@ -58,6 +58,9 @@ class Objective:
         apart: for levels by name, the levels whose groups they should not know. For those not named: a per-observation
             level all others', a shared one those that are crossed with it (neither nested in the other).
         moments: the highest moments of a group's samples that independence looks at: 1 are means, 2 covariances.
+
+    Raises:
+        TrainingError: leakage or identification is to be held.
     """
 
     evidence: Literal["all", "held_out"] = "held_out"
@@ -220,7 +223,7 @@ def loss(
         generator: of the noise.
         ranks: the processes whose shares of one batch are descended together: the mean of their totals is the total of
             the whole.
-        held: what held weights of independence have come to, by level; those not named count as 1,000.
+        held: what held weights of independence have come to, by level; those not named weigh their least.
     """
     latents = model.encode(batch, draw=objective.draw, evidence=objective.evidence, generator=generator)
     terms = _terms(model, batch, latents)
@@ -246,7 +249,7 @@ def loss(
 
 def _asked(weight: HeldWeight, level: str, progress: float, held: Mapping[str, Tensor]) -> float | Tensor:
     asked = weight.get(level, 0.0) if isinstance(weight, Mapping) else weight
-    return held.get(level, UNHELD) if isinstance(asked, Held) else at(asked, progress)
+    return held.get(level, asked.least.at(progress)) if isinstance(asked, Held) else at(asked, progress)
 
 
 def _terms(model: MLVAE, batch: GroupBatch, latents: Mapping[str, Latent]) -> Terms:
@@ -283,11 +286,8 @@ def _penalties(
         if others and shared and wanted(objective.leakage, name):
             # Held out, a sample knows nothing of the observation; what its own vote says is what counts.
             alone = READOUTS[level.readout](latent.votes)
-            penalties["leakage", name] = (
-                torch.stack([leakage(alone.mean, batch.ids[name], batch.ids[other]) for other in others])
-                .clamp_min(0)
-                .sum()
-            )
+            leaks = [leakage(alone.mean, batch.ids[name], batch.ids[other]) for other in others]
+            penalties["leakage", name] = torch.stack(leaks).clamp_min(0).sum()
         if shared and wanted(objective.identification, name):
             grouping, witnesses = batch.grouping(name), batch.witnesses(name)
             votes, ids, others_votes = latent.votes.sum(witnesses), batch.ids[name], latent.others

@@ -49,8 +49,8 @@ class History:
     """What `fit` did.
 
     Args:
-        epochs: for each epoch the mean terms in nats per observation, ``valid`` where there were validation groups,
-            ``seconds`` and ``images_per_second``.
+        epochs: for each epoch the mean terms in nats per observation, ``held_`` and the level's name for a held weight,
+            ``valid`` where there were validation groups, ``seconds`` and ``images_per_second``.
         stopped_early: validation stopped improving before the last epoch.
     """
 
@@ -89,7 +89,7 @@ def fit(
         out: a folder for ``model.safetensors`` (with ``patience`` the best weights on ``valid``, else the latest),
             ``training.safetensors`` (all that resuming needs) and ``log.csv``; None keeps nothing.
         valid: observations that are not in ``train``, of other groups where there are many; the loss on them is
-            logged, ``patience`` watches it, and the levels are calibrated on them at the end.
+            logged (held weights at their least), ``patience`` watches it, and levels are calibrated on them at the end.
         objective: None takes the default, which separates best.
         epochs: None takes as many as make 4,000 steps.
         groups: sub-groups in a batch.

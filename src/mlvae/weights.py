@@ -15,9 +15,6 @@ from mlvae.errors import TrainingError
 MOST = 1e5
 """A held weight is never more."""
 
-UNHELD = 1000.0
-"""What a held weight counts as where nobody holds it, as in the validation loss: epochs are compared by one measure."""
-
 
 @dataclass(frozen=True)
 class Ramp:
@@ -97,7 +94,7 @@ class Held:
     pace: float = 12.0
 
     def __post_init__(self) -> None:
-        if min(self.start, self.end, self.least.start, self.least.end, self.pace) <= 0:
+        if not all(number > 0 for number in (self.start, self.end, self.least.start, self.least.end, self.pace)):
             raise TrainingError(f"Expected numbers above 0 for a held weight; got {self}. For no weight at all, say 0.")
 
     def course(self, progress: float) -> float:
