@@ -95,7 +95,9 @@ class Held:
 
     def __post_init__(self) -> None:
         if not all(number > 0 for number in (self.start, self.end, self.least.start, self.least.end, self.pace)):
-            raise TrainingError(f"Expected numbers above 0 for a held weight; got {self}. For no penalty, let independence be 0.")
+            raise TrainingError(
+                f"Expected numbers above 0 for a held weight; got {self}. For no penalty, let independence be 0."
+            )
 
     def course(self, progress: float) -> float:
         """What may be told after a share ``progress`` (0 to 1) of training."""
