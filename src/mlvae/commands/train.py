@@ -237,8 +237,8 @@ def demo(out: str = "demo", epochs: int = 30, seed: int = 0, device: str = "auto
     """
     started = time.perf_counter()
     folder = Path(out)
-    # With so few steps the default's batches and penalty would keep style from taking off.
-    train("avatars", out=out, epochs=epochs, groups=25, independence=100.0, seed=seed, device=device)
+    # Small batches make more of so few steps.
+    train("avatars", out=out, epochs=epochs, groups=25, seed=seed, device=device)
     encode(out, "avatars", out=str(folder / "codes.parquet"), evidence=str(folder / "evidence.parquet"))
     for kind in ("swap", "interpolate", "generate", "reconstruct"):
         draw(kind, out, "avatars", out=str(folder / f"{kind}.png"))
