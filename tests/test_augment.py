@@ -34,6 +34,21 @@ def test_a_turn_turns_each_by_its_own_angle_about_the_middle() -> None:
     assert angles.abs().max() < 34 and angles.std() > 10
 
 
+def test_zoom_sizes_and_flip_mirrors_about_the_middle() -> None:
+    x = torch.zeros(200, 1, 21, 31)
+    x[:, :, 6, 25] = 1  # four pixels above the middle, ten to its right
+    sized = Augmentation(zoom=0.2)(x)[:, 0].flatten(1).argmax(1)
+    up, right = 10 - sized // 31, sized % 31 - 15
+    assert up.min() >= 3 and up.max() <= 5 and (right.min(), right.max()) == (8, 12)
+    mirrored = Augmentation(flip=0.25)(x)
+    found = [
+        next(i for i, o in enumerate((x[0], x[0].flip(-1))) if torch.allclose(each, o, atol=1e-3)) for each in mirrored
+    ]
+    assert 0.15 < sum(found) / len(found) < 0.35
+    turned = Augmentation(rotate=10, flip=1)(x)[:, 0].flatten(1).argmax(1)
+    assert (turned % 31).max() < 8 and (turned // 31).min() < 6 < (turned // 31).max()
+
+
 def test_noise_stays_in_the_range_and_passes_gaps() -> None:
     x = torch.rand(400, 5)
     noisy = Augmentation(noise=0.1)(x)
@@ -52,7 +67,13 @@ def test_a_series_moves_in_time_as_one() -> None:
 
 @pytest.mark.parametrize(
     ("text", "match"),
-    [("shfit:2", "Did you mean 'shift'"), ("shift", "a number"), ("shift:-1", "at least 0"), ("noise:0", "above 0")],
+    [
+        ("shfit:2", "Did you mean 'shift'"),
+        ("shift", "a number"),
+        ("shift:-1", "at least 0"),
+        ("noise:0", "above 0"),
+        ("flip:2", "between 0 and 1"),
+    ],
 )
 def test_what_makes_no_sense_is_refused(text: str, match: str) -> None:
     with pytest.raises(DataError, match=match):

@@ -1,4 +1,4 @@
-"""Changes of an observation that its group has no part in: small shifts, turns, noise, a shift in time."""
+"""Changes of an observation that its group has no part in: shifts, turns, size, mirror images, noise, time."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ class Augmentation:
     Args:
         shift: pixels that an image moves at most, up or down and sideways; the border is repeated.
         rotate: degrees that an image turns at most, either way.
+        zoom: share by which an image grows or shrinks at most: with .1, to between 1/1.1 and 1.1 of its size.
+        flip: share of the images that are mirrored, left to right.
         noise: standard deviation of Gaussian noise, on the scale that the model sees; results stay within the range
             of the batch.
         time: steps that a series moves at most along its last axis, that of windows (channels, steps) and of
             spectrograms (bands, frames); the ends are repeated.
 
     Raises:
-        DataError: a number is negative, or none is above 0.
+        DataError: a number is negative, or none is above 0, or ``flip`` is above 1.
 
     Example:
         >>> x = torch.rand(5, 1, 8, 8)
@@ -37,6 +39,8 @@ class Augmentation:
 
     shift: float = 0.0
     rotate: float = 0.0
+    zoom: float = 0.0
+    flip: float = 0.0
     noise: float = 0.0
     time: float = 0.0
 
@@ -44,6 +48,8 @@ class Augmentation:
         values = asdict(self)
         if min(values.values()) < 0 or not any(values.values()):
             raise DataError(f"Expected changes of at least 0, one of them above 0; got {values}.")
+        if self.flip > 1:
+            raise DataError(f"Expected a share of mirrored images between 0 and 1 as `flip`; got {self.flip:g}.")
 
     @classmethod
     def parsed(cls, text: str) -> Augmentation:
@@ -67,7 +73,7 @@ class Augmentation:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Observations (N, *shape) as the model takes them, each changed by itself."""
-        if self.shift or self.rotate:
+        if self.shift or self.rotate or self.zoom or self.flip:
             x = self._moved(x)
         if self.time:
             steps = x.shape[-1]
@@ -80,19 +86,21 @@ class Augmentation:
         return x
 
     def _moved(self, x: Tensor) -> Tensor:
-        """Images shifted and turned in one sampling, which blurs less than two."""
+        """Images shifted, turned, sized and mirrored in one sampling, which blurs less than several."""
         if x.ndim not in (3, 4):
             shape = tuple(x.shape[1:])
-            raise DataError(f"Expected images (H, W) or (C, H, W) to shift or turn; got the shape {shape}.")
+            raise DataError(f"Expected images (H, W) or (C, H, W) to shift, turn, zoom or flip; got the shape {shape}.")
         images = x if x.ndim == 4 else x.unsqueeze(1)
         n, height, width = len(x), *x.shape[-2:]
         angle = (2 * torch.rand(n, device=x.device) - 1) * math.radians(self.rotate)
         down, right = ((2 * torch.rand(n, device=x.device) - 1) * self.shift for _ in range(2))
-        if not self.rotate:  # whole pixels do not blur
+        if not (self.rotate or self.zoom):  # whole pixels do not blur
             down, right = down.round(), right.round()
-        cos, sin = torch.cos(angle), torch.sin(angle)
+        size = (1 + self.zoom) ** (2 * torch.rand(n, device=x.device) - 1)
+        mirror = 1 - 2 * (torch.rand(n, device=x.device) < self.flip).to(size)
+        cos, sin = torch.cos(angle) / size, torch.sin(angle) / size
         # The grid's coordinates run from -1 to 1 along either side: a turn must know their lengths.
-        across = torch.stack([cos, -sin * height / width, 2 * right / width], 1)
+        across = torch.stack([mirror * cos, -mirror * sin * height / width, 2 * right / width], 1)
         along = torch.stack([sin * width / height, cos, 2 * down / height], 1)
         grid = F.affine_grid(torch.stack([across, along], 1).to(x), list(images.shape), align_corners=False)
         moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
