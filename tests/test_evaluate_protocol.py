@@ -74,7 +74,9 @@ class TestEvaluate:
         split, _, _, _, metrics = trained
         control = {f"control.untrained.{key}" for key in (SEEN if split == "observation" else UNSEEN)}
         if split == "observation":
-            swaps = {"swap.content_of_donor", "swap.content_of_style_giver", "swap.judge"}
+            swaps = {
+                f"swap.{what}" for what in ("content_of_donor", "content_of_style_giver", "reconstructed", "judge")
+            }
             assert SEEN | control | ALWAYS | swaps | {"probe.chance"} <= set(metrics)
         else:
             more = {"unseen.way", "unseen.pixels.shots.1.accuracy", "amortisation.gap", "amortisation.seconds"}

@@ -53,6 +53,20 @@ class TestSwaps:
         assert result.judge_accuracy == judge.accuracy(x, groups) > 0.97
         assert result.content_of_donor > 0.97
         assert result.content_of_style_giver < 0.03
+        assert result.content_of_several > 0.97 and result.reconstructed == result.judge_accuracy
+
+    def test_several_members_leave_less_doubt_than_one(self, judge):
+        """Observations so noisy that one says little of its group, five much more: votes average."""
+        x, groups = data(2000, 1, noise=3.0)
+        result = swaps(copier([0, 1], [2, 3]), judge, x, groups)
+        assert result.content_of_donor < 0.75 < 0.85 < result.content_of_several
+        assert abs(result.content_of_donor - result.judge_accuracy) < 0.05
+
+    def test_groups_of_fewer_are_not_pooled_and_a_plain_vae_has_nothing_to_pool(self, judge):
+        x, groups = data(500, 1)
+        few = np.concatenate([np.flatnonzero(groups == g)[:4] for g in range(4)])
+        assert swaps(copier([0, 1], [2, 3]), judge, x[few], groups[few]).content_of_several is None
+        assert swaps(copier([0, 1], [2, 3], shared=False), judge, x, groups).content_of_several is None
 
     @pytest.mark.parametrize("model", [copier([2, 3], [0, 1]), copier([0, 1], [2, 3], shared=False)])
     def test_a_style_that_holds_the_group_and_a_plain_vae_show_the_style_giver(self, judge, model):

@@ -68,6 +68,8 @@ ROWS = {
     "open_set.auc": "known group or new, AUC",
     "swap.content_of_donor": "swaps that show the content giver's group",
     "swap.content_of_style_giver": "swaps that show the style giver's group",
+    "swap.k5.content_of_donor": "the same with the content of five",
+    "swap.reconstructed": "the judge on observations through their own codes",
     "swap.judge": "the judge on real observations",
     "swap.cross_member_mse": "error through another member's content",
     "swap.cross_member_mse_ratio": "the same over the plain VAE's own error",

@@ -23,7 +23,7 @@ from mlvae.evaluate.generation import coverage_density
 from mlvae.evaluate.judge import Judge
 from mlvae.evaluate.probes import cross_probe, cross_regress, probe, regress
 from mlvae.evaluate.subject import Subject
-from mlvae.evaluate.swaps import cross_member_mse, swaps
+from mlvae.evaluate.swaps import SEVERAL, cross_member_mse, swaps
 from mlvae.evaluate.verification import open_set, verify
 from mlvae.evidence import Evidence
 from mlvae.grouping import Grouping
@@ -257,11 +257,15 @@ def weighted_bound(subject: Subject) -> Metrics:
 def swapped(subject: Subject, judge: Judge) -> Metrics:
     """Whose group a picture shows that has its content from one observation and its style from another."""
     result = swaps(subject.model, judge, subject.new.x, subject.labels[1], seed=subject.seed)
-    return {
+    metrics = {
         "swap.content_of_donor": result.content_of_donor,
         "swap.content_of_style_giver": result.content_of_style_giver,
+        "swap.reconstructed": result.reconstructed,
         "swap.judge": result.judge_accuracy,
     }
+    if result.content_of_several is not None:
+        metrics[f"swap.k{SEVERAL}.content_of_donor"] = result.content_of_several
+    return metrics
 
 
 def cross_member(subject: Subject) -> Metrics:

@@ -20,6 +20,8 @@ ROWS = {
     "open_set.auc": "known group or new, AUC",
     "swap.content_of_donor": "swaps that show the content giver's group",
     "swap.content_of_style_giver": "swaps that show the style giver's group",
+    "swap.k5.content_of_donor": "swaps with the content of five that show its givers' group",
+    "swap.reconstructed": "own reconstructions that show their group",
     "swap.cross_member_mse_ratio": "error through another member / plain VAE",
     "calibration.ratio": "calibration of content at k = 1 (1 is right)",
     "calibration.coverage90": "coverage of its 90 % intervals",

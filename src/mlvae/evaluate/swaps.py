@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,14 @@ from torch import Tensor
 
 from mlvae.errors import DataError
 from mlvae.evaluate.judge import Judge
+from mlvae.inference import pictures
 from mlvae.model import MLVAE
 
 CHUNK = 1000
 """Pictures made at a time."""
+
+SEVERAL = 5
+"""Members whose evidence is pooled, beside the content of one."""
 
 Array = Tensor | np.ndarray[Any, Any]
 
@@ -26,12 +31,17 @@ class Swaps:
     Args:
         content_of_donor: pictures that show the group of the observation that gave content; ideally all.
         content_of_style_giver: pictures that show the group of the one that gave style; ideally none.
+        content_of_several: as `content_of_donor`, with the content of `SEVERAL` members of the donor's group: what is
+            left of one observation's doubt goes. None where the givers' groups are smaller, or no level is shared.
+        reconstructed: observations through their own codes that show their group: what the decoder's blur leaves.
         judge_accuracy: of the same judge on the real observations: no swap can honestly do better.
         pairs: how many.
     """
 
     content_of_donor: float
     content_of_style_giver: float
+    content_of_several: float | None
+    reconstructed: float
     judge_accuracy: float
     pairs: int
 
@@ -62,10 +72,35 @@ def swaps(model: MLVAE, judge: Judge, x: Array, labels: Any, *, pairs: int = 200
     a = random.choice(len(y), pairs, p=others / others.sum())
     b = (start[a] + size[a] + (random.random(pairs) * others[a]).astype(np.int64)) % len(y)
     donors, givers = order[a], order[b]
-    seen = np.concatenate(
-        [judge.name(model.swap(x[donors[part]], x[givers[part]])) for part in _parts(pairs)] or [y[:0]]
-    )
-    return Swaps(float((seen == y[donors]).mean()), float((seen == y[givers]).mean()), real, pairs)
+
+    def shown(make: Callable[[slice], Tensor], n: int) -> np.ndarray[Any, Any]:
+        return np.concatenate([judge.name(make(part)) for part in _parts(n)] or [y[:0]])
+
+    seen = shown(lambda part: model.swap(x[donors[part]], x[givers[part]]), pairs)
+    several = None
+    if model.group_levels and pairs and size[a].min() >= SEVERAL:
+        mixed = random.permutation(len(y))
+        shuffled = mixed[np.argsort(y[mixed], kind="stable")]
+        first = (random.random(pairs) * size[a]).astype(np.int64)[:, None]
+        members = shuffled[start[a][:, None] + (first + np.arange(SEVERAL)) % size[a][:, None]]
+        pooled = shown(lambda part: _pooled(model, x, members[part], donors[part], givers[part]), pairs)
+        several = float((pooled == y[donors]).mean())
+    own = shown(lambda part: model.reconstruct(x[part]), len(y))
+    return Swaps(
+        float((seen == y[donors]).mean()), float((seen == y[givers]).mean()), several, float((own == y).mean()), real,
+        pairs,
+    )  # fmt: skip
+
+
+def _pooled(model: MLVAE, x: Tensor, members: np.ndarray, donors: np.ndarray, givers: np.ndarray) -> Tensor:
+    """As `MLVAE.swap`, with the first shared level from the evidence of all members (P, k) of a row."""
+    name, (pairs, k) = model.group_levels[0].name, members.shape
+    evidence = model.evidence(x[members.ravel()], {name: np.repeat(np.arange(pairs), k)})
+    donor, giver = model.codes(x[donors]), model.codes(x[givers])
+    codes = {level.name: (giver if level.by is None else donor)[level.name].mean for level in model.levels} | {
+        name: evidence.posterior(name).mean.to(giver[name].mean)
+    }
+    return pictures(model, codes)
 
 
 def cross_member_mse(model: MLVAE, x: Array, labels: Any, *, seed: int = 0) -> float:
