@@ -26,6 +26,7 @@ def rows(text: str) -> dict[str, list[tuple[str, str, float, float]]]:
     for line in text.splitlines():
         cells = [cell.strip().replace("*", "") for cell in line.strip("|").split("|")]
         if len(cells) != 8:
+            current = None
             continue
         if heading := re.match(r"(.+?), (MLP|convolutional)", cells[0]):
             current, held = SETS.get(f"{heading[1]}, MLP") if heading[2] == "MLP" else None, False
