@@ -50,7 +50,7 @@ SETS = {
     "mnist": Set("mnist.npz"),
     "fashion": Set("fashion.npz"),
     "omniglot": Set("omniglot_28.npz", train=("--quarter-turns",)),
-    "avatars": Set("avatars_lorelei_64.npz", evaluate=("--factors", FACTORS)),
+    "avatars": Set("avatars_lorelei_64.npz", train=("--augment", "shift:2,flip:.5"), evaluate=("--factors", FACTORS)),
     "orl": Set("orl_faces_64.npz", train=("--augment", "shift:3,rotate:8", "--epochs", "1000"), folds=4),
 }
 
