@@ -1,6 +1,6 @@
-"""The figure of docs/search.md from its own first table: what style tells of the group against what pictures keep.
+"""The figure of docs/defaults.md from its own first table: what style tells of the group against what pictures keep.
 
-python tools/trade_off.py docs/search.md docs/pictures/trade-off.png
+python tools/trade_off.py docs/defaults.md docs/pictures/trade-off.png
 """
 
 from __future__ import annotations
