@@ -62,6 +62,12 @@ class TestSwaps:
         assert result.content_of_donor < 0.75 < 0.85 < result.content_of_several
         assert abs(result.content_of_donor - result.judge_accuracy) < 0.05
 
+    def test_several_shared_levels_pool_the_first(self, judge):
+        torch.manual_seed(0)
+        levels = [Level("content", 2, by="g"), Level("word", 2, by="w"), Level("style", 2)]
+        result = swaps(MLVAE((4,), levels, likelihood=Normal(1.0), width=8), judge, *data(200, 1), pairs=50)
+        assert result.content_of_several is not None
+
     def test_groups_of_fewer_are_not_pooled_and_a_plain_vae_has_nothing_to_pool(self, judge):
         x, groups = data(500, 1)
         few = np.concatenate([np.flatnonzero(groups == g)[:4] for g in range(4)])

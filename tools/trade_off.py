@@ -1,4 +1,4 @@
-"""The figure of docs/defaults.md from its own first table: what style tells of the group against what pictures keep.
+"""The figure of docs/defaults.md from its own tables: what style tells of the group against what pictures keep.
 
 python tools/trade_off.py docs/defaults.md docs/pictures/trade-off.png
 """

@@ -83,7 +83,7 @@ def swaps(model: MLVAE, judge: Judge, x: Array, labels: Any, *, pairs: int = 200
         shuffled = mixed[np.argsort(y[mixed], kind="stable")]
         first = (random.random(pairs) * size[a]).astype(np.int64)[:, None]
         members = shuffled[start[a][:, None] + (first + np.arange(SEVERAL)) % size[a][:, None]]
-        pooled = shown(lambda part: _pooled(model, x, members[part], donors[part], givers[part]), pairs)
+        pooled = shown(lambda part: _pooled(model, x, members[part], givers[part]), pairs)
         several = float((pooled == y[donors]).mean())
     own = shown(lambda part: model.reconstruct(x[part]), len(y))
     return Swaps(
@@ -92,15 +92,19 @@ def swaps(model: MLVAE, judge: Judge, x: Array, labels: Any, *, pairs: int = 200
     )  # fmt: skip
 
 
-def _pooled(model: MLVAE, x: Tensor, members: np.ndarray, donors: np.ndarray, givers: np.ndarray) -> Tensor:
-    """As `MLVAE.swap`, with the first shared level from the evidence of all members (P, k) of a row."""
-    name, (pairs, k) = model.group_levels[0].name, members.shape
-    evidence = model.evidence(x[members.ravel()], {name: np.repeat(np.arange(pairs), k)})
-    donor, giver = model.codes(x[donors]), model.codes(x[givers])
-    codes = {level.name: (giver if level.by is None else donor)[level.name].mean for level in model.levels} | {
-        name: evidence.posterior(name).mean.to(giver[name].mean)
-    }
-    return pictures(model, codes)
+def _pooled(model: MLVAE, x: Tensor, members: np.ndarray, givers: np.ndarray) -> Tensor:
+    """As `MLVAE.swap`, with the first shared level from all members (P, k) of a row, the others from its first."""
+    pairs, k = members.shape
+    alone = np.arange(pairs * k)
+    groups = {level.name: alone for level in model.group_levels} | {model.group_levels[0].name: alone // k}
+    donor, giver = model.codes(x[members.ravel()], groups), model.codes(x[givers])
+    return pictures(
+        model,
+        {
+            level.name: giver[level.name].mean if level.by is None else donor[level.name].mean[::k]
+            for level in model.levels
+        },
+    )
 
 
 def cross_member_mse(model: MLVAE, x: Array, labels: Any, *, seed: int = 0) -> float:
