@@ -81,7 +81,7 @@ def test_lengths_must_agree() -> None:
 def test_without_groups_there_is_no_grouping_until_asked_for() -> None:
     data = GroupedData.from_arrays(rows_of(4), columns={"word": ["a", "a", "b", "b"]})
     assert data.by is None and repr(data) == "GroupedData('arrays': 4 x (1,) float32, columns: word)"
-    for ask in (lambda: data.groups, lambda: data.num_groups, data.split, data.quarter_turns):
+    for ask in (lambda: data.groups, lambda: data.num_groups, data.split, data.quarter_turns, lambda: data.deformed(1)):
         with pytest.raises(DataError, match="grouped_by"):
             ask()
     assert data.grouped_by("word").num_groups == 2
@@ -290,6 +290,58 @@ def test_quarter_turns_make_new_groups_of_turned_pictures(shape: tuple[int, ...]
 def test_only_square_images_turn(shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match="square"):
         GroupedData.from_arrays(torch.zeros(2, *shape), [0, 0]).quarter_turns()
+
+
+# --- deformed copies
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (3, 9, 7)])
+@pytest.mark.parametrize("whole", [True, False])
+def test_deformed_copies_are_new_groups_whose_members_change_alike(shape: tuple[int, ...], whole: bool) -> None:
+    x = torch.rand(6, *shape)
+    x[1], x[4] = x[0], x[3]  # twins within a group
+    x = (255 * x).round().to(torch.uint8) if whole else x
+    data = GroupedData.from_arrays(x, ["ann"] * 3 + ["bob"] * 3, columns={"eyes": range(6)})
+    more = data.deformed(3, seed=1)
+    assert more.x.shape == (24, *shape) and more.x.dtype == data.x.dtype and more.num_groups == 8
+    assert torch.equal(more.x[:6], data.x) and more.column("eyes").tolist() == [*range(6)] * 4
+    assert set(more.groups) == {f"{name}+{number}" for name in ("ann", "bob") for number in range(4)}
+    for number in range(1, 4):
+        ann, bob = (more.subset(more.groups == f"{name}+{number}").x for name in ("ann", "bob"))
+        assert torch.equal(ann[0], ann[1]) and torch.equal(bob[0], bob[1]) and not torch.equal(ann[0], ann[2])
+        assert not torch.equal(ann[0], x[0]) and not torch.equal(bob[0], x[3])
+    first, second = (more.subset(more.groups == f"ann+{number}").x[0] for number in (1, 2))
+    assert not torch.equal(first, second)
+    assert torch.equal(data.deformed(3, seed=1).x, more.x) and not torch.equal(data.deformed(3, seed=2).x, more.x)
+
+
+def test_a_deformed_picture_is_still_one_of_the_same_things() -> None:
+    """Far less changed than another picture would be, and still within [0, 1]."""
+    x = torch.zeros(2, 32, 32)
+    x[0, 8:24, 8:16], x[1, 8:24, 16:24] = 1.0, 1.0
+    more = GroupedData.from_arrays(x, [0, 1]).deformed(40).x
+    assert more.min() >= 0 and more.max() <= 1
+    for own, other in ((0, 1), (1, 0)):
+        overlaps = [
+            max((picture * x[own]).sum(), (picture.flip(-1) * x[own]).sum()) / x[own].sum() for picture in more[own::2]
+        ]
+        assert min(overlaps) > 0.5
+        assert max((more[own::2] * x[other]).sum((1, 2)) / x[other].sum()) > 0.5  # some are mirrored
+
+
+@pytest.mark.parametrize(
+    ("x", "copies", "message"),
+    [
+        (torch.zeros(2, 5), 1, "pictures"),
+        (torch.zeros(2, 2, 3, 5, 5), 1, "pictures"),
+        (torch.full((2, 5, 5), 1.5), 1, "numbers in"),
+        (torch.full((2, 5, 5), -0.5), 1, "numbers in"),
+        (torch.zeros(2, 5, 5), 0, "at least one"),
+    ],
+)
+def test_what_cannot_be_deformed_is_refused(x: torch.Tensor, copies: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        GroupedData.from_arrays(x, [0, 0]).deformed(copies)
 
 
 # --- by time, and in folds

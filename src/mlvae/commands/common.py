@@ -107,6 +107,13 @@ def config_of(run: str) -> dict[str, Any]:
     return options
 
 
+def multiplied(part: Any, quarter_turns: bool, copies: int) -> Any:
+    """A training part, a GroupedData, with the new groups that options ask for."""
+    if quarter_turns:
+        part = part.quarter_turns()
+    return part.deformed(copies) if copies else part
+
+
 def say(text: str) -> None:
     """Prints; of several processes that torchrun started, the first one does."""
     if os.environ.get("RANK", "0") == "0":

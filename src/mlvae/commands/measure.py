@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from mlvae.commands.common import config_of, listed, opened, say
+from mlvae.commands.common import config_of, listed, multiplied, opened, say
 
 
 def measure(
@@ -57,8 +57,9 @@ def measure(
         from mlvae.runs import options_of
 
         folder = Path(controls_folder) if controls_folder else Path(run).resolve().parent / "controls"
-        turned = part.quarter_turns() if config_of(run).get("quarter_turns") else None
-        beside = Controls(folder, {**options_of(run), "device": device}, turned)
+        config = config_of(run)
+        learned = multiplied(part, config.get("quarter_turns", False), config.get("deformed", 0))
+        beside = Controls(folder, {**options_of(run), "device": device}, learned)
     metrics = evaluate(model, part, held, factors=listed(factors), controls=beside, quick=quick, seed=seed)
     print(table(metrics))
     for text in diagnose(metrics):

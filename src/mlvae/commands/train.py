@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlvae.commands.codes import draw, encode
-from mlvae.commands.common import CONFIG_FILE, listed, own, parts, say, warn_of_leaks, write_config
+from mlvae.commands.common import CONFIG_FILE, listed, multiplied, own, parts, say, warn_of_leaks, write_config
 from mlvae.commands.measure import measure
 from mlvae.errors import CheckpointError, ModelError, nearest
 
@@ -37,6 +37,7 @@ def train(
     likelihood: str | None = None,
     style_given_content: bool = False,
     quarter_turns: bool = False,
+    deformed: int = 0,
     missing: Literal["error", "drop", "own"] = "error",
     groups: int = 50,
     members: tuple[int, int] = (2, 8),
@@ -91,6 +92,8 @@ def train(
             package.module:name of one's own (default: by the data, see docs/data.md)
         style_given_content: let the style head see the content, q(s | x, c)
         quarter_turns: add every group turned by 90, 180 and 270 degrees, as new groups
+        deformed: add every group of pictures so many times bent, stretched, mirrored and shaded, as new groups: where
+            there are few
         missing: rows without a group: error, drop, or own (a group of its own)
         groups: sub-groups in a batch
         members: fewest and most observations of a sub-group
@@ -137,8 +140,7 @@ def train(
     )  # fmt: skip
     warn_of_leaks(part, held)
     part, valid = _validation(part, chosen.validation if validation is None else validation, seed, levels)
-    if quarter_turns:
-        part = part.quarter_turns()
+    part = multiplied(part, quarter_turns, deformed)
     weights = {"content": content_kl, "style": style_kl, **dict(weight_of(text) for text in kl or ())}
     if told is not None and independence is not None:
         raise ModelError("Expected one of --told and --independence; got both. The first finds the weight itself.")

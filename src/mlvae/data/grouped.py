@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mlvae.data.arrays import as_labels, as_observations, check_shape, dense, refuse_missing, settle
+from mlvae.data.deform import deformed
 from mlvae.data.splits import SPLITS, group_folds, latest, marked, share
 from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest
@@ -343,13 +344,59 @@ class GroupedData:
             raise DataError(
                 f"Expected square images of shape (H, H) or (C, H, H); got {shape}. Crop or pad them first."
             )
-        if isinstance(self.x, Stored):
-            raise DataError(f"Expected observations in memory to turn; {self.name!r} stays on disk. Read fewer.")
+        x = self._in_memory("turn")
         columns = {name: np.tile(labels, 4) for name, labels in self.columns.items()}
         turn = np.repeat(["@0", "@90", "@180", "@270"], len(self))
         columns[by] = np.char.add(columns[by].astype(str), turn)
-        x = torch.cat([torch.rot90(self.x, quarter, (-2, -1)) for quarter in range(4)])
-        return replace(self, x=x, columns=columns)
+        return replace(self, x=torch.cat([torch.rot90(x, quarter, (-2, -1)) for quarter in range(4)]), columns=columns)
+
+    def deformed(self, copies: int, *, seed: int = 0) -> GroupedData:
+        """The data, and ``copies`` times each group deformed, as new groups: for pictures of few people.
+
+        All members of a copy are bent, stretched, mirrored and shaded alike (`data.deform`), as if they were another
+        person's. A network that has learned thirty people by heart knows little of the next.
+
+        Returns:
+            ((1 + copies) N, *shape), the data first; labels become strings like "ann+0", "ann+1", other columns repeat.
+
+        Raises:
+            DataError: the observations are not pictures (H, W) or (C, H, W) of bytes or of numbers in [0, 1], have no
+                groups or stay on disk, or ``copies`` is below one.
+
+        Example:
+            >>> data = GroupedData.from_arrays(torch.rand(4, 8, 8), ["ann", "ann", "bob", "bob"])
+            >>> sorted(set(data.deformed(2).groups.tolist()))
+            ['ann+0', 'ann+1', 'ann+2', 'bob+0', 'bob+1', 'bob+2']
+        """
+        by, shape, x = self._grouping(), self.shape, self._in_memory("deform")
+        whole = x.dtype == torch.uint8
+        if len(shape) not in (2, 3) or not (whole or (x.min() >= 0 and x.max() <= 1)):
+            raise DataError(
+                f"Expected pictures (H, W) or (C, H, W) of bytes or of numbers in [0, 1]; got {shape}, {x.dtype}."
+                " Scale them first, or leave them as they are."
+            )
+        if copies < 1:
+            raise DataError(f"Expected at least one deformed copy of each group; got {copies}. For none, leave it out.")
+        generator = torch.Generator().manual_seed(seed)
+        codes = self.codes(by)
+        parts = [x]
+        for _ in range(copies):
+            part = torch.empty_like(x)
+            for group in range(self.num_groups):
+                rows = (codes == group).nonzero().squeeze(1)
+                images = x[rows].reshape(len(rows), -1, *shape[-2:])
+                changed = deformed(images / 255 if whole else images, generator).reshape(len(rows), *shape)
+                part[rows] = (255 * changed).round().to(x.dtype) if whole else changed
+            parts.append(part)
+        columns = {name: np.tile(labels, 1 + copies) for name, labels in self.columns.items()}
+        number = np.repeat([f"+{copy}" for copy in range(1 + copies)], len(self))
+        columns[by] = np.char.add(columns[by].astype(str), number)
+        return replace(self, x=torch.cat(parts), columns=columns)
+
+    def _in_memory(self, doing: str) -> Tensor:
+        if isinstance(self.x, Stored):
+            raise DataError(f"Expected observations in memory to {doing}; {self.name!r} stays on disk. Read fewer.")
+        return self.x
 
     def __repr__(self) -> str:
         text = f"{self.name!r}: {len(self)} x {self.shape} {str(self.x.dtype).removeprefix('torch.')}"
