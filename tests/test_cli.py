@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from mlvae import __version__, read
+from mlvae import MLVAE, GroupedData, __version__, read
 from mlvae.cli import main
 from mlvae.commands import COMMANDS
 from mlvae.objective import Objective
@@ -131,6 +131,37 @@ def test_evaluate_trains_its_controls_once_and_writes_every_number(
     assert "Did you mean 'hat'" in fails(capsys, "evaluate", out, data, "--factors", "hta")
     (tmp_path / "run" / "config.yaml").write_text("a: [")
     assert "config.yaml" in fails(capsys, *command)
+
+
+def test_new_groups_of_turned_and_deformed_pictures_are_learned_from_and_by_controls_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But never measured: evaluation is of the groups that there are."""
+    from mlvae.evaluate import Controls
+
+    learned: list[int] = []
+    get = Controls.get
+
+    def counted(self: Controls, kind: str, model: MLVAE, train: GroupedData, seed: int = 0) -> tuple[MLVAE, Path]:
+        assert self.train is not None and len(train) == 24
+        learned.append(len(self.train))
+        return get(self, kind, model, train, seed)
+
+    monkeypatch.setattr(Controls, "get", counted)
+    random = np.random.default_rng(0)
+    file, folder = tmp_path / "faces.npz", tmp_path / "run"
+    np.savez(
+        file, x=random.integers(0, 255, (36, 5, 5), dtype=np.uint8), person=np.repeat(np.arange(6), 6),
+        split=np.repeat([0, 1], [24, 12]),
+    )  # fmt: skip
+    main(
+        ["train", str(file), "--by", "person", "--out", str(folder), "--epochs", "1", "--validation", "0",
+         "--quarter-turns", "--deformed", "2", "--width", "8"]
+    )  # fmt: skip
+    assert "288 x (5, 5) uint8, 48 groups" in capsys.readouterr().out  # 4 turns of 3
+    main(["evaluate", str(folder), str(file), "--out", str(tmp_path / "metrics.json")])
+    assert learned == [288, 288]
+    assert fails(capsys, "train", str(file), "--by", "person", "--out", str(tmp_path / "b"), "--deformed", "-1")
 
 
 def test_objectives_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
