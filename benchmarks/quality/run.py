@@ -51,7 +51,11 @@ SETS = {
     "fashion": Set("fashion.npz"),
     "omniglot": Set("omniglot_28.npz", train=("--quarter-turns",)),
     "avatars": Set("avatars_lorelei_64.npz", train=("--augment", "shift:2,flip:.5"), evaluate=("--factors", FACTORS)),
-    "orl": Set("orl_faces_64.npz", train=("--augment", "shift:3,rotate:8", "--epochs", "1000"), folds=4),
+    "orl": Set(
+        "orl_faces_64.npz",
+        train=("--deformed", "15", "--augment", "shift:3,rotate:8", "--style-kl", "16", "--epochs", "70"),
+        folds=4,
+    ),
 }
 
 ROWS = {
