@@ -161,7 +161,11 @@ def test_new_groups_of_turned_and_deformed_pictures_are_learned_from_and_by_cont
     assert "288 x (5, 5) uint8, 48 groups" in capsys.readouterr().out  # 4 turns of 3
     main(["evaluate", str(folder), str(file), "--out", str(tmp_path / "metrics.json")])
     assert learned == [288, 288]
-    assert fails(capsys, "train", str(file), "--by", "person", "--out", str(tmp_path / "b"), "--deformed", "-1")
+    again = ["train", str(file), "--out", str(tmp_path / "b")]
+    assert "at least one deformed copy" in fails(capsys, *again, "--by", "person", "--deformed", "-1")
+    for option in (["--deformed", "2"], ["--quarter-turns"]):  # which of the levels is another after it?
+        levels = ["--level", "person:2:person", "--level", "style:2"]
+        assert "without --level" in fails(capsys, *again, *levels, *option)
 
 
 def test_objectives_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

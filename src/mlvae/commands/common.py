@@ -107,11 +107,11 @@ def config_of(run: str) -> dict[str, Any]:
     return options
 
 
-def multiplied(part: Any, quarter_turns: bool, copies: int) -> Any:
+def multiplied(part: Any, quarter_turns: bool, copies: int, seed: int) -> Any:
     """A training part, a GroupedData, with the new groups that options ask for."""
     if quarter_turns:
         part = part.quarter_turns()
-    return part.deformed(copies) if copies else part
+    return part.deformed(copies, seed=seed) if copies else part
 
 
 def say(text: str) -> None:

@@ -58,7 +58,8 @@ def measure(
 
         folder = Path(controls_folder) if controls_folder else Path(run).resolve().parent / "controls"
         config = config_of(run)
-        learned = multiplied(part, config.get("quarter_turns", False), config.get("deformed", 0))
+        turned, copies = config.get("quarter_turns", False), config.get("deformed", 0)
+        learned = multiplied(part, turned, copies, config.get("seed", 0))
         beside = Controls(folder, {**options_of(run), "device": device}, learned)
     metrics = evaluate(model, part, held, factors=listed(factors), controls=beside, quick=quick, seed=seed)
     print(table(metrics))

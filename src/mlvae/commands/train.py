@@ -133,6 +133,11 @@ def train(
         raise CheckpointError("Expected a folder for the run; got none. Add --out runs/NAME.")
     chosen = setting(objective)
     levels = [Level.parse(text, chosen.readout) for text in level or ()]
+    if levels and (quarter_turns or deformed):
+        raise ModelError(
+            "Expected --quarter-turns and --deformed without --level; got both. Of which levels a changed picture has"
+            " new groups is not known: change the data and their columns from Python, or leave the option out."
+        )
     change = None if augment is None else Augmentation.parsed(augment)
     part, held = parts(
         data, by, split_column, missing, levels, features=features, covariates=listed(covariates), size=size, mode=mode,
@@ -140,7 +145,7 @@ def train(
     )  # fmt: skip
     warn_of_leaks(part, held)
     part, valid = _validation(part, chosen.validation if validation is None else validation, seed, levels)
-    part = multiplied(part, quarter_turns, deformed)
+    part = multiplied(part, quarter_turns, deformed, seed)
     weights = {"content": content_kl, "style": style_kl, **dict(weight_of(text) for text in kl or ())}
     if told is not None and independence is not None:
         raise ModelError("Expected one of --told and --independence; got both. The first finds the weight itself.")

@@ -344,11 +344,8 @@ class GroupedData:
             raise DataError(
                 f"Expected square images of shape (H, H) or (C, H, H); got {shape}. Crop or pad them first."
             )
-        x = self._in_memory("turn")
-        columns = {name: np.tile(labels, 4) for name, labels in self.columns.items()}
-        turn = np.repeat(["@0", "@90", "@180", "@270"], len(self))
-        columns[by] = np.char.add(columns[by].astype(str), turn)
-        return replace(self, x=torch.cat([torch.rot90(x, quarter, (-2, -1)) for quarter in range(4)]), columns=columns)
+        turned = torch.cat([torch.rot90(self._in_memory("turn"), quarter, (-2, -1)) for quarter in range(4)])
+        return self._with_new_groups(by, turned, ["@0", "@90", "@180", "@270"])
 
     def deformed(self, copies: int, *, seed: int = 0) -> GroupedData:
         """The data, and ``copies`` times each group deformed, as new groups: for pictures of few people.
@@ -377,21 +374,14 @@ class GroupedData:
             )
         if copies < 1:
             raise DataError(f"Expected at least one deformed copy of each group; got {copies}. For none, leave it out.")
-        generator = torch.Generator().manual_seed(seed)
-        codes = self.codes(by)
-        parts = [x]
-        for _ in range(copies):
-            part = torch.empty_like(x)
-            for group in range(self.num_groups):
-                rows = (codes == group).nonzero().squeeze(1)
-                images = x[rows].reshape(len(rows), -1, *shape[-2:])
-                changed = deformed(images / 255 if whole else images, generator).reshape(len(rows), *shape)
-                part[rows] = (255 * changed).round().to(x.dtype) if whole else changed
-            parts.append(part)
-        columns = {name: np.tile(labels, 1 + copies) for name, labels in self.columns.items()}
-        number = np.repeat([f"+{copy}" for copy in range(1 + copies)], len(self))
-        columns[by] = np.char.add(columns[by].astype(str), number)
-        return replace(self, x=torch.cat(parts), columns=columns)
+        more = deformed(x, self.codes(by), seed, copies)
+        return self._with_new_groups(by, more, [f"+{copy}" for copy in range(1 + copies)])
+
+    def _with_new_groups(self, by: str, x: Tensor, marks: list[str]) -> GroupedData:
+        """So many times the rows as there are marks, which tell the groups of one from those of another."""
+        columns = {name: np.tile(labels, len(marks)) for name, labels in self.columns.items()}
+        columns[by] = np.char.add(columns[by].astype(str), np.repeat(marks, len(self)))
+        return replace(self, x=x, columns=columns)
 
     def _in_memory(self, doing: str) -> Tensor:
         if isinstance(self.x, Stored):
