@@ -277,7 +277,8 @@ def _penalties(
         # Both estimates are less what chance makes of them, so they may be negative; paid for that, a network that
         # knows its training data by heart gives members of one group opposite codes of any size.
         if others and not shared and wanted(objective.independence, name):
-            alone = READOUTS[level.readout](latent.votes)
+            # Of what is an observation's own, that is the posterior; not so where processes have put votes together.
+            alone = latent.posterior if latent.evidence is latent.votes else READOUTS[level.readout](latent.votes)
             every, means = zip(*(told(alone, batch.ids[other], objective.moments) for other in others), strict=True)
             estimates = torch.stack(every).clamp_min(0)
             # Fifth powers of a few means far out make an estimate of hundreds; such steps once spoiled whole runs.

@@ -6,7 +6,6 @@ votes and groups here, its weight in `Objective`, its line in `objective._penalt
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -76,11 +75,8 @@ def told(posteriors: Normal, ids: Tensor, moments: int = 5) -> tuple[Tensor, Ten
         raise ModelError(f"Expected `moments` of at least 1, the means; got {moments}. For none, weigh them 0.")
     rows, pairs = _blocks(ids)
     pairs = pairs.to(posteriors.mean.dtype)
-    mean = posteriors.mean.clamp(-FAR, FAR)
-    blocks = Normal(*(of.index_select(0, rows).unflatten(0, pairs.shape[:2]) for of in (mean, posteriors.precision)))
-    first, second = zip(*_features(blocks, moments), strict=True)
     every: Tensor
-    every, means = _Hermite.apply(pairs, *first, *second)  # type: ignore[no-untyped-call]
+    every, means = _Hermite.apply(posteriors.mean, posteriors.precision, rows, pairs, moments)  # type: ignore[no-untyped-call]
     total = max(len(ids) * (len(ids) - 1), 1)
     return every / (2 * total), means * pairs.sum() / total**2
 
@@ -107,71 +103,87 @@ def _blocks(ids: Tensor) -> tuple[Tensor, Tensor]:
     return torch.arange(n, device=ids.device), (ids.unsqueeze(1) == ids).fill_diagonal_(False).unsqueeze(0)
 
 
-def _features(posteriors: Normal, moments: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """What pairs of posteriors are compared by, (..., D), two for each degree; the second of an odd one is None.
+class _Hermite(torch.autograd.Function):
+    """Σ_ij pairs_ij Σ_n K_n(i, j) over pairs of N posteriors; and, without a gradient, the part of n = 1.
 
     In Mehler's formula for one dimension, integrated over posteriors N(μ, 1 - v), with w = v_i v_j
 
         Σ_n ρⁿ E_i He_n E_j He_n / n! = exp[(ρ μ_i μ_j - ½ ρ² (v_i μ_j² + μ_i² v_j)) / (1 - ρ² w)] / √(1 - ρ² w),
 
-    the logarithm adds over dimensions, and each coefficient L_n of its series is made of one or two inner products.
-    """
-    mean, kept = posteriors.mean, 1 - posteriors.variance
-    power = torch.ones_like(kept)  # of `kept`: half of the degree, rounded down
-    for degree in range(1, moments + 1):
-        if degree % 2:
-            odd = mean * power
-            yield odd, None
-        else:
-            square, power = mean * odd, power * kept
-            yield power - degree // 2 * square, square
+    the logarithm adds over dimensions, and each coefficient L_n of its series is made of inner products. With
+    k = n // 2, u = 1 - v, r_k = μ uᵏ, s_k = μ² uᵏ⁻¹ and t_k = uᵏ - k s_k, n L_n is
 
+        n r_k r_k  for odd n,  t_k t_k - k² s_k s_k  for even n.
 
-class _Hermite(torch.autograd.Function):
-    """Σ_ij pairs_ij Σ_n K_n(i, j), where Σ_n ρⁿ K_n = exp Σ_n ρⁿ L_n: for symmetric pairs, and as many n as features.
-
-    Of blocks: pairs are (B, K, K), features (B, K, D). And, without a gradient, the part of n = 1.
-
-    The sums C_n = K_0 + .. + K_n have the series exp(Σ_n ρⁿ L_n) / (1 - ρ), so n C_n = Σ_k (k L_k + 1) C_{n-k}; and as
-    the series' derivative by L_n is ρⁿ times itself, that of C_N is C_{N-n}, which has been made on the way.
+    From Σ_n ρⁿ K_n = exp Σ_n ρⁿ L_n the sums C_n = K_0 + .. + K_n have the series exp(Σ_n ρⁿ L_n) / (1 - ρ), so
+    n C_n = Σ_j (j L_j + 1) C_{n-j}; and as the series' derivative by L_n is ρⁿ times itself, that of C_N is C_{N-n},
+    which has been made on the way. All features are multiplied at once, as small operations cost what large ones do.
     """
 
     @staticmethod
-    def forward(context: Any, pairs: Tensor, *features: Tensor | None) -> tuple[Tensor, Tensor]:
-        one = pairs.new_ones(1, 1, 1)
+    def forward(
+        context: Any, mean: Tensor, precision: Tensor, rows: Tensor, pairs: Tensor, moments: int
+    ) -> tuple[Tensor, Tensor]:
+        variance = precision.reciprocal()
+        near, kept = mean.clamp(-FAR, FAR), 1 - variance
+        powers, odd, squares = [torch.ones_like(kept)], [near], []  # uᵏ, r_k and s_k+1
+        firsts = [near]  # of each degree r_k or t_k
+        for degree in range(2, moments + 1):
+            if degree % 2:
+                odd.append(near * powers[-1])
+                firsts.append(odd[-1])
+            else:
+                squares.append(near * odd[-1])
+                powers.append(powers[-1] * kept)
+                firsts.append(torch.sub(powers[-1], squares[-1], alpha=degree // 2))
+        features = torch.stack([*firsts, *squares]).index_select(1, rows)
+        blocks = features.unflatten(1, pairs.shape[:2]).flatten(0, 1)
+        products = torch.bmm(blocks, blocks.mT).unflatten(0, (len(features), -1))
         rates: list[Tensor] = []  # n L_n + 1
         sums = [torch.ones_like(pairs)]
-        moments = len(features) // 2
-        for degree, (first, square) in enumerate(zip(features[:moments], features[moments:], strict=True), 1):
-            assert first is not None
-            if square is None:
-                rate = torch.baddbmm(one, first, first.mT, alpha=degree)
+        for degree in range(1, moments + 1):
+            half = degree // 2
+            if degree % 2:
+                rate = 1 + products[degree - 1] * degree
             else:
-                rate = torch.baddbmm(one, first, first.mT)
-                rate.baddbmm_(square, square.mT, alpha=-((degree // 2) ** 2))
+                rate = torch.sub(products[degree - 1], products[moments + half - 1], alpha=half**2).add_(1)
             rates.append(rate)
             total = rate / degree
             for place in range(1, degree):
                 total.addcmul_(rates[place - 1], sums[degree - place], value=1 / degree)
             sums.append(total)
-        context.save_for_backward(pairs, *features, *sums[:-1])
-        every, means = ((pairs * (kernel - 1)).sum() for kernel in (sums[-1], sums[1]))
+        context.save_for_backward(mean, variance, rows, pairs, blocks, *sums[:-1], *powers, *odd, *squares)
+        context.moments = moments
+        every, means = (torch.dot(pairs.flatten(), (kernel - 1).flatten()) for kernel in (sums[-1], sums[1]))
         context.mark_non_differentiable(means)
         return every, means
 
     @staticmethod
     def backward(context: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        pairs, *saved = context.saved_tensors
-        moments = len(saved) // 3
-        twice = 2 * gradient * pairs  # each feature is on both sides of its products
-        firsts: list[Tensor] = []
-        seconds: list[Tensor | None] = []
-        for degree in range(1, moments + 1):
-            by_coefficient = twice * saved[-degree]
-            first, square = saved[degree - 1], saved[moments + degree - 1]
-            firsts.append(by_coefficient @ first / (1 if square is None else degree))
-            seconds.append(None if square is None else by_coefficient @ square * (-degree / 4))
-        return None, *firsts, *seconds
+        moments: int = context.moments
+        mean, variance, rows, pairs, blocks, *saved = context.saved_tensors
+        evens = moments // 2
+        sums, powers = saved[:moments], saved[moments : moments + evens + 1]
+        odd, squares = saved[moments + evens + 1 : len(saved) - evens], saved[len(saved) - evens :]
+        # Each feature is on both sides of its products, and those of an even degree count 1/n; s_k in t_k at once.
+        left = [sums[moments - degree] for degree in [*range(1, moments + 1), *range(2, moments + 1, 2)]]
+        by_degree = torch.stack(left).mul_(2 * gradient * pairs)
+        wide = torch.bmm(by_degree.flatten(0, 1), blocks).reshape(-1, len(rows), mean.shape[1])
+        by_features = wide.new_zeros(len(wide), *mean.shape).index_add_(1, rows, wide)
+        by_mean, by_kept = by_features[0], torch.zeros_like(mean)
+        for degree in range(2, moments + 1):
+            half, by = degree // 2, by_features[degree - 1]
+            if degree % 2:
+                by_mean.addcmul_(by, powers[half])
+                by_kept.addcmul_(by, odd[half - 1], value=half)
+                continue
+            by_kept.addcmul_(by, powers[half - 1], value=0.5)
+            by_square = by.add_(by_features[moments + half - 1], alpha=half)
+            by_mean.addcmul_(by_square, odd[half - 1], value=-1)
+            if half > 1:
+                by_kept.addcmul_(by_square, squares[half - 2], value=(1 - half) / 2)
+        by_mean = by_mean * (mean.abs() <= FAR)
+        return by_mean, by_kept.mul_(variance).mul_(variance), None, None, None
 
 
 RIDGE = 1e-5
@@ -257,43 +269,69 @@ def misidentification(votes: Evidence, grouping: Grouping, ids: Tensor, others: 
     Returns:
         (), mean over the observations that are not alone; zero where there are none.
     """
-    totals = votes.sum(grouping)
     others = votes.sum_others(grouping) if others is None else others
-    # Every observation against every group of the batch, then its own group with its own vote left out.
-    with_vote: Tensor = _LogNormalisers.apply(  # type: ignore[no-untyped-call]
-        votes.precision, votes.information, totals.precision, totals.information
+    others_groups = ids.unsqueeze(1) != ids[grouping.first]
+    many = grouping.expand((grouping.sizes > 1).to(votes.precision))
+    value: Tensor = _Misidentification.apply(  # type: ignore[no-untyped-call]
+        votes.precision, votes.information, others.precision, others.information, grouping, others_groups, many
     )
-    before = totals.log_evidence()
-    place = grouping.index.unsqueeze(1)
-    own = before[grouping.index] - others.log_evidence()
-    scores = (with_vote - before).scatter(1, place, own.unsqueeze(1))
-    same = ids.unsqueeze(1) == ids[grouping.first].unsqueeze(0)
-    nats = scores.logsumexp(1) - scores.masked_fill(~same, -torch.inf).logsumexp(1)
-    named = grouping.expand(grouping.sizes > 1)
-    return torch.where(named, nats, 0).sum() / named.sum().clamp_min(1)
+    return value
 
 
-class _LogNormalisers(torch.autograd.Function):
-    """log Z of each of N votes added to each of G groups' evidence, (N, G).
+class _Misidentification(torch.autograd.Function):
+    """Most of what learning costs beyond its networks, where groups are many; so its gradient is made with it, by hand.
 
-    Most of what learning costs beyond its networks, where groups are many; its gradient by hand is half of autograd's.
+    log Z of (Λ, η) has the gradients -½ (μ² + 1/(1 + Λ)) and μ = η / (1 + Λ).
     """
 
     @staticmethod
     def forward(
-        context: Any, precision: Tensor, information: Tensor, group_precision: Tensor, group_information: Tensor
+        context: Any,
+        precision: Tensor,
+        information: Tensor,
+        others_precision: Tensor,
+        others_information: Tensor,
+        grouping: Grouping,
+        others_groups: Tensor,
+        many: Tensor,
     ) -> Tensor:
-        total = (1 + group_precision) + precision.unsqueeze(1)
-        summed = group_information + information.unsqueeze(1)
-        mean = summed / total
-        context.save_for_backward(mean, total)
-        return 0.5 * summed.mul_(mean).sub_(torch.log(total)).sum(-1)
+        groups, dim, index = grouping.num_groups, precision.shape[1], grouping.index.unsqueeze(1)
+        # The evidence of G groups; then, for each of N votes, that of its own group without it.
+        totals = grouping.sum(torch.cat([precision, information], 1))
+        before = torch.cat([totals, torch.cat([others_precision, others_information], 1)])
+        posterior, summed = before[:, :dim] + 1, before[:, dim:]
+        mean = summed / posterior
+        normaliser = 0.5 * torch.sub(summed * mean, posterior.log()).sum(1)
+        # Each of N votes with each of G groups, (N, G, D), and then its own group with its own vote left out.
+        with_posterior = posterior[:groups] + precision.unsqueeze(1)
+        with_summed = summed[:groups] + information.unsqueeze(1)
+        with_mean = with_summed / with_posterior
+        scores = 0.5 * with_summed.mul_(with_mean).sub_(with_posterior.log()).sum(2) - normaliser[:groups]
+        scores.scatter_(1, index, normaliser[grouping.index].sub_(normaliser[groups:]).unsqueeze(1))
+        named = scores.log_softmax(1)
+        right = named.masked_fill(others_groups, -torch.inf)
+        nats = -right.logsumexp(1, keepdim=True)
+        weight = many / many.sum().clamp_min(1)
+        value = torch.dot(nats.flatten(), weight)
+        if not any(context.needs_input_grad):
+            return value
+
+        by_scores = (named.exp_() - right.add_(nats).exp_()).mul_(weight.unsqueeze(1))
+        by_own = by_scores.gather(1, index)
+        by_scores.scatter_(1, index, 0)
+        by_normaliser = torch.cat([grouping.sum(by_own) - by_scores.sum(0).unsqueeze(1), -by_own])
+        by_before = torch.cat([torch.addcmul(posterior.reciprocal(), mean, mean).mul_(-0.5), mean], 1) * by_normaliser
+        by_each = by_scores.unsqueeze(2)
+        by_precision = with_posterior.reciprocal_().addcmul_(with_mean, with_mean).mul_(by_each)
+        by_information = with_mean.mul_(by_each)
+        by_groups, by_votes = (
+            torch.cat([by_precision.sum(axis).mul_(-0.5), by_information.sum(axis)], 1) for axis in (0, 1)
+        )
+        by_votes += grouping.expand(by_groups + by_before[:groups])
+        context.save_for_backward(by_votes, by_before[groups:])
+        return value
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        mean, total = context.saved_tensors
-        gradient = gradient.unsqueeze(-1)
-        by_information = mean * gradient
-        by_precision = total.reciprocal().addcmul_(mean, mean).mul_(gradient)  # but for a factor of -½
-        votes, groups = ((by_precision.sum(axis).mul_(-0.5), by_information.sum(axis)) for axis in (1, 0))
-        return *votes, *groups
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        votes, others = (saved * gradient for saved in context.saved_tensors)
+        return *votes.chunk(2, 1), *others.chunk(2, 1), None, None, None
