@@ -49,6 +49,14 @@ def test_a_large_group_among_small_ones_is_told() -> None:
     assert any("--resample" in problem for problem in inspect(data).problems)
 
 
+@pytest.mark.parametrize(("groups", "members", "few"), [(30, 10, True), (101, 10, False), (10, 60, False)])
+def test_few_pictures_of_few_groups_are_told(groups: int, members: int, few: bool) -> None:
+    pictures = torch.randint(0, 256, (groups * members, 16, 16), dtype=torch.uint8)
+    ids = torch.arange(groups).repeat_interleave(members)
+    assert any("--deformed" in problem for problem in inspect(GroupedData.from_arrays(pictures, ids)).problems) == few
+    assert not any("--deformed" in p for p in inspect(GroupedData.from_arrays(pictures / 255, ids)).problems)
+
+
 @pytest.mark.parametrize("data", ["digits", "avatars"])
 def test_the_picture_shows_members(data: str, tmp_path: Path) -> None:
     path = save_picture(inspect(mlvae.read(data)), tmp_path / "look.png")

@@ -20,6 +20,9 @@ SAMPLE = 20_000
 STEPS = 4000
 """What training makes without a number of epochs."""
 
+FEW_GROUPS, FEW_MEMBERS = 100, 50
+"""Up to so many groups of so few pictures, deformed copies are proposed. Seen to help with 30 groups of 10."""
+
 SHOWN = 12
 """Features and columns told of one by one."""
 
@@ -170,6 +173,12 @@ def _problems(data: GroupedData, new: GroupedData | None, sizes: np.ndarray[Any,
         problems.append("There is one group: nothing to tell groups apart by. Group by another column.")
     if (alone := int((sizes == 1).sum())) and len(sizes) > 1:
         problems.append(f"{alone:,} groups have one member: they teach nothing of what members share.")
+    picture = data.x.dtype == torch.uint8 and len(data.shape) > 1 and min(data.shape[-2:]) >= 16
+    if picture and 1 < len(sizes) <= FEW_GROUPS and np.median(sizes) <= FEW_MEMBERS:
+        problems.append(
+            f"{len(sizes):,} groups with {np.median(sizes):,.0f} pictures each are few to tell new ones by. Where a bent"
+            " or stretched picture could be of another group, as of faces, train with --deformed 15."
+        )
     if sizes.max() > 100 * np.median(sizes):
         problems.append(
             f"The largest group has {sizes.max() / len(data):.0%} of all observations. --resample draws groups with"
