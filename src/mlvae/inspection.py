@@ -176,8 +176,8 @@ def _problems(data: GroupedData, new: GroupedData | None, sizes: np.ndarray[Any,
     picture = data.x.dtype == torch.uint8 and len(data.shape) > 1 and min(data.shape[-2:]) >= 16
     if picture and 1 < len(sizes) <= FEW_GROUPS and np.median(sizes) <= FEW_MEMBERS:
         problems.append(
-            f"{len(sizes):,} groups with {np.median(sizes):,.0f} pictures each are few to tell new ones by. Where a bent"
-            " or stretched picture could be of another group, as of faces, train with --deformed 15."
+            f"{len(sizes):,} groups with {np.median(sizes):,.0f} pictures each are few to tell new ones by. Where a"
+            " bent or stretched picture could be of another group, as of faces, train with --deformed 15."
         )
     if sizes.max() > 100 * np.median(sizes):
         problems.append(
