@@ -177,7 +177,8 @@ def _problems(data: GroupedData, new: GroupedData | None, sizes: np.ndarray[Any,
     if picture and 1 < len(sizes) <= FEW_GROUPS and np.median(sizes) <= FEW_MEMBERS:
         problems.append(
             f"{len(sizes):,} groups with {np.median(sizes):,.0f} pictures each are few to tell new ones by. Where a"
-            " bent or stretched picture could be of another group, as of faces, train with --deformed 15."
+            " bent or stretched picture could be of another group, as of faces, train with --deformed 15. And keep some"
+            " groups for calibration: --validation .15."
         )
     if sizes.max() > 100 * np.median(sizes):
         problems.append(
