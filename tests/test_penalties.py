@@ -239,3 +239,17 @@ def test_the_gradient_of_misidentification_is_that_of_differences() -> None:
 
     precision, mean = torch.rand(7, 3, dtype=torch.float64) + 0.1, torch.randn(7, 3, dtype=torch.float64)
     assert torch.autograd.gradcheck(value, (precision.requires_grad_(), mean.requires_grad_()))
+
+
+def test_gradients_by_hand_have_none_themselves() -> None:
+    """What they were made of is constant to autograd: a second derivative would be wrong, so there is none."""
+    mean, precision = (torch.rand(12, 3).add(0.5).requires_grad_() for _ in range(2))
+    ids, other, evidence = torch.arange(12) % 3, torch.arange(12) // 3 % 2, Evidence.votes(mean, precision)
+    for value in (
+        dependence(Normal(mean, precision), ids),
+        leakage(mean, ids, other),
+        misidentification(evidence, Grouping.from_ids(ids), ids),
+    ):
+        (gradient,) = torch.autograd.grad(value, mean, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            gradient.sum().backward()

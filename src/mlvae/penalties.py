@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mlvae.errors import ModelError
 from mlvae.evidence import Evidence
@@ -159,6 +160,7 @@ class _Hermite(torch.autograd.Function):
         return every, means
 
     @staticmethod
+    @once_differentiable
     def backward(context: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         moments: int = context.moments
         mean, variance, rows, pairs, blocks, *saved = context.saved_tensors
@@ -244,6 +246,7 @@ class _Leakage(torch.autograd.Function):
         return before - after - dim * (theirs.num_groups - 1) / freedom / 2
 
     @staticmethod
+    @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         rest, left, factors = context.saved_tensors
         before, after = torch.cholesky_inverse(factors).unbind()
@@ -270,10 +273,10 @@ def misidentification(votes: Evidence, grouping: Grouping, ids: Tensor, others: 
         (), mean over the observations that are not alone; zero where there are none.
     """
     others = votes.sum_others(grouping) if others is None else others
-    others_groups = ids.unsqueeze(1) != ids[grouping.first]
-    many = grouping.expand((grouping.sizes > 1).to(votes.precision))
+    foreign = ids.unsqueeze(1) != ids[grouping.first]
+    accompanied = grouping.expand((grouping.sizes > 1).to(votes.precision))
     value: Tensor = _Misidentification.apply(  # type: ignore[no-untyped-call]
-        votes.precision, votes.information, others.precision, others.information, grouping, others_groups, many
+        votes.precision, votes.information, others.precision, others.information, grouping, foreign, accompanied
     )
     return value
 
@@ -281,7 +284,8 @@ def misidentification(votes: Evidence, grouping: Grouping, ids: Tensor, others: 
 class _Misidentification(torch.autograd.Function):
     """Most of what learning costs beyond its networks, where groups are many; so its gradient is made with it, by hand.
 
-    log Z of (Λ, η) has the gradients -½ (μ² + 1/(1 + Λ)) and μ = η / (1 + Λ).
+    log Z of (Λ, η) has the gradients -½ (μ² + 1/(1 + Λ)) and μ = η / (1 + Λ). ``foreign`` (N, G) are the groups that
+    would be a wrong answer; ``accompanied`` (N,) is 0 where an observation is alone, else 1.
     """
 
     @staticmethod
@@ -292,8 +296,8 @@ class _Misidentification(torch.autograd.Function):
         others_precision: Tensor,
         others_information: Tensor,
         grouping: Grouping,
-        others_groups: Tensor,
-        many: Tensor,
+        foreign: Tensor,
+        accompanied: Tensor,
     ) -> Tensor:
         groups, dim, index = grouping.num_groups, precision.shape[1], grouping.index.unsqueeze(1)
         # The evidence of G groups; then, for each of N votes, that of its own group without it.
@@ -309,9 +313,9 @@ class _Misidentification(torch.autograd.Function):
         scores = 0.5 * with_summed.mul_(with_mean).sub_(with_posterior.log()).sum(2) - normaliser[:groups]
         scores.scatter_(1, index, normaliser[grouping.index].sub_(normaliser[groups:]).unsqueeze(1))
         named = scores.log_softmax(1)
-        right = named.masked_fill(others_groups, -torch.inf)
+        right = named.masked_fill(foreign, -torch.inf)
         nats = -right.logsumexp(1, keepdim=True)
-        weight = many / many.sum().clamp_min(1)
+        weight = accompanied / accompanied.sum().clamp_min(1)
         value = torch.dot(nats.flatten(), weight)
         if not any(context.needs_input_grad):
             return value
@@ -332,6 +336,7 @@ class _Misidentification(torch.autograd.Function):
         return value
 
     @staticmethod
+    @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         votes, others = (saved * gradient for saved in context.saved_tensors)
         return *votes.chunk(2, 1), *others.chunk(2, 1), None, None, None
