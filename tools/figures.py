@@ -7,8 +7,8 @@ Metrics of several shared levels become a heat map, level by factor.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -80,34 +80,44 @@ def _factors(metrics: dict[str, float]) -> list[str]:
     return [f for f in found if f != "chance" and f"probe.{f}.{f}.k1.linear" in metrics]
 
 
-def main(out: str, *sources: str) -> None:
-    """One row of panels a data set."""
-    count = sum(2 if _has_curve(source) else 1 for source in sources)
+def main(out: str, sources: list[tuple[str, dict[str, float]]]) -> None:
+    """One row of panels, one or two a data set: its name and its metrics."""
+    count = sum(2 if _has_curve(metrics) else 1 for _, metrics in sources)
     figure, rows = plt.subplots(1, count, figsize=(4.2 * count, 4), squeeze=False)
-    panels = list(rows.flat)
-    for source in sources:
-        name, _, file = source.partition("=")
-        metrics = json.loads(Path(file).read_text())
+    panels = iter(rows.flat)
+    for name, metrics in sources:
+        panel = next(panels)
+        panel.set_title(name)
         if _factors(metrics):
-            panel = panels.pop(0)
             matrix(panel, metrics)
-            panel.set_title(name)
-        elif _has_curve(source):
-            pair = panels.pop(0), panels.pop(0)
-            curve(pair, metrics)
-            pair[0].set_title(name)
+        elif _has_curve(metrics):
+            curve((panel, next(panels)), metrics)
         else:
-            panel = panels.pop(0)
             shots(panel, metrics)
-            panel.set_title(name)
     figure.tight_layout()
     figure.savefig(out, dpi=80)
 
 
-def _has_curve(source: str) -> bool:
-    metrics = json.loads(Path(source.partition("=")[2]).read_text())
+def _has_curve(metrics: dict[str, float]) -> bool:
     return not _factors(metrics) and any(key.startswith("k_curve.") for key in metrics)
 
 
+def metrics_file(text: str) -> tuple[str, dict[str, float]]:
+    """What NAME=metrics.json names."""
+    name, _, file = text.partition("=")
+    try:
+        metrics = json.loads(Path(file).read_text())
+        if _factors(metrics) or _has_curve(metrics) or "unseen.way" in metrics:
+            return name, metrics
+    except (OSError, ValueError, AttributeError):
+        pass
+    raise argparse.ArgumentTypeError(
+        f"expected NAME=FILE, the file one that `mlvae evaluate --out` wrote, with a k-curve or shots; got {text!r}"
+    )
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", help="the picture to write")
+    parser.add_argument("sources", nargs="+", type=metrics_file, metavar="NAME=metrics.json")
+    main(**vars(parser.parse_args()))

@@ -7,6 +7,7 @@ Where the full set comes from: docs/avatars.md.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -40,4 +41,7 @@ def main(source: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("source", help="the full set, .npz")
+    parser.add_argument("target", help="the selection to write, .npz")
+    main(**vars(parser.parse_args()))

@@ -9,7 +9,7 @@ package seglearn, as a pickled array that its own `load_watch` opens.
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import numpy as np
 
@@ -39,4 +39,6 @@ def main(out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", help="the windows to write, .npz")
+    main(**vars(parser.parse_args()))

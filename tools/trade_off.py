@@ -5,8 +5,8 @@ python tools/trade_off.py docs/defaults.md docs/pictures/trade-off.png
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -57,4 +57,7 @@ def main(source: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("source", help="docs/defaults.md")
+    parser.add_argument("target", help="the picture to write")
+    main(**vars(parser.parse_args()))

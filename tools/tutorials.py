@@ -7,6 +7,7 @@ A notebook that reads a file which is not there is left as it is, and named: the
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -37,13 +38,13 @@ def run(path: Path) -> None:
     print(f"{path.name}: {time.perf_counter() - started:.0f} s", flush=True)
 
 
-def main(paths: list[str]) -> int:
+def main(paths: list[Path]) -> int:
     """Runs those whose data are there; the number of those that failed, which are left as they were."""
     failed = 0
     data = os.environ.get("DATA", "")
     if data:
         os.environ["DATA"] = str(Path(data).resolve())
-    for path in map(Path, paths):
+    for path in paths:
         needed = NEEDS.get(path.stem)
         if needed and not (data and (Path(data) / needed).exists()):
             print(f"{path.name}: left as it is, without DATA/{needed}")
@@ -57,4 +58,9 @@ def main(paths: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("paths", nargs="+", type=Path, metavar="notebook")
+    arguments = parser.parse_args()
+    if missing := [str(path) for path in arguments.paths if not path.is_file()]:
+        parser.error(f"expected notebooks; {', '.join(missing)} not found")
+    sys.exit(main(arguments.paths))
