@@ -8,7 +8,8 @@ import torch
 
 from mlvae import Evidence, Grouping, Normal
 from mlvae.errors import ModelError
-from mlvae.penalties import _blocks, dependence, leakage, misidentification, told
+from mlvae.penalties import dependence, leakage, misidentification, told
+from mlvae.penalties.independence import _blocks
 from oracles import slow_dependence, slow_leakage, slow_misidentification
 
 

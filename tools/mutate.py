@@ -39,6 +39,10 @@ MODULES: dict[str, tuple[list[str], list[str]]] = {
     "normal": (["normal"], ["test_normal", "test_notebook", "test_evidence", "laws/test_extreme_laws"]),
     "evidence": (["evidence"], ["test_evidence", "laws/test_evidence_laws", "laws/test_extreme_laws"]),
     "objective": (["objective"], ["test_objective", "test_penalties", "laws/test_extreme_laws"]),
+    "penalties": (
+        [f"penalties/{name}" for name in ("independence", "leakage", "identification")],
+        ["test_penalties", "test_objective", "test_mathematics"],
+    ),
     "likelihoods": (
         [f"likelihoods/{name}" for name in ("base", "bernoulli", "categories", "counts", "location", "mixed")],
         ["test_likelihoods", "test_covariates", "laws/test_extreme_laws"],
