@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-import mlvae.training
+import mlvae.steps
 from mlvae import MLVAE, GroupedData, Level, fit
 from mlvae.errors import DataError, ModelError
 
@@ -78,7 +78,7 @@ def test_training_on_crossed_and_nested_levels_repeats_and_resumes(
 
     whole, again = run("a", 3), run("b", 3)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
-    step, count = mlvae.training._Step.forward, []
+    step, count = mlvae.steps.Step.forward, []
 
     def interrupted(self: object, *arguments: object) -> object:
         count.append(1)
@@ -86,7 +86,7 @@ def test_training_on_crossed_and_nested_levels_repeats_and_resumes(
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, *arguments)
 
-    monkeypatch.setattr(mlvae.training._Step, "forward", interrupted)
+    monkeypatch.setattr(mlvae.steps.Step, "forward", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run("c", 3)
     monkeypatch.undo()

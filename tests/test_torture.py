@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlvae import checkpoint, load, states, training
+from mlvae import checkpoint, load, states, steps
 from mlvae.data import GroupSampler
 from mlvae.errors import CheckpointError, TrainingError
 from test_training import run, small, weights
@@ -67,7 +67,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, monkeypatch
     data = small()
     sampler = GroupSampler(data.codes("group"), 10, (2, 8), seed=0)
     last = sampler.batches(0) + sampler.batches(1)
-    forward, taken = training._Step.forward, 0
+    forward, taken = steps.Step.forward, 0
 
     def poisoned(self: object, *arguments: object) -> object:
         nonlocal taken
@@ -75,7 +75,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, monkeypatch
         total, log = forward(self, *arguments)  # type: ignore[arg-type]
         return (total + torch.sqrt(total * 0), log) if taken == last else (total, log)
 
-    monkeypatch.setattr(training._Step, "forward", poisoned)
+    monkeypatch.setattr(steps.Step, "forward", poisoned)
     with pytest.raises(TrainingError, match="its gradient first"):
         run(small(), tmp_path, epochs=3)
     assert torch.isfinite(weights(load(tmp_path))).all()

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import mlvae
+from mlvae import steps
 from mlvae.augment import Augmentation
 from mlvae.batch import GroupBatch
 from mlvae.errors import CheckpointError, DataError, TrainingError
@@ -66,7 +67,7 @@ def test_ctrl_c_saves_and_resuming_ends_with_the_same_weights(
     strict = Objective(independence=mlvae.Held(1e-3, 1e-3))  # its weight leaves its least, and must be kept
     whole, history = run(small(), epochs=3, objective=strict)
     taken = 0
-    original = mlvae.training._Step.forward
+    original = steps.Step.forward
 
     def interrupted(self: object, *arguments: object) -> object:
         nonlocal taken
@@ -76,7 +77,7 @@ def test_ctrl_c_saves_and_resuming_ends_with_the_same_weights(
         return original(self, *arguments)  # type: ignore[arg-type]
 
     assert threading.current_thread() is threading.main_thread()
-    monkeypatch.setattr(mlvae.training._Step, "forward", interrupted)
+    monkeypatch.setattr(steps.Step, "forward", interrupted)
     with pytest.raises(KeyboardInterrupt, match="--resume"):
         run(small(), tmp_path, epochs=3, objective=strict)
     monkeypatch.undo()
@@ -90,7 +91,7 @@ def test_ctrl_c_saves_and_resuming_ends_with_the_same_weights(
 def test_a_long_epoch_is_saved_before_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlvae.training, "MIDWAY", 0.0)
     monkeypatch.setattr(mlvae.training, "CHECK_EVERY", 2)
-    original, taken = mlvae.training._Step.forward, 0
+    original, taken = steps.Step.forward, 0
 
     def killed(self: object, *arguments: object) -> object:
         nonlocal taken
@@ -99,7 +100,7 @@ def test_a_long_epoch_is_saved_before_its_end(tmp_path: Path, monkeypatch: pytes
             raise RuntimeError("killed")
         return original(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(mlvae.training._Step, "forward", killed)
+    monkeypatch.setattr(steps.Step, "forward", killed)
     with pytest.raises(RuntimeError, match="killed"):
         run(small(), tmp_path, epochs=3)
     state = mlvae.states.read(tmp_path / "training.safetensors")[1]["state"]
@@ -137,7 +138,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("every_epoch")
 def test_nan_is_explained_and_the_last_checkpoint_is_intact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = mlvae.training._Step.forward
+    original = steps.Step.forward
     taken = 0
 
     def poisoned(self: object, *arguments: object) -> object:
@@ -146,7 +147,7 @@ def test_nan_is_explained_and_the_last_checkpoint_is_intact(tmp_path: Path, monk
         total, log = original(self, *arguments)  # type: ignore[arg-type]
         return (total * float("nan"), log) if taken == 8 else (total, log)
 
-    monkeypatch.setattr(mlvae.training._Step, "forward", poisoned)
+    monkeypatch.setattr(steps.Step, "forward", poisoned)
     with pytest.raises(TrainingError, match=r"finite loss.*saved before is intact"):
         run(small(), tmp_path, epochs=3)
     assert torch.isfinite(weights(mlvae.load(tmp_path))).all()
@@ -272,15 +273,35 @@ def test_a_step_is_near_a_float64_one_on_the_cpu(precision: str, device: str, mo
     assert torch.cosine_similarity(ours, theirs, 0) > (1 - 1e-6 if precision == "32-true" else 0.99)
 
 
-@CUDA
-def test_on_cuda_the_same_seed_gives_the_same_weights_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
+def test_the_same_seed_gives_the_same_weights_on_any_device_when_asked(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, seen = steps.Step.forward, set()
+
+    def watched(self, *arguments):
+        seen.add(torch.are_deterministic_algorithms_enabled())
+        return original(self, *arguments)
+
+    monkeypatch.setattr(steps.Step, "forward", watched)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    first, second = (
+        run(small(), tmp_path / name, device=device, deterministic=True)[0].cpu() for name in ("one", "two")
+    )
+    assert torch.equal(weights(first), weights(second))
+    assert seen == {True} and not torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(TrainingError, match="its deterministic is True"):
+        run(small(), tmp_path / "one", device=device, resume=True)
+
+
+def test_a_stop_leaves_the_order_of_sums_as_it_was() -> None:
+    torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        first, second = (run(small(), device="cuda")[0].cpu() for _ in range(2))
+        with pytest.raises(ZeroDivisionError), steps.one_order(True):
+            raise ZeroDivisionError
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
-    assert torch.equal(weights(first), weights(second))
 
 
 def test_what_a_run_was_trained_with_trains_another_likewise(tmp_path: Path) -> None:

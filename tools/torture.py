@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 import mlvae
-from mlvae import checkpoint, states, training
+from mlvae import checkpoint, states, steps, training
 from mlvae.errors import CheckpointError, TrainingError
 
 EPOCHS = 6
@@ -72,7 +72,7 @@ def child(folder: Path, early: bool, fault: str, dice: random.Random) -> int:
 
 def poison(at: int, gradient: bool) -> None:
     """Makes the loss of a step no number, or only its gradient."""
-    forward, taken = training._Step.forward, 0
+    forward, taken = steps.Step.forward, 0
 
     def poisoned(self: Any, *arguments: Any) -> Any:
         nonlocal taken
@@ -80,7 +80,7 @@ def poison(at: int, gradient: bool) -> None:
         total, log = forward(self, *arguments)
         return (_poisoned(total, gradient) if taken == at else total), log
 
-    training._Step.forward = poisoned  # type: ignore[method-assign]
+    steps.Step.forward = poisoned  # type: ignore[method-assign]
 
 
 def _poisoned(total: torch.Tensor, gradient: bool) -> torch.Tensor:

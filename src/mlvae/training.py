@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
 
 from mlvae.augment import Augmentation
 from mlvae.calibration import FEWEST
@@ -21,10 +19,11 @@ from mlvae.data import GroupedData
 from mlvae.errors import DataError, TrainingError
 from mlvae.model import MLVAE
 from mlvae.objective import Objective, loss
-from mlvae.ranks import ALONE, Ranks
-from mlvae.resident import Part, Resident, keep_freed
+from mlvae.ranks import Ranks
+from mlvae.resident import Resident, keep_freed
 from mlvae.runs import Interrupt, Progress, Run, engine
 from mlvae.states import KEEP
+from mlvae.steps import Compiled, Meter, State, Step, one_order
 from mlvae.temperature import temper, uncalibrate
 from mlvae.weights import Holder
 
@@ -74,6 +73,7 @@ def fit(
     patience: int | None = None,
     device: str = "auto",
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true",
+    deterministic: bool = False,
     compile: bool = False,
     resume: bool = False,
     keep: int = KEEP,
@@ -100,6 +100,8 @@ def fit(
         patience: epochs without a better validation loss before training stops.
         device: "auto", "cpu", "cuda", "mps".
         precision: of the networks; evidence, KL, likelihood and penalties stay in float32 or better.
+        deterministic: compute in one order only, so that the same seed gives the same weights on a GPU too (on a CPU it
+            does anyway); slower there, and a network of one's own whose operations cannot is refused.
         compile: let `torch.compile` make encoder and decoder faster; its first steps take long, and it needs a C++
             compiler. Sums are rounded in another order.
         resume: go on from ``out``, to the same numbers as without the stop.
@@ -134,6 +136,7 @@ def fit(
         "objective": asdict(objective), "epochs": epochs, "groups": groups, "members": members, "resample": resample,
         "lr": lr, "seed": seed, "patience": patience, "precision": precision, "observations": len(train),
         **({"augment": asdict(augment)} if augment else {}), **({"compile": True} if compile else {}),
+        **({"deterministic": True} if deterministic else {}),
     }  # fmt: skip
     run = Run(None if out is None else Path(out), model, settings, keep)
     saved = run.open(resume)
@@ -147,19 +150,19 @@ def fit(
     with torch.random.fork_rng(), Interrupt() as interrupt:
         torch.manual_seed(seed)
         holder = Holder(objective.independence, [level.name for level in model.levels if level.by is None])
-        step_module = _Step(model, data, objective, augment, ranks, holder.to(fabric.device))
+        step_module = Step(model, data, objective, augment, ranks, holder.to(fabric.device))
         optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=fabric.device.type != "mps")
         step_module = fabric.setup(step_module)  # not the optimiser: without loss scaling it would only be wrapped
         data.to(fabric.device)
         checked = None if valid is None else Resident(model, valid).to(fabric.device)
-        state = _State() if saved is None else _State(**run.restore(saved, optimizer))
+        state = State() if saved is None else State(**run.restore(saved, optimizer))
         holder.load(state.held)
         bar = Progress(epochs, enabled=progress and ranks.first)
         uncalibrate(model)
         model.train()
-        with bar, _Compiled(model, compile):
+        with bar, Compiled(model, compile), one_order(deterministic):
             while state.epoch < epochs and not _out_of_patience(state, patience):
-                started, meter = time.perf_counter(), _Meter(state.sums, state.seen)
+                started, meter = time.perf_counter(), Meter(state.sums, state.seen)
                 batches = sampler.batches(state.epoch)
                 for part in data.parts(sampler.epoch(state.epoch, state.batch), ranks):
                     share = (state.epoch + state.batch / batches) / epochs
@@ -216,114 +219,6 @@ def fit(
     return History(state.history, state.epoch < epochs)
 
 
-class _Compiled:
-    """The networks compiled for a while, their weights under the same names; a second size is compiled for any."""
-
-    def __init__(self, model: MLVAE, wanted: bool) -> None:
-        self.networks = (model.encoder, model.decoder) if wanted else ()
-
-    def __enter__(self) -> None:
-        for network in self.networks:
-            # `network.compile()` would leave a torch.nn.Sequential as it is, and sizes that are all unknown fail.
-            network.forward = torch.compile(network.forward)
-
-    def __exit__(self, *_: object) -> None:
-        for network in self.networks:
-            del network.forward
-        if self.networks:
-            torch.compiler.reset()  # sizes of one network would be taken for the next one's
-
-
-@dataclass
-class _State:
-    """Where training stands; with weights, optimiser and random state, all that the next step depends on."""
-
-    epoch: int = 0
-    batch: int = 0
-    best: float = math.inf
-    waited: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    seen: int = 0
-    held: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
-class _Step(nn.Module):
-    """What Fabric wraps: from rows to the loss, under its precision."""
-
-    def __init__(
-        self,
-        model: MLVAE,
-        data: Resident,
-        objective: Objective,
-        augment: Augmentation | None,
-        ranks: Ranks,
-        holder: Holder,
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.data = data
-        self.objective = objective
-        self.augment = augment
-        self.ranks = ranks
-        self.holder = holder
-
-    def forward(self, part: Part, progress: float, share: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """This process's total, and the terms of the whole batch; ``share`` is that of this step in all of training."""
-        batch = self.data.batch(self.model, part)
-        if self.augment is not None:
-            batch = replace(batch, x=self.augment(batch.x))
-        ranks = self.ranks if part.shared else ALONE
-        held = self.holder.weights
-        value = loss(self.model, batch, self.objective, progress=progress, ranks=ranks, held=held)
-        log = {"loss": value.total.detach(), **value.log(), **{f"held_{name}": weight for name, weight in held.items()}}
-        self.holder.step(value.told, progress, share)
-        return value.total, self.ranks.mean(log, len(part.rows))
-
-
-class _Meter:
-    """Sums of the loss's terms over an epoch; they stay where they are until someone looks."""
-
-    def __init__(self, sums: Mapping[str, float], seen: int) -> None:
-        self.looked_at = dict(sums)
-        self.waiting: list[tuple[Mapping[str, Tensor], int]] = []
-        self.seen = seen
-
-    def add(self, log: Mapping[str, Tensor], n: int) -> None:
-        self.waiting.append((log, n))
-        self.seen += n
-
-    def sums(self) -> dict[str, float]:
-        if self.waiting:
-            names = list(self.waiting[0][0])
-            rows = torch.stack([log[name] for log, _ in self.waiting for name in names]).cpu().double()
-            counts = torch.tensor([n for _, n in self.waiting], dtype=torch.float64)
-            sums = (counts @ rows.reshape(len(counts), -1)).tolist()
-            self.looked_at = {
-                name: self.looked_at.get(name, 0.0) + value for name, value in zip(names, sums, strict=True)
-            }
-            self.waiting.clear()
-        return dict(self.looked_at)
-
-    def means(self) -> dict[str, float]:
-        return {name: value / max(self.seen, 1) for name, value in self.sums().items()}
-
-    def check(self, state: _State, model: MLVAE | None = None) -> None:
-        """Raises TrainingError, naming the terms, once any is not a number, or a weight of the model is none.
-
-        The loss of a step whose gradient was none is a number yet: what is about to be saved must be looked at too.
-        """
-        sums = self.sums()
-        if math.isfinite(sums["loss"]) and (model is None or all(p.isfinite().all() for p in model.parameters())):
-            return
-        terms = [name for name, value in sums.items() if name != "loss" and not math.isfinite(value)]
-        raise TrainingError(
-            f"Expected a finite loss; by batch {state.batch} of epoch {state.epoch + 1} it was not"
-            f" ({', '.join(terms) or 'its gradient'} first). Lower `lr`, or look for extreme values in the data;"
-            " what was saved before is intact."
-        )
-
-
 def _schedule(share: float) -> float:
     """The learning rate's factor after a share of training: a short rise, then a cosine to zero."""
     if share < WARM_UP:
@@ -344,7 +239,7 @@ def _validation_loss(model: MLVAE, data: Resident, objective: Objective, groups:
     return total / seen
 
 
-def _out_of_patience(state: _State, patience: int | None) -> bool:
+def _out_of_patience(state: State, patience: int | None) -> bool:
     return patience is not None and state.waited >= patience
 
 

@@ -49,6 +49,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    deterministic: bool = False,
     compile: bool = False,
     resume: bool = False,
     keep: int = 2,
@@ -106,6 +107,7 @@ def train(
         seed: of everything random
         device: auto, cpu, cuda or mps
         precision: of the networks; bf16-mixed pays where the processor or GPU has bfloat16
+        deterministic: compute in one order only: the same seed gives the same weights on a GPU too, which is slower
         compile: make the networks faster with torch.compile (long first steps, needs a C++ compiler)
         resume: go on with the run in --out
         keep: training states that --out holds, the latest and those before it, to go back to where a disk lost it
@@ -175,7 +177,8 @@ def train(
     fit(
         model, part, out, valid=valid, objective=asked.over(model.levels), epochs=epochs, groups=groups,
         members="all" if whole_groups else members, resample=resample, lr=lr, seed=seed, patience=patience,
-        device=device, precision=precision, compile=compile, resume=resume, keep=keep, augment=change,
+        device=device, precision=precision, deterministic=deterministic, compile=compile, resume=resume, keep=keep,
+        augment=change,
     )  # fmt: skip
     say(f"Wrote {out}. Next: mlvae draw swap {out} {data} --out swap.png")
 

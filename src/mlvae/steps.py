@@ -1,0 +1,141 @@
+"""One step of training, from rows to the loss; what lasts from step to step; and how both are computed meanwhile."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from mlvae.augment import Augmentation
+from mlvae.errors import TrainingError
+from mlvae.model import MLVAE
+from mlvae.objective import Objective, loss
+from mlvae.ranks import ALONE, Ranks
+from mlvae.resident import Part, Resident
+from mlvae.weights import Holder
+
+
+@dataclass
+class State:
+    """Where training stands; with weights, optimiser and random state, all that the next step depends on."""
+
+    epoch: int = 0
+    batch: int = 0
+    best: float = math.inf
+    waited: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seen: int = 0
+    held: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Step(nn.Module):
+    """What Fabric wraps: from rows to the loss, under its precision."""
+
+    def __init__(
+        self,
+        model: MLVAE,
+        data: Resident,
+        objective: Objective,
+        augment: Augmentation | None,
+        ranks: Ranks,
+        holder: Holder,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.data = data
+        self.objective = objective
+        self.augment = augment
+        self.ranks = ranks
+        self.holder = holder
+
+    def forward(self, part: Part, progress: float, share: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """This process's total, and the terms of the whole batch; ``share`` is that of this step in all of training."""
+        batch = self.data.batch(self.model, part)
+        if self.augment is not None:
+            batch = replace(batch, x=self.augment(batch.x))
+        ranks = self.ranks if part.shared else ALONE
+        held = self.holder.weights
+        value = loss(self.model, batch, self.objective, progress=progress, ranks=ranks, held=held)
+        log = {"loss": value.total.detach(), **value.log(), **{f"held_{name}": weight for name, weight in held.items()}}
+        self.holder.step(value.told, progress, share)
+        return value.total, self.ranks.mean(log, len(part.rows))
+
+
+class Meter:
+    """Sums of the loss's terms over an epoch; they stay where they are until someone looks."""
+
+    def __init__(self, sums: Mapping[str, float], seen: int) -> None:
+        self.looked_at = dict(sums)
+        self.waiting: list[tuple[Mapping[str, Tensor], int]] = []
+        self.seen = seen
+
+    def add(self, log: Mapping[str, Tensor], n: int) -> None:
+        self.waiting.append((log, n))
+        self.seen += n
+
+    def sums(self) -> dict[str, float]:
+        if self.waiting:
+            names = list(self.waiting[0][0])
+            rows = torch.stack([log[name] for log, _ in self.waiting for name in names]).cpu().double()
+            counts = torch.tensor([n for _, n in self.waiting], dtype=torch.float64)
+            sums = (counts @ rows.reshape(len(counts), -1)).tolist()
+            self.looked_at = {
+                name: self.looked_at.get(name, 0.0) + value for name, value in zip(names, sums, strict=True)
+            }
+            self.waiting.clear()
+        return dict(self.looked_at)
+
+    def means(self) -> dict[str, float]:
+        return {name: value / max(self.seen, 1) for name, value in self.sums().items()}
+
+    def check(self, state: State, model: MLVAE | None = None) -> None:
+        """Raises TrainingError, naming the terms, once any is not a number, or a weight of the model is none.
+
+        The loss of a step whose gradient was none is a number yet: what is about to be saved must be looked at too.
+        """
+        sums = self.sums()
+        if math.isfinite(sums["loss"]) and (model is None or all(p.isfinite().all() for p in model.parameters())):
+            return
+        terms = [name for name, value in sums.items() if name != "loss" and not math.isfinite(value)]
+        raise TrainingError(
+            f"Expected a finite loss; by batch {state.batch} of epoch {state.epoch + 1} it was not"
+            f" ({', '.join(terms) or 'its gradient'} first). Lower `lr`, or look for extreme values in the data;"
+            " what was saved before is intact."
+        )
+
+
+class Compiled:
+    """The networks compiled for a while, their weights under the same names; a second size is compiled for any."""
+
+    def __init__(self, model: MLVAE, wanted: bool) -> None:
+        self.networks = (model.encoder, model.decoder) if wanted else ()
+
+    def __enter__(self) -> None:
+        for network in self.networks:
+            # `network.compile()` would leave a torch.nn.Sequential as it is, and sizes that are all unknown fail.
+            network.forward = torch.compile(network.forward)
+
+    def __exit__(self, *_: object) -> None:
+        for network in self.networks:
+            del network.forward
+        if self.networks:
+            torch.compiler.reset()  # sizes of one network would be taken for the next one's
+
+
+@contextmanager
+def one_order(wanted: bool) -> Iterator[None]:
+    """Sums in one order only, also on a GPU, for a while; an operation that has none raises torch's RuntimeError."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
