@@ -15,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import mlvae
 from mlvae import MLVAE, GroupedData, __version__, read
 from mlvae.cli import main
 from mlvae.commands import COMMANDS
@@ -60,6 +61,98 @@ def test_rows_that_the_split_keeps_out_are_never_trained_on(tmp_path: Path, caps
         )  # fmt: skip
     assert "20 rows kept out" in capsys.readouterr().out
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+
+
+def picture_folder(folder: Path, people: int, each: int) -> None:
+    """Pictures in a folder a person."""
+    random = np.random.default_rng(0)
+    for person in range(people):
+        (folder / f"p{person:02}").mkdir(parents=True)
+        for place in range(each):
+            picture = random.integers(0, 256, (16, 16), np.uint8)
+            Image.fromarray(picture).save(folder / f"p{person:02}" / f"{place}.png")
+
+
+@pytest.mark.parametrize(("people", "each", "way"), [(24, 8, "group"), (6, 10, "observation")])
+def test_a_share_is_kept_out_of_training_and_measured_on(
+    people: int, each: int, way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture_folder(tmp_path / "faces", people, each)
+    options = ["--test", "0.25", "--seed", "3", "--epochs", "1", "--width", "8", "--network", "mlp"]
+    main(["train", str(tmp_path / "faces"), *options, "--out", str(tmp_path / "run")])
+    whole = mlvae.read(tmp_path / "faces")
+    _, new = whole.split(by=way, test=0.25, seed=3)
+    assert f"{len(new)} rows kept out" in capsys.readouterr().out
+    for person, picture in zip(new.groups, new.column("file"), strict=True):  # others in their places teach nothing
+        Image.new("L", (16, 16), 7).save(tmp_path / "faces" / person / picture)
+    main(["train", str(tmp_path / "faces"), *options, "--out", str(tmp_path / "again")])
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "again")]
+    assert weights[0] == weights[1]
+    capsys.readouterr()
+    main(["evaluate", str(tmp_path / "run"), str(tmp_path / "faces"), "--quick", "--controls", "none"])
+    said = capsys.readouterr().out
+    assert ("unseen groups, 6-way" in said) == (way == "group") and "ELBO" in said
+    main(["train", str(tmp_path / "faces"), "--epochs", "1", "--width", "8", "--out", str(tmp_path / "all")])
+    assert "no rows kept out" in capsys.readouterr().out
+    said = fails(capsys, "evaluate", str(tmp_path / "all"), str(tmp_path / "faces"), "--quick")
+    assert "--test 0.2" in said and "--split-column" in said
+    (tmp_path / "faces" / "p00" / "0.png").unlink()
+    assert f"the {len(whole)} rows of {people} groups" in fails(
+        capsys, "evaluate", str(tmp_path / "run"), str(tmp_path / "faces"), "--quick"
+    )
+    said = fails(capsys, "train", "digits", "--test", "0.2", "--out", str(tmp_path / "no"))
+    assert "one of --test and a column" in said and "'split'" in said
+
+
+def test_words_and_numbers_as_text_say_what_is_kept_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, labels in (("words", ("train", "test")), ("digits", ("0", "1")), ("bad", ("a", "b"))):
+        rows = [f"p{i // 10},{labels[i % 10 > 6]},{i % 7}" for i in range(60)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["person,split,age", *rows]))
+        command = ["train", str(tmp_path / f"{name}.csv"), "--by", "person", "--epochs", "1", "--width", "8"]
+        if name == "bad":
+            assert "it has 'a', 'b'. Change them" in fails(capsys, *command, "--out", str(tmp_path / name))
+        else:
+            main([*command, "--out", str(tmp_path / name)])
+            assert "18 rows kept out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "digits", "--epochs", "three"), "a whole number for --epochs; got 'three'. See mlvae train --help"),
+        (("train", "digits", "--lr", "fast"), "a number for --lr; got 'fast'"),
+        (("train", "digits", "--members", "2,x"), "two whole numbers, such as 2,8, for --members"),
+        (("train", "digits", "--missing", "all"), "one of 'error', 'drop', 'own' for --missing; got 'all'"),
+        (("train", "digits", "--quarter-turns", "maybe"), "nothing more; got 'maybe'"),
+        (("train", "digits", "--level"), "after --level; got nothing"),
+        (("train",), "Expected data; got nothing for it. See mlvae train --help"),
+        (("evaluate",), "Expected run, data; got nothing for them"),
+        (("evaluate", "a", "b", "--folders", "x"), "--folders. inspect, train, encode have it. See mlvae evaluate"),
+        (("report", "a", "b", "--quick"), "Unknown option --quick. evaluate has it."),
+        (("evidence", "idntify", "a", "b"), "Did you mean 'identify'? See mlvae evidence --help"),
+        (("evidence",), "got none. It is one of merge, retract,"),
+        (("evidence", "identify", "a", "b", "--quick"), "See mlvae evidence identify --help"),
+        (("train", "digits", "--epochs", "0", "--out", "x"), "at least one epoch; got 0"),
+        (("train", "digits", "--lr", "0", "--out", "x"), "a learning rate above 0; got 0.0"),
+        (("train", "digits", "--device", "tpu", "--out", "x"), "a device that is here"),
+        (("encode", "a", "b", "--out", "c.xlsx"), "a .parquet file to write; got c.xlsx"),
+    ],
+)
+def test_mistakes_are_told_in_words(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(capsys, *arguments)
+    assert not list(tmp_path.glob("x/*.safetensors"))
+
+
+@pytest.mark.parametrize(("text", "members"), [("3", [3, 3]), ("2,4", [2, 4]), ("[2, 4]", [2, 4])])
+def test_a_pair_is_typed_as_one_would(text: str, members: list[int], tmp_path: Path) -> None:
+    for spelt in (["--members", text], [f"--members={text}"]):
+        out = tmp_path / str(len(spelt))
+        main(["train", "digits", "--out", str(out), "--epochs", "1", "--width", "8", "--groups", "200", *spelt])
+        assert yaml.safe_load((out / "config.yaml").read_text())["members"] == members
 
 
 def test_encode_writes_a_row_an_observation_and_a_row_a_group(run: Path, tmp_path: Path) -> None:

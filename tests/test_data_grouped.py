@@ -255,7 +255,7 @@ def test_splits_that_cannot_be_made_are_refused() -> None:
     for column in ("zero", "one"):
         with pytest.raises(DataError, match=column):
             data.split(column=column)
-    with pytest.raises(DataError, match="numbers in column 'word'"):
+    with pytest.raises(DataError, match="'word' to be 0 or 'train' in some rows"):
         data.split(column="word")
     with pytest.raises(DataError, match="column='zero'"):
         data.split(by="zero")

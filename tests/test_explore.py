@@ -79,6 +79,18 @@ def test_the_python_lines_make_the_same_pictures(session: Session, tmp_path: Pat
         torch.testing.assert_close(names["made"].detach(), made.x, rtol=1e-4, atol=1e-5)
 
 
+def test_the_python_lines_take_the_part_that_was_kept_out(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole, how = mlvae.read("digits"), {"by": "observation", "test": 0.1, "seed": 2}
+    _, new = whole.split(**how)
+    kept = Session(mlvae.MLVAE.for_data(new, width=8), new, run="runs/d", source="digits", split=how)
+    mlvae.save(kept.model, "runs/d")
+    names: dict[str, Any] = {}
+    made = kept.swap(3, 5)
+    exec(made.python, names)
+    torch.testing.assert_close(names["made"].detach(), made.x, rtol=1e-4, atol=1e-5)
+
+
 def test_both_ends_of_the_way_are_the_reconstructions(session: Session) -> None:
     a, b = session.pick("1", count=2)
     both = session.model.reconstruct(session.observations([a, b]))

@@ -117,6 +117,11 @@ def test_generation_repeats_by_seed_and_keeps_what_is_fixed(model: MLVAE) -> Non
         model.generate(1, contnet=code.mean)
     with pytest.raises(ModelError, match=r"\(3,\), \(1, 3\) or \(5, 3\)"):
         model.generate(5, content=torch.zeros(2, 3))
+    with pytest.raises(ModelError, match="content=posterior.mean"):
+        model.generate(5, content=code)
+    for n in (0, -1):
+        with pytest.raises(ModelError, match=f"at least one observation to generate; got {n}"):
+            model.generate(n)
 
 
 def test_the_bayes_factor_is_exact_for_an_exact_model() -> None:

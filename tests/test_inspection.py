@@ -1,16 +1,26 @@
 from __future__ import annotations
 
+import importlib
+import io
+import shlex
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
 import mlvae
 from mlvae.cli import main
+from mlvae.commands.common import share_out
 from mlvae.data import GroupedData
+from mlvae.data.splits import SHARES, TEST
 from mlvae.inspection import inspect, save_picture
+from mlvae.settings import setting
+
+train = importlib.import_module("mlvae.commands.train")  # the package has a function of that name
 
 
 def test_it_finds_what_was_put_in() -> None:
@@ -35,6 +45,7 @@ def test_it_finds_what_was_put_in() -> None:
     assert twins.startswith("1 pairs") and leaked.startswith("6 of 30")
     text = found.text()
     assert "16 by 'person', of 6 to 6" in text and "! 6 of 30" in text
+    assert "Kept out of training: 30 rows of 5 groups, 4 of them new" in text
 
 
 def test_group_sizes_are_counted_in_doubling_ranges() -> None:
@@ -46,15 +57,69 @@ def test_group_sizes_are_counted_in_doubling_ranges() -> None:
 
 def test_a_large_group_among_small_ones_is_told() -> None:
     data = GroupedData.from_arrays(torch.randn(1000, 2), [0] * 900 + [1 + i // 2 for i in range(100)])
-    assert any("--resample" in problem for problem in inspect(data).problems)
+    found = inspect(data)
+    assert any("--resample" in problem for problem in found.problems) and "resample" in found.options
 
 
 @pytest.mark.parametrize(("groups", "members", "few"), [(30, 10, True), (101, 10, False), (10, 60, False)])
 def test_few_pictures_of_few_groups_are_told(groups: int, members: int, few: bool) -> None:
     pictures = torch.randint(0, 256, (groups * members, 16, 16), dtype=torch.uint8)
     ids = torch.arange(groups).repeat_interleave(members)
-    assert any("--deformed" in problem for problem in inspect(GroupedData.from_arrays(pictures, ids)).problems) == few
+    found = inspect(GroupedData.from_arrays(pictures, ids))
+    assert any("--deformed 15" in problem for problem in found.problems) == few == ("deformed" in found.options)
     assert not any("--deformed" in p for p in inspect(GroupedData.from_arrays(pictures / 255, ids)).problems)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[10] * 12, [16] * 19, [16] * 20, [10] * 30, [20] * 30, [2] * 100, [3, 4], [*range(1, 22)], [1] * 9 + [90]]
+)
+def test_the_advised_share_is_the_least_that_training_takes(sizes: list[int]) -> None:
+    assert setting("default").validation == SHARES[0]
+    data = GroupedData.from_arrays(torch.randn(sum(sizes), 2), np.repeat(np.arange(len(sizes)), sizes))
+    part, new = data.split(**share_out(data, TEST, 0))
+    enough = [share for share in SHARES if train._validation(part, share, 0, ())[1] is not None]
+    advised = str(enough[0]) if enough and enough[0] != SHARES[0] else None
+    for found, test in ((inspect(data), str(TEST)), (inspect(part, new), None)):
+        assert (found.options.get("test"), found.options.get("validation")) == (test, advised)
+        assert any(f"--test {TEST}" in problem for problem in found.problems) == (test is not None)
+        assert any(f"--validation {advised}" in problem for problem in found.problems) == (advised is not None)
+
+
+def test_the_column_of_the_split_is_told_once() -> None:
+    x, person = torch.randn(40, 2), np.arange(40) // 4
+    data = GroupedData.from_arrays(x, person, columns={"part": person >= 8, "split": np.arange(40) % 2})
+    found = inspect(*data.split(column="part"), split="part")
+    assert found.kept_out == "Kept out of training by 'part': 8 rows of 2 groups, 2 of them new"
+    assert list(found.columns) == ["split"] and found.kept_out in found.text()
+    assert not inspect(data).kept_out
+
+
+def test_features_that_count_are_told(tmp_path: Path) -> None:
+    """`time` rises in each device and `row` in the file; what is measured, said by 0 and 1, or falls once does not."""
+    random = np.random.default_rng(0)
+    file = tmp_path / "readings.csv"
+    lines = ["time,row,level,onset,falls,device," + ",".join(f"b{i}" for i in range(10))]
+    for i in range(40):
+        time, device = 1 + i // 20, i % 20
+        known = "" if i == 7 else time
+        values = ",".join(f"{value:.3f}" for value in random.normal(size=10))
+        lines.append(
+            f"{known},{i},{time + random.random():.2f},{int(time > 1)},{time - 3 * (i == 31)},d{device},{values}"
+        )
+    file.write_text("\n".join(lines))
+    found = inspect(mlvae.read(file, "device"))
+    assert found.options["features"] == "numbers,-time,-row"
+    few = np.isin(found.data.groups, [f"d{n}" for n in range(9)])
+    assert "features" not in inspect(found.data.subset(few)).options  # it may be chance
+    assert any(p.startswith("time, row: ") and "--features numbers,-time,-row." in p for p in found.problems)
+    names = ", ".join(["time", "row", "level", "onset", "falls", *(f"b{i}" for i in range(7))])
+    assert f"\nFeatures: {names} and 3 more\n" in found.text()
+    left = mlvae.read(file, "device", features=found.options["features"])
+    assert [feature.name for feature in left.schema.features][:3] == ["level", "onset", "falls"]
+    assert "features" not in inspect(left).options
+    assert "features" not in inspect(mlvae.read(file, "device", features="time")).options  # nothing would be left
+    found = inspect(mlvae.read(file, "device", features="time,b*"), features="time,b*")
+    assert any("--features 'time,b*,-time'" in problem for problem in found.problems)
 
 
 @pytest.mark.parametrize("data", ["digits", "avatars"])
@@ -69,5 +134,59 @@ def test_the_command_says_what_to_run_next(tmp_path: Path, capsys: pytest.Captur
     file.write_text("person,age,site\n" + "".join(f"p{i // 3},{i},{'AB'[i % 2]}\n" for i in range(30)))
     main(["inspect", str(file), "--by", "person", "--covariates", "site", "--out", str(picture)])
     text = capsys.readouterr().out
-    assert f"mlvae train '{tmp_path}/a table.csv' --by person --covariates site --out 'runs/a table'" in text
+    assert f"mlvae train '{tmp_path}/a table.csv' --by person --covariates site --test 0.2 --out 'runs/a table'" in text
     assert "site as a covariate" in text and picture.exists()
+
+
+def test_the_proposed_command_runs_with_what_is_advised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    sizes = [3] * 30 + [400]
+    rows = [(f"p{p}", visit, *random.normal(size=2)) for p, size in enumerate(sizes) for visit in range(size)]
+    (tmp_path / "d.csv").write_text("person,visit,a,b\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    main(["inspect", "d.csv", "--by", "person"])
+    command = capsys.readouterr().out.splitlines()[-1].removeprefix("Next: mlvae ")
+    assert command == "train d.csv --by person --features numbers,-visit --test 0.2 --resample --out runs/d"
+    main([*shlex.split(command), "--epochs", "1", "--width", "8"])
+    assert [feature.name for feature in mlvae.load("runs/d").schema.features] == ["a", "b"]
+
+
+def test_names_of_picture_files_are_no_factor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    for place in range(160):
+        file = tmp_path / "faces" / "france" / f"p{place // 5}" / f"{place % 5}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (16, 16), np.uint8)).save(file)
+    main(["inspect", str(tmp_path / "faces"), "--by", "who", "--folders", "country,who", "--size", "16"])
+    text = capsys.readouterr().out
+    assert "country: one value" in text and "file:" not in text
+    advised = "--size 16 --folders country,who --deformed 15 --test 0.2 --validation 0.3 --out runs/faces"
+    assert f"--by who {advised}" in text
+
+
+@pytest.mark.parametrize(
+    ("data", "option", "value", "what"),
+    [
+        ("d.csv", "folders", "a,b", "a folder of pictures"),
+        ("d.parquet", "folders", "a,b", "a folder of pictures"),
+        ("d.csv", "size", "32", "pictures in files"),
+        ("avatars", "mode", "L", "pictures in files"),
+        ("digits", "features", "a", "a table"),
+    ],
+)
+def test_an_option_that_would_be_passed_over_is_refused(
+    data: str, option: str, value: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "d.csv").write_text("group,a,b\n" + "".join(f"{i // 3},{i * i % 7},{i % 5}\n" for i in range(30)))
+    picture = io.BytesIO()
+    Image.new("L", (8, 8)).save(picture, "PNG")
+    pictures = [{"bytes": picture.getvalue()}] * 4
+    pq.write_table(pa.table({"picture": pictures, "group": [0, 0, 1, 1]}), tmp_path / "d.parquet")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["inspect", data, f"--{option}", value])
+    assert stop.value.code == 2
+    assert f"Expected {what} for --{option}; got '{data}'. Leave the option out." in capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_it_is_one_file_that_asks_for_nothing(folder: Path) -> None:
 
 
 def test_its_numbers_are_in_the_metrics(folder: Path) -> None:
-    numbers = json.loads((folder / "sent" / "metrics.json").read_text())
+    numbers = json.loads((folder / "sent" / "report.json").read_text())
     text = Page((folder / "sent" / "report.html").read_text()).text
     assert f"{100 * numbers['probe.content.k1.linear']:.1f} %" in text
     assert f"{numbers['report.posterior.20.variance']:.3f}" in text
@@ -91,7 +91,7 @@ def test_a_wrong_label_is_found(tmp_path: Path) -> None:
 
 
 def test_more_observations_narrow_the_posterior(folder: Path) -> None:
-    numbers = json.loads((folder / "sent" / "metrics.json").read_text())
+    numbers = json.loads((folder / "sent" / "report.json").read_text())
     variances = [numbers[f"report.posterior.{k}.variance"] for k in (1, 2, 5, 10, 20)]
     assert variances == sorted(variances, reverse=True) and variances[0] < 1
 
@@ -103,7 +103,7 @@ def test_given_metrics_are_not_measured_again(folder: Path, tmp_path: Path) -> N
     main(["report", str(folder / "run"), "digits", "--metrics", str(given), "--out", str(out)])
     text = Page(out.read_text()).text
     assert "12.3 %" in text and "Style collapsed: 0.010 nats" in text
-    assert json.loads((tmp_path / "metrics.json").read_text())["probe.content.k1.linear"] == 0.1234
+    assert json.loads((tmp_path / "report.json").read_text())["probe.content.k1.linear"] == 0.1234
 
 
 @pytest.mark.parametrize("content", ["{", '{"a": "b"}', "[1]"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,10 +118,13 @@ def test_what_does_not_add_is_refused_and_named(tmp_path: Path) -> None:
         adding.merge([tmp_path / "a"], tmp_path / "b")
     with pytest.raises(EvidenceError, match="at most the 0 votes that .*/b has on group 2"):
         adding.retract(tmp_path / "b", tmp_path / "a", tmp_path / "out")
-    rest = adding.retract(tmp_path / "ab", tmp_path / "b", tmp_path / "rest")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rest = adding.retract(tmp_path / "ab", tmp_path / "b", tmp_path / "rest")
     fails("one model", "rest", "other")
     two = files.write(some([1, 1, 1, 1]), MODEL, tmp_path / "many")
-    once = adding.retract(two, tmp_path / "b", tmp_path / "once")
+    with pytest.warns(UserWarning, match="/b was not added to .*/many as it is"):
+        once = adding.retract(two, tmp_path / "b", tmp_path / "once")
     with pytest.raises(EvidenceError, match="taken out already"):
         adding.retract(once, tmp_path / "b", tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == sorted([*before, *(tmp_path / n for n in ("ab", "many", "once")), rest])

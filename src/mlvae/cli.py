@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from mlvae import __version__
@@ -47,7 +48,7 @@ def _run(arguments: list[str]) -> None:
             return _hyphenated(super().format_help(*arguments))
 
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            _fail(_helpful(message))
+            _fail(_helpful(message, arguments))
 
     try:
         auto_cli(commands, args=_spelt(arguments), parser_class=Parser, prog="mlvae", description=PURPOSE)
@@ -68,14 +69,6 @@ def _overview() -> str:
     return "\n".join([*lines, "", "Options of a command: mlvae COMMAND --help"])
 
 
-def functions(commands: dict[str, Any]) -> list[Any]:
-    """The functions of all commands, those of a command's own commands included."""
-    found: list[Any] = []
-    for command in commands.values():
-        found += functions(command) if isinstance(command, dict) else [command] if callable(command) else []
-    return found
-
-
 def _hyphenated(text: str) -> str:
     """Options as they are typed."""
     return re.sub(r"--[a-z_]+", lambda option: option.group().replace("_", "-"), text)
@@ -85,8 +78,9 @@ def _spelt(arguments: list[str]) -> list[str]:
     """Arguments as the parser spells them: underscores in options, a switch without a value is on, lists add up."""
     command = COMMANDS.get(arguments[0], {}) if arguments else {}  # its own commands, if it has any, take no lists
     several = {k for k, kind in getattr(command, "__annotations__", {}).items() if kind.startswith("list[str")}
-    switches = {k for f in functions(COMMANDS) for k, kind in f.__annotations__.items() if kind == "bool"}
-    result = []
+    pairs = {k for k, kind in getattr(command, "__annotations__", {}).items() if kind.startswith("tuple")}
+    switches = {k for _, f in _named(COMMANDS) for k, kind in f.__annotations__.items() if kind == "bool"}
+    result, pair = [], False
     if arguments[:1] == ["info"] and len(arguments) > 1 and not arguments[1].startswith("-"):
         arguments = ["info", "--run", *arguments[1:]]  # the parser takes only what is required by position
     if arguments[:2] == ["evidence", "merge"]:  # it takes one list by position
@@ -102,9 +96,18 @@ def _spelt(arguments: list[str]) -> list[str]:
             if name in switches and not equals and following not in ("true", "false"):
                 equals, value = "=", "true"
             # What may be given several times adds up: --level a --level b.
-            argument = f"--{name}{'+' * (name in several)}{equals}{value}"
+            argument = f"--{name}{'+' * (name in several)}{equals}{_pair(value) if equals and name in pairs else value}"
+            pair = name in pairs and not equals
+        elif pair:
+            argument, pair = _pair(argument), False
         result.append(argument)
     return result
+
+
+def _pair(text: str) -> str:
+    """2,8 as the parser takes it; one number is both."""
+    numbers = text.strip("[]").split(",")
+    return f"[{','.join(numbers * 2 if len(numbers) == 1 and numbers[0] else numbers)}]"
 
 
 def _warning(message: Warning | str, category: type[Warning], *where: Any, **rest: Any) -> str:
@@ -118,15 +121,59 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def _helpful(message: str) -> str:
-    """The parser's message with the nearest option, where one was unknown."""
-    unknown = re.search(r"nrecognized arguments: --([\w-]+)|does not accept option '([\w.]+)'", message)
-    if not unknown:
-        return f"{message.strip().rstrip('.')}. See mlvae --help."
-    name = (unknown.group(1) or unknown.group(2)).split(".")[-1]
-    parameters: set[str] = set()
-    for command in functions(COMMANDS):
-        parameters |= set(command.__annotations__) - {"return"}
-    hint = nearest(name.replace("-", "_"), sorted(parameters))
-    hint = hint if hint.startswith("Did") else "See mlvae --help."
-    return f"Unknown option {name!r}. " + (hint.replace("_", "-") if unknown.group(1) else hint)
+def _helpful(message: str, arguments: list[str]) -> str:
+    """The parser's message in our words, about the command that was asked for."""
+    words, found = ["mlvae"], COMMANDS
+    for word in arguments:
+        if not isinstance(found, dict) or word not in found:
+            break
+        found = found[word]
+        words.append(word)
+    see = f"See {' '.join(words)} --help."
+    options: dict[str, str] = {} if isinstance(found, dict) else found.__annotations__
+    if wrong := re.search(r'arser key "(?:\w+\.)*(\w+)":.*(?:Got|Given) value: (.*)$', message, re.DOTALL):
+        return f"Expected {_kind(options.get(wrong[1], ''))} for {_option(wrong[1])}; got {wrong[2]!r}. {see}"
+    if empty := re.search(r"argument --(\w+)\S*: expected one argument", message):
+        return f"Expected {_kind(options.get(empty[1], ''))} after {_option(empty[1])}; got nothing. {see}"
+    if further := re.search(r"unrecognized arguments: ([^-].*)$", message):
+        return f"Expected nothing more; got {further[1]!r}. {see}"
+    if lacking := re.search(r"arguments are required: (.*)$", message):
+        names = ", ".join(name.strip().split(".")[-1] for name in lacking[1].split(","))
+        return f"Expected {names}; got nothing for {'them' if ',' in names else 'it'}. {see}"
+    if "subcommand" in message and isinstance(found, dict):
+        asked = arguments[len(words) - 1] if len(arguments) >= len(words) else ""
+        known = [name for name in found if not name.startswith("_")]
+        hint = nearest(asked, known) if asked else f"It is one of {', '.join(known)}."
+        return f"Expected a command of {' '.join(words)}; got {repr(asked) if asked else 'none'}. {hint} {see}"
+    if unknown := re.search(r"nrecognized arguments: --([\w-]+)|does not accept option '([\w.]+)'", message):
+        name = (unknown[1] or unknown[2]).split(".")[-1].replace("-", "_")
+        others = [" ".join(each) for each, command in _named(COMMANDS) if name in command.__annotations__]
+        hint = f"{', '.join(others)} have it." if len(others) > 1 else f"{others[0]} has it." if others else ""
+        if not hint:
+            hint = nearest(name, sorted(set(options) - {"return"})).replace("_", "-")
+        return f"Unknown option {_option(name)}. {hint if others or hint.startswith('Did') else ''} {see}"
+    return f"{message.strip().rstrip('.')}. {see}"
+
+
+def _named(commands: dict[str, Any], *before: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command's words and its function."""
+    for name, command in commands.items():
+        if isinstance(command, dict):
+            yield from _named(command, *before, name)
+        elif callable(command):
+            yield (*before, name), command
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _kind(annotation: str) -> str:
+    """What an option takes, in words."""
+    if choices := re.search(r"Literal\[(.*?)\]", annotation):
+        return f"one of {choices[1]}".replace('"', "")
+    if annotation.startswith("tuple"):
+        return "two whole numbers, such as 2,8,"
+    kinds = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+    found = [kinds[word] for word in re.findall(r"\w+", annotation) if word in kinds]
+    return " or ".join(dict.fromkeys(found)) or "another value"

@@ -285,7 +285,12 @@ def generate(
 
     Returns:
         (n, *shape), the likelihood's mean.
+
+    Raises:
+        ModelError: ``n`` is below 1, no such level, or something else than a code for it.
     """
+    if n < 1:
+        raise ModelError(f"Expected at least one observation to generate; got {n}.")
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     for name in fixed:
         model.level(name)
@@ -293,7 +298,13 @@ def generate(
     like = next(model.parameters())
     for level in model.levels:
         if level.name in fixed:
-            code = torch.as_tensor(fixed[level.name]).to(like)
+            given = fixed[level.name]
+            if isinstance(given, Normal):
+                raise ModelError(
+                    f"Expected a code of {level.name!r}; got a posterior. Pass its mean, {level.name}=posterior.mean,"
+                    " or a draw of it."
+                )
+            code = torch.as_tensor(given).to(like)
             if code.shape not in ((level.dim,), (1, level.dim), (n, level.dim)):
                 raise ModelError(
                     f"Expected the code of {level.name!r} as ({level.dim},), (1, {level.dim}) or ({n}, {level.dim});"

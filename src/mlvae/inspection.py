@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlvae.calibration import FEWEST
 from mlvae.data import GroupedData, GroupSampler
 from mlvae.data.arrays import is_missing
 from mlvae.data.checks import COMPARED, leaks, near_duplicates
+from mlvae.data.splits import SHARES, SPLITS, TEST, spared
 from mlvae.likelihoods import likelihood_for
 
 SAMPLE = 20_000
@@ -22,6 +25,9 @@ STEPS = 4000
 
 FEW_GROUPS, FEW_MEMBERS = 100, 50
 """Up to so many groups of so few pictures, deformed copies are proposed. Seen to help with 30 groups of 10."""
+
+RISES = 10
+"""Steps within groups that whole numbers must all rise by to be taken for a counter: of fewer it may be chance."""
 
 SHOWN = 12
 """Features and columns told of one by one."""
@@ -41,6 +47,8 @@ class Inspection:
         levels: the suggested levels.
         layout: the batches of training's defaults.
         problems: what should be mended first.
+        options: of `mlvae train`, by name, that the problems advise.
+        kept_out: what is kept out of training, and by which column; empty where nothing is.
     """
 
     data: GroupedData
@@ -52,6 +60,8 @@ class Inspection:
     levels: list[str]
     layout: str
     problems: list[str]
+    options: dict[str, str]
+    kept_out: str = ""
 
     def text(self) -> str:
         """All of it, for a terminal."""
@@ -60,6 +70,10 @@ class Inspection:
                  f" {np.median(sizes):,.0f}; {int((sizes == 1).sum()):,} of one"]  # fmt: skip
         widest, most = max(len(name) for name, _ in self.bins), max(count for _, count in self.bins)
         lines += [f"  {name:>{widest}} | {'#' * -(-40 * count // most)} {count:,}" for name, count in self.bins]
+        lines += ["", self.kept_out] if self.kept_out else []
+        names = [feature.name for feature in data.schema.features]
+        more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+        lines += ["", f"Features: {', '.join(names[:SHOWN])}{more}"] if names else []
         for title, found in (("Columns", self.columns), ("Features to look at", self.features)):
             if found:
                 lines += ["", f"{title}:", *(f"  {name}: {what}" for name, what in list(found.items())[:SHOWN])]
@@ -69,21 +83,27 @@ class Inspection:
         return "\n".join(lines)
 
 
-def inspect(data: GroupedData, new: GroupedData | None = None) -> Inspection:
+def inspect(
+    data: GroupedData, new: GroupedData | None = None, split: str | None = None, features: str | None = None
+) -> Inspection:
     """Looks at data with groups.
 
     Args:
         data: the training part, or all there are.
         new: the part kept out of it, if there is one: what is in both is told.
+        split: the column that keeps it out.
+        features: as `read` was asked for them, for advice on which to leave out.
 
     Returns:
         What was found. Features are judged by at most 20,000 observations, near-duplicates by at most 2,000.
 
     Example:
         >>> import mlvae
-        >>> found = inspect(*mlvae.read("digits").split(column="split"))
+        >>> found = inspect(*mlvae.read("digits").split(column="split"), split="split")
         >>> found.likelihood, found.levels
         ('Bernoulli', ['content by group', 'style'])
+        >>> found.kept_out
+        "Kept out of training by 'split': 359 rows of 10 groups, 0 of them new"
     """
     sizes = np.bincount(data.codes(data.by or "").numpy())
     sample = data.sample(SAMPLE)
@@ -93,7 +113,9 @@ def inspect(data: GroupedData, new: GroupedData | None = None) -> Inspection:
         name: value for name, value in likelihood.settings().items() if value and name not in ("shape", "columns")
     }
     named = type(likelihood).__name__ + (f" {settings}" if settings else "")
-    columns = {name: _relation(data, name) for name in data.columns if name != data.by}
+    # Names of picture files are no factor, though 1.png may be in every folder.
+    passed_over = {data.by, split, "file" if schema.image_size else None}
+    columns = {name: _relation(data, name) for name in data.columns if name not in passed_over}
     coarser = [name for name, what in columns.items() if what.startswith("coarser")]
     levels = [f"{name} by {name}" for name in coarser] + [f"content by {data.by}"]
     levels += [*(f"{covariate.name} as a covariate" for covariate in schema.covariates), "style"]
@@ -104,8 +126,16 @@ def inspect(data: GroupedData, new: GroupedData | None = None) -> Inspection:
         f" observations);"
         f" {-(-STEPS // batches):,} epochs make {STEPS:,} steps"
     )
+    kept_out = ""
+    if new is not None:
+        known, held = set(data.groups.tolist()), set(new.groups.tolist())
+        by = f" by {split!r}" if split else ""
+        kept_out = (
+            f"Kept out of training{by}: {len(new):,} rows of {len(held):,} groups, {len(held - known):,} of them new"
+        )
+    problems, options = _problems(data, new, sizes, _counters(data, len(sample)), features)
     return Inspection(
-        data, sizes, _bins(sizes), _features(data, sample), columns, named, levels, layout, _problems(data, new, sizes)
+        data, sizes, _bins(sizes), _features(data, sample), columns, named, levels, layout, problems, options, kept_out
     )
 
 
@@ -140,6 +170,32 @@ def _features(data: GroupedData, sample: torch.Tensor) -> dict[str, str]:
     return found
 
 
+def _counters(data: GroupedData, most: int) -> list[str]:
+    """Features of whole numbers that rise from each member of a group to the next, in the first rows."""
+    features = data.schema.features
+    if not features:
+        return []
+    x, ids = data.x[:most], data.codes(data.by or "")[:most]
+    order = ids.argsort(stable=True)
+    steps = x[order].diff(dim=0)[ids[order].diff() == 0]
+    gone = torch.isnan(steps)
+    whole = ((x == x.round()) | torch.isnan(x)).all(0)
+    found = whole & ((steps > 0) | gone).all(0) & ((~gone).sum(0) >= RISES)
+    return [
+        f.name for f, rises in zip(features, found.tolist(), strict=True) if rises and f.kind in ("number", "count")
+    ]
+
+
+def _validation(ids: np.ndarray[Any, Any]) -> float | None:
+    """The least share that keeps enough out to calibrate by; None where training's default does, or none."""
+    mask, _ = SPLITS[spared(ids.max() + 1)]
+    for share in SHARES:
+        kept = ids[mask(ids, share, np.random.default_rng(0))]
+        if len(kept) - len(np.unique(kept)) >= FEWEST:
+            return share if share != SHARES[0] else None
+    return None
+
+
 def _relation(data: GroupedData, name: str) -> str:
     """What a column is to the grouping: above it, across it, or within it."""
     labels = data.column(name)
@@ -163,8 +219,12 @@ def _relation(data: GroupedData, name: str) -> str:
     return f"{count:,} values, {pairs / groups:.1f} in a group"
 
 
-def _problems(data: GroupedData, new: GroupedData | None, sizes: np.ndarray[Any, Any]) -> list[str]:
-    problems = []
+def _problems(
+    data: GroupedData, new: GroupedData | None, sizes: np.ndarray[Any, Any], counters: list[str], features: str | None
+) -> tuple[list[str], dict[str, str]]:
+    """What should be mended, and the options that it advises."""
+    problems: list[str] = []
+    options: dict[str, str] = {}
     if data.skipped:
         problems.append(
             f"{len(data.skipped):,} files cannot be read, the first {data.skipped[0]}. Restore or remove them."
@@ -173,19 +233,39 @@ def _problems(data: GroupedData, new: GroupedData | None, sizes: np.ndarray[Any,
         problems.append("There is one group: nothing to tell groups apart by. Group by another column.")
     if (alone := int((sizes == 1).sum())) and len(sizes) > 1:
         problems.append(f"{alone:,} groups have one member: they teach nothing of what members share.")
+    if 0 < len(counters) < len(data.schema.features):
+        options["features"] = ",".join([features or "numbers", *(f"-{name}" for name in counters)])
+        problems.append(
+            f"{', '.join(counters)}: whole numbers that only rise within a group, as counters and identifiers do. What"
+            f" is one should be no feature: --features {shlex.quote(options['features'])}."
+        )
     picture = data.x.dtype == torch.uint8 and len(data.shape) > 1 and min(data.shape[-2:]) >= 16
     if picture and 1 < len(sizes) <= FEW_GROUPS and np.median(sizes) <= FEW_MEMBERS:
         problems.append(
             f"{len(sizes):,} groups with {np.median(sizes):,.0f} pictures each are few to tell new ones by. Where a"
-            " bent or stretched picture could be of another group, as of faces, train with --deformed 15. And keep some"
-            " groups for calibration: --validation .15."
+            " bent or stretched picture could be of another group, as of faces, train with --deformed 15."
         )
+        options["deformed"] = "15"
+    ids = data.codes(data.by or "").numpy()
+    if new is None and "split" not in data.columns and len(ids) > len(sizes) > 1:
+        problems.append(f"No rows are kept out of training, so nothing could be measured on new ones: --test {TEST}.")
+        options["test"] = str(TEST)
+        ids = np.unique(ids[~SPLITS[spared(len(sizes))][0](ids, TEST, np.random.default_rng(0))], return_inverse=True)[
+            1
+        ]
+    if share := _validation(ids):
+        problems.append(
+            f"{SHARES[0]:.0%} of so few {spared(ids.max() + 1)}s are too few to"
+            f" calibrate levels by. Keep more of them out of training: --validation {share}."
+        )
+        options["validation"] = str(share)
     if sizes.max() > 100 * np.median(sizes):
         problems.append(
             f"The largest group has {sizes.max() / len(data):.0%} of all observations. --resample draws groups with"
             f" equal"
             " probability."
         )
+        options["resample"] = ""
     if new is not None and len(found := leaks(data, new)):
         rows = ", ".join(f"{a} and {b}" for a, b in found[:3])
         problems.append(
@@ -201,7 +281,7 @@ def _problems(data: GroupedData, new: GroupedData | None, sizes: np.ndarray[Any,
             f" {rows})."
             " Their votes count twice what one is worth: drop one of each."
         )
-    return problems
+    return problems, options
 
 
 def save_picture(found: Inspection, path: str | Path) -> Path:

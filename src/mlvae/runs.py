@@ -172,7 +172,7 @@ def engine(device: str, precision: Any, logger: Any = None) -> Any:
     """The engine, on one device; on all that `torchrun` started processes for, where it did.
 
     Raises:
-        TrainingError: the device cannot compute in the precision.
+        TrainingError: the device is not here, or cannot compute in the precision.
     """
     from lightning_fabric import Fabric
     from lightning_fabric.accelerators.cuda import CUDAAccelerator
@@ -188,12 +188,16 @@ def engine(device: str, precision: Any, logger: Any = None) -> Any:
                 f"Expected a device that computes in bfloat16 for precision 'bf16-mixed'; {kind!r} here does not. Use"
                 " 32-true."
             )
+    here = {"auto": True, "cpu": True, "cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()}
+    if not here.get(device):
+        known = ", ".join(name for name, there in here.items() if there)
+        raise TrainingError(f"Expected a device that is here ({known}); got {device!r}. Leave it out, or take one.")
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return Fabric(accelerator=device, devices=1, precision=precision, loggers=logger)
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
-    nodes = int(os.environ["WORLD_SIZE"]) // here
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    nodes = int(os.environ["WORLD_SIZE"]) // local
     fabric = Fabric(
-        accelerator=device, strategy="ddp", devices=here, num_nodes=nodes, precision=precision, loggers=logger
+        accelerator=device, strategy="ddp", devices=local, num_nodes=nodes, precision=precision, loggers=logger
     )
     fabric.launch()
     return fabric
@@ -248,13 +252,13 @@ class Progress:
         """Moves the bar."""
         if self.enabled:
             rate = seen / (time.perf_counter() - started)
-            terms = f"{_terms(means)}  {rate:,.0f} images/s"
+            terms = f"{_terms(means)}  {rate:,.0f} observations/s"
             self.bar.update(self.task, completed=epoch + share, epoch=f"{epoch + 1}/{self.epochs}", terms=terms)
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """One line for a finished epoch, where no bar is drawn."""
         if self.enabled and not self.bar.console.is_terminal:
-            rate = f"{row['images_per_second']:,.0f} images/s"
+            rate = f"{row['images_per_second']:,.0f} observations/s"
             print(f"epoch {row['epoch']}/{self.epochs}  {_terms(row)}  {rate}", flush=True)
 
 

@@ -122,6 +122,10 @@ def fit(
         CheckpointError: ``out`` holds a run already and ``resume`` is not asked for, or the reverse.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
     """
+    if epochs is not None and epochs < 1:
+        raise TrainingError(f"Expected at least one epoch; got {epochs}. Leave it out for the default.")
+    if not 0 < lr < math.inf:
+        raise TrainingError(f"Expected a learning rate above 0; got {lr}. Leave it out for the default.")
     objective = objective or Objective().over(model.levels)
     data = Resident(model, train)
     sampler = data.sampler(groups, members, resample, seed)

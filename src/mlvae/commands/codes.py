@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from mlvae.commands.common import grouped, listed, load_run, parts, say
+from mlvae.commands.common import grouped, kept_out, listed, load_run, parts, say
 from mlvae.errors import DataError, nearest
 
 
@@ -40,6 +40,9 @@ def encode(
         likelihood: likewise of the likelihood
         workers: encode with as many processes of a Ray cluster, that RAY_ADDRESS names (default: in this process)
     """
+    for target in (out, evidence):
+        if target is not None and Path(target).suffix not in ("", ".parquet"):
+            raise DataError(f"Expected a .parquet file to write; got {target}. Codes and evidence are kept as Parquet.")
     reading = {"cache": cache, "folders": listed(folders), "on_bad_file": on_bad_file}
     if workers is None:
         from mlvae.store import jobs
@@ -103,7 +106,10 @@ def draw(
         members = grouped(data, by, "own", model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
         say(f"Wrote {tables.write_generated(model, members, out, count, seed)}: {count:,} rows")
         return
-    part, held = parts(data, by, split_column, "error", model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
+    kept = kept_out(run)
+    part, held, _ = parts(
+        data, by, split_column, "error", model.levels, kept, like=model, cache=cache, on_bad_file=on_bad_file
+    )
     if levels is not None and kind != "swap":
         raise DataError(f"Expected --levels with a swap only; got {kind!r}. Leave it out.")
     chosen = {"levels": [name.strip() for name in levels.split(",")]} if levels is not None else {}

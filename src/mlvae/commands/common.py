@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mlvae.errors import CheckpointError, DataError
-from mlvae.untrusted import plain_yaml, reading
+from mlvae.untrusted import plain_json, plain_yaml, reading
 
 CONFIG_FILE = "config.yaml"
+KEPT_OUT_FILE = "kept_out.json"
 
 
 def grouped(source: str, by: str | None, missing: str, levels: Any = (), **reading: Any) -> Any:
@@ -51,28 +53,70 @@ def listed(text: str | None) -> tuple[str, ...]:
 
 
 def parts(
-    source: str, by: str | None, split_column: str | None, missing: str, levels: Any = (), **reading: Any
-) -> tuple[Any, Any]:
-    """The training part, and the rows kept out of it where a column says so."""
+    source: str, by: str | None, split_column: str | None, missing: str, levels: Any = (),
+    kept: Callable[[Any], dict[str, Any] | None] = lambda data: None, **reading: Any,
+) -> tuple[Any, Any, dict[str, Any] | None]:  # fmt: skip
+    """The training part, the rows kept out of it, and the arguments of `GroupedData.split` that part them.
+
+    Rows are kept out where a column says so; where there is none, as ``kept`` says of the whole data, or not at all.
+    """
     data = grouped(source, by, missing, levels, labels=(split_column,) if split_column else (), **reading)
     column = split_column or ("split" if "split" in data.columns else None)
-    return data.split(column=column) if column is not None else (data, None)
+    how = {"column": column} if column is not None else kept(data)
+    return (*data.split(**how), how) if how else (data, None, None)
+
+
+def share_out(data: Any, share: float, seed: int, levels: Any = ()) -> dict[str, Any]:
+    """How `GroupedData.split` takes a share out of data: whole groups, or observations of each where they are few."""
+    from mlvae.data.splits import spared
+
+    # Of several levels none should lose whole groups that only the others need.
+    several = sum(level.by is not None for level in levels) > 1
+    return {"by": "observation" if several else spared(data.num_groups), "test": share, "seed": seed}
+
+
+def kept_out(run: str) -> Callable[[Any], dict[str, Any] | None]:
+    """How a run of the command line kept a share of its data out of training: as `parts` takes it.
+
+    Raises:
+        DataError, by what is returned: the data are not those of the run.
+    """
+
+    def how(data: Any) -> dict[str, Any] | None:
+        file = Path(run) / KEPT_OUT_FILE
+        if not file.exists():
+            return None
+        with reading("file of what a run kept out", file, CheckpointError, "It is damaged. Restore or remove it."):
+            found = plain_json(file.read_bytes())
+            split, size = {name: found[name] for name in ("by", "test", "seed")}, (found["rows"], found["groups"])
+        if size != (len(data), data.num_groups):
+            raise DataError(
+                f"Expected the {size[0]:,} rows of {size[1]:,} groups that {run} kept a share of out of training; got"
+                f" {len(data):,} of {data.num_groups:,}. Give other data a column that is 0 in rows that training saw"
+                " and 1 in new ones, and name it with --split-column."
+            )
+        return split
+
+    return how
 
 
 def opened(
     run: str, data: str, by: str | None, split_column: str | None, network: str | None, likelihood: str | None,
     new: bool = False, **reading: Any,
-) -> tuple[Any, Any, Any]:  # fmt: skip
-    """A trained model with its training part and the rows kept out of it, None where no column says so.
+) -> tuple[Any, Any, Any, dict[str, Any] | None]:  # fmt: skip
+    """A trained model with its training part, the rows kept out of it, and how (`parts`); None where there are none.
 
     Raises:
         DataError: there are no such rows, and ``new`` asks for them.
     """
     model = load_run(run, network, likelihood)
-    part, held = parts(data, by, split_column, "error", model.levels, like=model, **reading)
+    part, held, how = parts(data, by, split_column, "error", model.levels, kept_out(run), like=model, **reading)
     if new and held is None:
-        raise DataError("Expected a column that keeps rows out of training; found none. Name it with --split-column.")
-    return model, part, held
+        raise DataError(
+            "Expected rows kept out of training to measure on; there are none. Train with --test 0.2, which keeps a"
+            " fifth out, or name a column that is 0 in the rows that training saw and 1 in new ones: --split-column."
+        )
+    return model, part, held, how
 
 
 def warn_of_leaks(part: Any, held: Any) -> None:

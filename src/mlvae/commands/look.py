@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from mlvae.commands.common import listed, parts, say
+from mlvae.errors import DataError
 
 
 # Not called `inspect`: the name is the standard library's.
@@ -41,18 +43,40 @@ def look(
     """
     from mlvae.inspection import inspect, save_picture
 
-    part, held = parts(
+    part, held, how = parts(
         data, by, split_column, missing, features=features, covariates=listed(covariates), size=size, mode=mode,
         folders=listed(folders), cache=cache, on_bad_file=on_bad_file,
     )  # fmt: skip
-    found = inspect(part, held)
+    _refuse_idle(part, data, features, size, mode, folders)
+    found = inspect(part, held, split=(how or {}).get("column"), features=features)
     print(found.text())
     asked = {
         "by": part.by, "split-column": split_column, "features": features, "covariates": covariates,
         "missing": None if missing == "error" else missing, "size": size, "mode": mode, "folders": folders, "cache":
         cache, "on-bad-file": None if on_bad_file == "error" else on_bad_file,
+        **found.options,
     }  # fmt: skip
-    options = [text for name, value in asked.items() if value is not None for text in (f"--{name}", str(value))]
+    given = {name: str(value) for name, value in asked.items() if value is not None}
+    options = [text for name, value in given.items() for text in (f"--{name}", value) if text]  # a switch has no value
     say(f"\nNext: {shlex.join(['mlvae', 'train', data, *options, '--out', f'runs/{part.name}'])}")
     if out is not None:
         say(f"Wrote {save_picture(found, out)}")
+
+
+def _refuse_idle(
+    part: Any, data: str, features: str | None, size: int | None, mode: str | None, folders: str | None
+) -> None:
+    """Raises DataError for an option that reading such data passed over."""
+    from mlvae.data.builtin import BUILTIN
+    from mlvae.data.sources import READERS
+
+    pictures = part.schema.image_size is not None
+    table = data not in BUILTIN and Path(data).suffix.lower() not in READERS
+    for name, value, what, works in (
+        ("size", size, "pictures in files", pictures),
+        ("mode", mode, "pictures in files", pictures),
+        ("folders", folders, "a folder of pictures", pictures and set(listed(folders)) <= set(part.columns)),
+        ("features", features, "a table", table),
+    ):
+        if value is not None and not works:
+            raise DataError(f"Expected {what} for --{name}; got {data!r}. Leave the option out.")

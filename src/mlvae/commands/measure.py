@@ -49,7 +49,7 @@ def measure(
     from mlvae.checkpoint import replace
     from mlvae.evaluate import Controls, diagnose, evaluate, table
 
-    model, part, held = opened(
+    model, part, held, _ = opened(
         run, data, by, split_column, network, likelihood, new=True, cache=cache, on_bad_file=on_bad_file
     )
     beside: bool | Controls = controls != "none"

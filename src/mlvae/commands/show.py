@@ -30,7 +30,7 @@ def tell(
     Args:
         run: the folder that training wrote
         data: what `mlvae train` takes
-        out: the HTML file to write; metrics.json is written beside it
+        out: the HTML file to write; its numbers are written beside it, to report.json for report.html
         by: the grouping column (default: the run's own, "group", or the only one)
         metrics: JSON that `mlvae evaluate` wrote (default: the quick protocol is run)
         split_column: 0 for the training part, else kept out (default: "split", where there is one)
@@ -44,7 +44,7 @@ def tell(
     from mlvae.report import require, write
 
     require()
-    model, part, held = opened(
+    model, part, held, _ = opened(
         run, data, by, split_column, network, likelihood, new=True, cache=cache, on_bad_file=on_bad_file
     )
     names = listed(factors)
@@ -128,10 +128,10 @@ def serve(
         ) from error
     from mlvae.explore.session import Session
 
-    model, part, held = opened(run, data, by, split_column, network, likelihood, cache=cache, on_bad_file=on_bad_file)
-    session = Session(
-        model, part if held is None else held, run=run, source=data, column=split_column or "split" if held else None
+    model, part, held, how = opened(
+        run, data, by, split_column, network, likelihood, cache=cache, on_bad_file=on_bad_file
     )
+    session = Session(model, part if held is None else held, run=run, source=data, split=how)
     try:
         listening = listen(host, port)
     except OSError as error:

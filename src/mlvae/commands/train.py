@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlvae.commands.codes import draw, encode
-from mlvae.commands.common import CONFIG_FILE, listed, multiplied, own, parts, say, warn_of_leaks, write_config
+from mlvae.commands.common import (
+    CONFIG_FILE,
+    KEPT_OUT_FILE,
+    listed,
+    multiplied,
+    own,
+    parts,
+    say,
+    share_out,
+    warn_of_leaks,
+    write_config,
+)
 from mlvae.commands.measure import measure
-from mlvae.errors import CheckpointError, ModelError, nearest
-
-MANY_GROUPS = 20
-"""From as many groups on, some whole ones can be spared; with fewer, only observations of each."""
+from mlvae.errors import CheckpointError, DataError, ModelError, nearest
 
 
 def train(
@@ -20,6 +28,7 @@ def train(
     out: str | None = None,
     by: str | None = None,
     split_column: str | None = None,
+    test: float | None = None,
     epochs: int | None = None,
     level: list[str] | None = None,
     content_dim: int = 16,
@@ -70,7 +79,9 @@ def train(
             a saved Hugging Face set, digits, avatars, or package.module:function of one's own
         out: the folder that the run is written to
         by: the grouping column (default: "group", or the only one)
-        split_column: rows where it is not 0 are never trained on (default: "split", where there is one)
+        split_column: rows where it is not 0 or "train" are never trained on (default: "split", where there is one)
+        test: without such a column, the share kept out of training for `mlvae evaluate`: whole groups, or with fewer
+            than 20 groups observations of each
         epochs: passes over the data (default: as many as make 4,000 steps)
         level: other levels in place of content and style, coarse to fine, one option each: name:dimensions:column,
             name:dimensions:column,column for a combination, name:dimensions for an observation's own
@@ -123,9 +134,12 @@ def train(
         augment: changes that keep a group's content: shift:2,rotate:10,noise:0.1,time:3
     """
     arguments = dict(locals())
+    import json
+
     import torch
 
     from mlvae.augment import Augmentation
+    from mlvae.checkpoint import replace
     from mlvae.levels import Level
     from mlvae.settings import setting
     from mlvae.training import fit
@@ -141,10 +155,20 @@ def train(
             " new groups is not known: change the data and their columns from Python, or leave the option out."
         )
     change = None if augment is None else Augmentation.parsed(augment)
-    part, held = parts(
-        data, by, split_column, missing, levels, features=features, covariates=listed(covariates), size=size, mode=mode,
-        folders=listed(folders), cache=cache, in_memory=in_memory, on_bad_file=on_bad_file,
+    part, held, how = parts(
+        data, by, split_column, missing, levels,
+        lambda everything: None if test is None else share_out(everything, test, seed, levels),
+        features=features, covariates=listed(covariates), size=size, mode=mode, folders=listed(folders), cache=cache,
+        in_memory=in_memory, on_bad_file=on_bad_file,
     )  # fmt: skip
+    if test is not None and how and "column" in how:
+        raise DataError(
+            f"Expected one of --test and a column that says which rows are kept out; got both, {how['column']!r}."
+            " Leave --test out, or the column away."
+        )
+    kept = None if test is None else {
+        **(how or {}), "rows": len(part) + len(held), "groups": len({*part.groups, *held.groups}),
+    }  # fmt: skip
     warn_of_leaks(part, held)
     part, valid = _validation(part, chosen.validation if validation is None else validation, seed, levels)
     part = multiplied(part, quarter_turns, deformed, seed)
@@ -169,18 +193,23 @@ def train(
     )
     if told is not None:
         asked = asked.changed(independence=Held(end=told))
-    say(f"{part!r}" + (f"; {len(held):,} rows kept out" if held is not None else ""))
+    none = "no rows kept out, so `mlvae evaluate` will have none to measure on; --test 0.2 would keep a fifth"
+    say(f"{part!r}; {none if held is None else f'{len(held):,} rows kept out'}")
     parameters = sum(p.numel() for p in model.parameters())
     say(f"{model.network} of {parameters:,} parameters, {objective} objective, writing to {out}")
     if not resume and not (Path(out) / CONFIG_FILE).exists():
         write_config(Path(out), arguments)
+        if kept is not None:
+            replace(Path(out) / KEPT_OUT_FILE, json.dumps(kept).encode())
     fit(
         model, part, out, valid=valid, objective=asked.over(model.levels), epochs=epochs, groups=groups,
         members="all" if whole_groups else members, resample=resample, lr=lr, seed=seed, patience=patience,
         device=device, precision=precision, deterministic=deterministic, compile=compile, resume=resume, keep=keep,
         augment=change,
     )  # fmt: skip
-    say(f"Wrote {out}. Next: mlvae draw swap {out} {data} --out swap.png")
+    pictures = len(model.shape) == 2 or (len(model.shape) == 3 and model.shape[0] in (1, 3))
+    what, file = ("draw swap", "swap.png") if pictures else ("encode", "codes.parquet")
+    say(f"Wrote {out}. Next: mlvae {what} {out} {data} --out {file}")
 
 
 def weight_of(text: str) -> tuple[str, float]:
@@ -223,16 +252,22 @@ def penalty_of(kind: str, asked: Any, levels: Any, default: Any) -> Any:
 
 def _validation(data: Any, share: float, seed: int, levels: Any) -> tuple[Any, Any]:  # GroupedData, the second or None
     from mlvae.calibration import FEWEST
+    from mlvae.data.splits import SHARES
 
     if not share:
         return data, None
-    # Of several levels none should lose whole groups that only the others' validation needs.
     keys = [level.by for level in levels if level.by] or [data.by]
-    whole = len(keys) == 1 and data.num_groups >= MANY_GROUPS
-    rest, kept = data.split(by="group" if whole else "observation", test=share, seed=seed)
-    if all(len(kept) - int(kept.codes(key).max()) - 1 >= FEWEST for key in keys):
-        return rest, kept
-    say(f"Too few observations to keep {share:.0%} of them out of training: levels stay uncalibrated")
+    for tried in (share, *(larger for larger in SHARES if larger > share)):
+        how = share_out(data, tried, seed, levels)
+        rest, kept = data.split(**how)
+        if all(len(kept) - int(kept.codes(key).max()) - 1 >= FEWEST for key in keys):
+            if tried == share:
+                return rest, kept
+            advice = f". --validation {tried:g} would keep enough {how['by']}s"
+            break
+    else:
+        advice = ""
+    say(f"Too few observations to keep {share:.0%} of them out of training: levels stay uncalibrated{advice}")
     return data, None
 
 

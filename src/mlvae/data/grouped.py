@@ -275,7 +275,7 @@ class GroupedData:
         Args:
             by: "group": the two share no group. "observation": a share of each group's members is new, at
                 least one; groups of one stay in training. "time": what came last, by the column `time`, is new.
-            column: split by this column instead: rows of value 0 are for training, all others are new.
+            column: split by this column instead: rows of value 0 (or "train") are for training, all others are new.
             time: the column of numbers or times for by="time"; rows of one time stay together.
             test: the share that is new, between 0 and 1.
             seed: the same seed gives the same split.

@@ -42,6 +42,20 @@ SPLITS = {
 }
 """By name: which rows are new, and what data must have for it."""
 
+MANY_GROUPS = 20
+"""From as many groups on, whole ones can be spared; with fewer, only observations of each."""
+
+TEST = 0.2
+"""The share that is proposed to be kept out of training, to measure on."""
+
+SHARES = (0.05, 0.1, 0.15, 0.2, 0.3)
+"""Of the training part, to calibrate levels on: the default, and what else is proposed where that is too little."""
+
+
+def spared(groups: int) -> str:
+    """How to take a share out of data of so many groups, as `SPLITS` has it."""
+    return "group" if groups >= MANY_GROUPS else "observation"
+
 
 def share(test: float) -> float:
     """Raises:
@@ -53,14 +67,24 @@ def share(test: float) -> float:
 
 
 def marked(labels: np.ndarray[Any, Any], column: str) -> tuple[np.ndarray[Any, Any], str]:
-    """Rows whose label is not 0, (N,) bool, and what the column must have.
+    """Rows whose label is neither 0 nor "train", (N,) bool, and what the column must have.
 
     Raises:
-        DataError: the column does not hold numbers.
+        DataError: no row says either.
+
+    Example:
+        >>> marked(np.array(["train", "test", "train"]), "part")[0], marked(np.array(["0", "1"]), "part")[0]
+        (array([False,  True, False]), array([False,  True]))
     """
-    if labels.dtype.kind not in "biuf":
-        raise DataError(f"Expected numbers in column {column!r}, 0 for training; got {labels.dtype}.")
-    return labels != 0, f"column {column!r} to be 0 in some rows and not in others"
+    old = labels == 0 if labels.dtype.kind in "biuf" else np.isin(labels.astype(str), ("0", "train"))
+    if not old.any():
+        found = np.unique(labels).tolist()
+        raise DataError(
+            f"Expected 0 or 'train' in those rows of column {column!r} that are for training; it has"
+            f" {', '.join(map(repr, found[:3]))}{' and others' * (len(found) > 3)}. Change them, or name another"
+            " column."
+        )
+    return ~old, f"column {column!r} to be 0 or 'train' in some rows and not in others"
 
 
 def latest(times: np.ndarray[Any, Any], column: str, share: float) -> np.ndarray[Any, Any]:

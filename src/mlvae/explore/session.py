@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ class Session:
         data: what is picked from, and whose groups are known.
         run: how the Python lines name the run.
         source: how they name the data.
-        column: the column of the source whose rows other than 0 these data are; None where they are all of it.
+        split: the arguments of `GroupedData.split` whose second part these data are; None where they are all of it.
         seed: of the members that speak for a group.
     """
 
@@ -66,12 +66,12 @@ class Session:
         *,
         run: str = "run",
         source: str = "data",
-        column: str | None = None,
+        split: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         self.model = model.eval()
         self.data = data
-        self.run, self.source, self.column = run, source, column
+        self.run, self.source, self.split = run, source, split
         self.shown = Depiction.of(model, data)
         levels = model.group_levels
         self.by = (levels[0].by if levels else None) or data.by
@@ -350,8 +350,9 @@ class Session:
         if rows or covariates:
             by = "" if self.data.by is None else f", by={self.data.by!r}"
             head.append(f"data = mlvae.read({self.source!r}{by}, like=model)")
-            if self.column is not None:
-                head.append(f"_, data = data.split(column={self.column!r})")
+            if self.split is not None:
+                how = ", ".join(f"{name}={value!r}" for name, value in self.split.items())
+                head.append(f"_, data = data.split({how})")
         if any(row >= len(self.data) for row in rows):
             head.append("# rows past the end of the data were uploaded: put your own in their place")
         if rows:

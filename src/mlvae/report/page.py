@@ -60,7 +60,7 @@ def write(
     commands: Sequence[str] = (),
     seed: int = 0,
 ) -> tuple[Path, Path]:
-    """Writes the page, and beside it `metrics.json` with every number that is in it.
+    """Writes the page, and beside it every number that is in it: `report.json` for `report.html`.
 
     Args:
         model: trained.
@@ -117,7 +117,7 @@ def write(
     )
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.parent / "metrics.json"
+    beside = out.with_suffix(".json")
     replace(beside, json.dumps(numbers, indent=2).encode())
     replace(out, page.encode())
     return out, beside

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def merge(inputs: Sequence[PathLike], out: PathLike) -> Path:
 def retract(everything: PathLike, part: PathLike, out: PathLike) -> Path:
     """Takes the evidence of one file out of another's; a group without votes is left out.
 
-    This takes votes out of sums. A network that was trained on the observations still remembers them.
+    This takes votes out of sums. A network that was trained on the observations still remembers them. Warns where
+    ``part`` is no part of ``everything`` by name: whether its observations are a subset nobody can tell from sums.
 
     Args:
         everything: a file of evidence.
@@ -47,8 +49,15 @@ def retract(everything: PathLike, part: PathLike, out: PathLike) -> Path:
         CheckpointError: there is something at ``out``.
     """
     names = [str(everything), str(part)]
-    layout = layout_of(everything).combined([layout_of(part)], -1, names)
-    return _summed([everything], [part], layout, out)
+    whole, leaving = layout_of(everything), layout_of(part)
+    rest = _summed([everything], [part], whole.combined([leaving], -1, names), out)
+    if any(whole.ledger.get(piece, 0) < 1 for piece in leaving.ledger):
+        warnings.warn(
+            f"{part} was not added to {everything} as it is: it is taken for the evidence of observations that are in"
+            " it. Where they are not, what is left is wrong.",
+            stacklevel=2,
+        )
+    return rest
 
 
 def database() -> Any:
