@@ -186,7 +186,8 @@ def test_an_option_that_would_be_passed_over_is_refused(
     pictures = [{"bytes": picture.getvalue()}] * 4
     pq.write_table(pa.table({"picture": pictures, "group": [0, 0, 1, 1]}), tmp_path / "d.parquet")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        main(["inspect", data, f"--{option}", value])
-    assert stop.value.code == 2
-    assert f"Expected {what} for --{option}; got '{data}'. Leave the option out." in capsys.readouterr().err
+    for command in (["inspect", data], ["train", data, "--out", "run"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, f"--{option}", value])
+        assert stop.value.code == 2
+        assert f"Expected {what} for --{option}; got '{data}'. Leave the option out." in capsys.readouterr().err

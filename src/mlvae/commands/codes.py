@@ -76,7 +76,8 @@ def draw(
     """Draw a grid of pictures. Example: mlvae draw swap runs/faces faces.npz --out swap.png
 
     Args:
-        kind: swap, interpolate, generate or reconstruct
+        kind: swap, generate, reconstruct, or interpolate: in the first third of its rows all codes move from left to
+            right, in the second what groups share, in the last what is an observation's own
         run: the folder that training wrote
         data: what `mlvae train` takes
         out: the PNG to write; of a table, `draw generate` writes .csv or .parquet

@@ -119,6 +119,25 @@ def opened(
     return model, part, held, how
 
 
+def refuse_idle(
+    part: Any, data: str, features: str | None, size: int | None, mode: str | None, folders: str | None
+) -> None:
+    """Raises DataError for an option that reading such data passed over."""
+    from mlvae.data.builtin import BUILTIN
+    from mlvae.data.sources import READERS
+
+    pictures = part.schema.image_size is not None
+    table = data not in BUILTIN and Path(data).suffix.lower() not in READERS
+    for name, value, what, works in (
+        ("size", size, "pictures in files", pictures),
+        ("mode", mode, "pictures in files", pictures),
+        ("folders", folders, "a folder of pictures", pictures and set(listed(folders)) <= set(part.columns)),
+        ("features", features, "a table", table),
+    ):
+        if value is not None and not works:
+            raise DataError(f"Expected {what} for --{name}; got {data!r}. Leave the option out.")
+
+
 def warn_of_leaks(part: Any, held: Any) -> None:
     """Says how many observations of the kept part training sees too."""
     from mlvae.data.checks import leaks

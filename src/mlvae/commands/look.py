@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from mlvae.commands.common import listed, parts, say
-from mlvae.errors import DataError
+from mlvae.commands.common import listed, parts, refuse_idle, say
 
 
 # Not called `inspect`: the name is the standard library's.
@@ -47,7 +45,7 @@ def look(
         data, by, split_column, missing, features=features, covariates=listed(covariates), size=size, mode=mode,
         folders=listed(folders), cache=cache, on_bad_file=on_bad_file,
     )  # fmt: skip
-    _refuse_idle(part, data, features, size, mode, folders)
+    refuse_idle(part, data, features, size, mode, folders)
     found = inspect(part, held, split=(how or {}).get("column"), features=features)
     print(found.text())
     asked = {
@@ -61,22 +59,3 @@ def look(
     say(f"\nNext: {shlex.join(['mlvae', 'train', data, *options, '--out', f'runs/{part.name}'])}")
     if out is not None:
         say(f"Wrote {save_picture(found, out)}")
-
-
-def _refuse_idle(
-    part: Any, data: str, features: str | None, size: int | None, mode: str | None, folders: str | None
-) -> None:
-    """Raises DataError for an option that reading such data passed over."""
-    from mlvae.data.builtin import BUILTIN
-    from mlvae.data.sources import READERS
-
-    pictures = part.schema.image_size is not None
-    table = data not in BUILTIN and Path(data).suffix.lower() not in READERS
-    for name, value, what, works in (
-        ("size", size, "pictures in files", pictures),
-        ("mode", mode, "pictures in files", pictures),
-        ("folders", folders, "a folder of pictures", pictures and set(listed(folders)) <= set(part.columns)),
-        ("features", features, "a table", table),
-    ):
-        if value is not None and not works:
-            raise DataError(f"Expected {what} for --{name}; got {data!r}. Leave the option out.")

@@ -14,6 +14,7 @@ from mlvae.commands.common import (
     multiplied,
     own,
     parts,
+    refuse_idle,
     say,
     share_out,
     warn_of_leaks,
@@ -161,6 +162,7 @@ def train(
         features=features, covariates=listed(covariates), size=size, mode=mode, folders=listed(folders), cache=cache,
         in_memory=in_memory, on_bad_file=on_bad_file,
     )  # fmt: skip
+    refuse_idle(part, data, features, size, mode, folders)
     if test is not None and how and "column" in how:
         raise DataError(
             f"Expected one of --test and a column that says which rows are kept out; got both, {how['column']!r}."

@@ -61,7 +61,7 @@ def as_observations(x: Any, gaps: bool = False) -> Tensor:
             raise DataError(
                 f"Expected finite numbers in `x`; got {'' if gaps else 'NaN or '}infinity in {len(bad)} of"
                 f" {len(tensor)} rows, the first in row {int(bad[0])}. Fill or drop them"
-                f"{'' if gaps else ', or pass gaps=True where NaN means that a value was not observed'}."
+                f"{'' if gaps else ', or pass gaps=True from Python where NaN means that a value was not observed'}."
             )
     return tensor
 

@@ -62,7 +62,7 @@ def share(test: float) -> float:
     DataError: `test` is no share.
     """
     if not 0 < test < 1:
-        raise DataError(f"Expected `test`, a share, between 0 and 1; got {test}.")
+        raise DataError(f"Expected a share between 0 and 1 to keep out; got {test}.")
     return test
 
 

@@ -207,7 +207,9 @@ def grouping_column(
         by = next(iter(columns))
     if by is None:
         known = ", ".join(map(repr, columns)) or f"none of shape ({count},)"
-        raise DataError(f"Expected the name of the grouping column of {file}: read(..., by=...). Its columns: {known}.")
+        raise DataError(
+            f"Expected the name of the grouping column of {file}: read(..., by=...), or --by. Its columns: {known}."
+        )
     if by not in columns and by not in others:
         known = nearest(by, columns) if columns else f"It has no column of shape ({count},)."
         raise DataError(f"Expected a column of {file}; got {by!r}. {known}")

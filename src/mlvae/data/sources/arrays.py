@@ -19,7 +19,7 @@ def npz(path: Path, asked: Asked) -> Raw:
     if asked.x not in arrays:
         raise DataError(
             f"Expected an array {asked.x!r} in {path.name}. Name the one that holds the observations: "
-            f"read(..., x=...). {nearest(asked.x, arrays)}"
+            f"read(..., x=...) from Python, or call it {asked.x!r}. {nearest(asked.x, arrays)}"
         )
     observations = arrays.pop(asked.x)
     count = len(observations) if observations.ndim else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -132,9 +131,15 @@ def read_csv(
     import pyarrow as pa
     from pyarrow import csv
 
+    # A copy that Arrow owns: its threads let go of what they have read a little late, and one that then lets go of a
+    # Python object while the process is ending aborts it.
+    copy = pa.BufferOutputStream()
+    copy.write(text)
+    held = copy.getvalue()
+
     def parsed(threads: bool) -> Any:
         return csv.read_csv(
-            io.BytesIO(text),
+            pa.BufferReader(held),
             read_options=csv.ReadOptions(
                 column_names=names, autogenerate_column_names=not header and names is None, use_threads=threads
             ),
