@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -444,11 +445,16 @@ def test_evidence_is_added_taken_back_and_asked(run: Path, tmp_path: Path, capsy
     assert len(lines) == 10 and all(line.count("nats") == 3 and "none of these" in line for line in lines)
     main(["evidence", "identify", ab, q, "-k", "3", "--out", str(tmp_path / "r.parquet")])
     assert pq.read_table(tmp_path / "r.parquet").num_rows == 30
-    main(["evidence", "verify", ab, q])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        main(["evidence", "verify", ab, q])
     assert capsys.readouterr().out.count("nats") == 10
     assert "Expected nothing at" in fails(capsys, "evidence", "merge", a, b, "--out", ab)
     assert "--out" in fails(capsys, "evidence", "merge", a, b)
     assert "holds a piece" in fails(capsys, "evidence", "merge", a, a, "--out", str(tmp_path / "new"))
+    with pytest.warns(UserWarning, match="compared with itself"):
+        main(["evidence", "verify", ab, b])
+    capsys.readouterr()
     assert "Did you mean 'content'" in fails(capsys, "evidence", "verify", ab, q, "--level", "contnet")
     assert "between 0 and 1" in fails(capsys, "evidence", "verify", ab, q, "--prior", "1.5")
     assert "Did you mean 'calibration'" in fails(capsys, "evidence", "verify", ab, q, "--calibratoin", "x")

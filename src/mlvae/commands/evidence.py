@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from mlvae.commands.common import say
@@ -171,8 +172,14 @@ def _pair(gallery: str, query: str, level: str) -> Any:  # GroupEvidence
     from mlvae.store import files
     from mlvae.store.layout import layout_of
 
-    layout_of(gallery).check_adds(layout_of(query), gallery, query)
-    files.level_of(layout_of(query), level, query)
+    known, asked = layout_of(gallery), layout_of(query)
+    known.check_adds(asked, gallery, query)
+    files.level_of(asked, level, query)
+    if known.ledger.keys() & asked.ledger.keys():
+        warnings.warn(
+            f"{query} is in {gallery} already: it is compared with itself, and its odds are too good. Retract it.",
+            stacklevel=2,
+        )
     return files.read(query)
 
 
