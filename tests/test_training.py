@@ -14,13 +14,13 @@ import pytest
 import torch
 
 import mlvae
-from mlvae import steps
 from mlvae.augment import Augmentation
 from mlvae.batch import GroupBatch
 from mlvae.errors import CheckpointError, DataError, TrainingError
 from mlvae.normal import Normal
 from mlvae.objective import Objective, Ramp, loss
 from mlvae.runs import options_of
+from mlvae.steps import Step, one_order
 from mlvae.training import History, fit
 
 
@@ -67,7 +67,7 @@ def test_ctrl_c_saves_and_resuming_ends_with_the_same_weights(
     strict = Objective(independence=mlvae.Held(1e-3, 1e-3))  # its weight leaves its least, and must be kept
     whole, history = run(small(), epochs=3, objective=strict)
     taken = 0
-    original = steps.Step.forward
+    original = Step.forward
 
     def interrupted(self: object, *arguments: object) -> object:
         nonlocal taken
@@ -77,7 +77,7 @@ def test_ctrl_c_saves_and_resuming_ends_with_the_same_weights(
         return original(self, *arguments)  # type: ignore[arg-type]
 
     assert threading.current_thread() is threading.main_thread()
-    monkeypatch.setattr(steps.Step, "forward", interrupted)
+    monkeypatch.setattr(Step, "forward", interrupted)
     with pytest.raises(KeyboardInterrupt, match="--resume"):
         run(small(), tmp_path, epochs=3, objective=strict)
     monkeypatch.undo()
@@ -91,7 +91,7 @@ def test_ctrl_c_saves_and_resuming_ends_with_the_same_weights(
 def test_a_long_epoch_is_saved_before_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlvae.training, "MIDWAY", 0.0)
     monkeypatch.setattr(mlvae.training, "CHECK_EVERY", 2)
-    original, taken = steps.Step.forward, 0
+    original, taken = Step.forward, 0
 
     def killed(self: object, *arguments: object) -> object:
         nonlocal taken
@@ -100,7 +100,7 @@ def test_a_long_epoch_is_saved_before_its_end(tmp_path: Path, monkeypatch: pytes
             raise RuntimeError("killed")
         return original(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(steps.Step, "forward", killed)
+    monkeypatch.setattr(Step, "forward", killed)
     with pytest.raises(RuntimeError, match="killed"):
         run(small(), tmp_path, epochs=3)
     state = mlvae.states.read(tmp_path / "training.safetensors")[1]["state"]
@@ -138,7 +138,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("every_epoch")
 def test_nan_is_explained_and_the_last_checkpoint_is_intact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = steps.Step.forward
+    original = Step.forward
     taken = 0
 
     def poisoned(self: object, *arguments: object) -> object:
@@ -147,7 +147,7 @@ def test_nan_is_explained_and_the_last_checkpoint_is_intact(tmp_path: Path, monk
         total, log = original(self, *arguments)  # type: ignore[arg-type]
         return (total * float("nan"), log) if taken == 8 else (total, log)
 
-    monkeypatch.setattr(steps.Step, "forward", poisoned)
+    monkeypatch.setattr(Step, "forward", poisoned)
     with pytest.raises(TrainingError, match=r"finite loss.*saved before is intact"):
         run(small(), tmp_path, epochs=3)
     assert torch.isfinite(weights(mlvae.load(tmp_path))).all()
@@ -277,13 +277,13 @@ def test_a_step_is_near_a_float64_one_on_the_cpu(precision: str, device: str, mo
 def test_the_same_seed_gives_the_same_weights_on_any_device_when_asked(
     device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, seen = steps.Step.forward, set()
+    original, seen = Step.forward, set()
 
     def watched(self, *arguments):
         seen.add(torch.are_deterministic_algorithms_enabled())
         return original(self, *arguments)
 
-    monkeypatch.setattr(steps.Step, "forward", watched)
+    monkeypatch.setattr(Step, "forward", watched)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     first, second = (
         run(small(), tmp_path / name, device=device, deterministic=True)[0].cpu() for name in ("one", "two")
@@ -297,7 +297,7 @@ def test_the_same_seed_gives_the_same_weights_on_any_device_when_asked(
 def test_a_stop_leaves_the_order_of_sums_as_it_was() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        with pytest.raises(ZeroDivisionError), steps.one_order(True):
+        with pytest.raises(ZeroDivisionError), one_order(True):
             raise ZeroDivisionError
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
