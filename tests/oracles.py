@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mlvae import MLVAE, GroupBatch, Level
 from mlvae.likelihoods import Normal as NormalLikelihood
 from mlvae.model import LOG_PRECISION_BOUND
-from mlvae.penalties.leakage import RIDGE
+from mlvae.penalties.leaking import RIDGE
 
 SCALE = 0.6
 WC = np.array([1.5, -0.8])

@@ -6,6 +6,6 @@ of samples or votes and groups, its weight in `Objective`, its line in `objectiv
 
 from mlvae.penalties.identification import misidentification
 from mlvae.penalties.independence import dependence, told
-from mlvae.penalties.leakage import leakage
+from mlvae.penalties.leaking import leakage
 
 __all__ = ["dependence", "leakage", "misidentification", "told"]
