@@ -94,6 +94,18 @@ def test_the_column_of_the_split_is_told_once() -> None:
     assert not inspect(data).kept_out
 
 
+def test_a_column_that_says_train_is_proposed_as_the_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"p{i % 6},{i * i % 7},{i * i % 5},{('train', 'train', 'later')[i // 6 % 3]}" for i in range(90)]
+    (tmp_path / "d.csv").write_text("\n".join(["person,a,b,part", *rows]))
+    main(["inspect", str(tmp_path / "d.csv"), "--by", "person"])
+    text = capsys.readouterr().out
+    assert "part: says 'train' of some rows" in text and "--test" not in text
+    command = text.splitlines()[-1].removeprefix("Next: mlvae ")
+    assert "--split-column part" in command
+    main([*shlex.split(command)[:-1], str(tmp_path / "run"), "--epochs", "1", "--width", "8"])
+    assert "30 rows kept out" in capsys.readouterr().out
+
+
 def test_features_that_count_are_told(tmp_path: Path) -> None:
     """`time` rises in each device and `row` in the file; what is measured, said by 0 and 1, or falls once does not."""
     random = np.random.default_rng(0)

@@ -247,7 +247,15 @@ def _problems(
         )
         options["deformed"] = "15"
     ids = data.codes(data.by or "").numpy()
-    if new is None and "split" not in data.columns and len(ids) > len(sizes) > 1:
+    split = next(
+        (name for name, labels in data.columns.items() if name != data.by and "train" in labels.tolist()), None
+    )
+    if new is None and split is not None:
+        problems.append(
+            f"{split}: says 'train' of some rows. To keep the others out of training: --split-column {split}."
+        )
+        options["split-column"] = split
+    elif new is None and "split" not in data.columns and len(ids) > len(sizes) > 1:
         problems.append(f"No rows are kept out of training, so nothing could be measured on new ones: --test {TEST}.")
         options["test"] = str(TEST)
         ids = np.unique(ids[~SPLITS[spared(len(sizes))][0](ids, TEST, np.random.default_rng(0))], return_inverse=True)[
