@@ -247,9 +247,8 @@ def _problems(
         )
         options["deformed"] = "15"
     ids = data.codes(data.by or "").numpy()
-    split = next(
-        (name for name, labels in data.columns.items() if name != data.by and "train" in labels.tolist()), None
-    )
+    texts = {name: labels for name, labels in data.columns.items() if labels.dtype.kind in "OU" and name != data.by}
+    split = next((name for name, labels in texts.items() if (labels == "train").any()), None)
     if new is None and split is not None:
         problems.append(
             f"{split}: says 'train' of some rows. To keep the others out of training: --split-column {split}."
