@@ -105,6 +105,21 @@ def test_a_share_is_kept_out_of_training_and_measured_on(
     assert "one of --test and a column" in said and "'split'" in said
 
 
+def test_what_an_attempt_kept_out_is_not_taken_for_what_the_run_did(tmp_path: Path) -> None:
+    picture_folder(tmp_path / "faces", 6, 10)
+    command = ["train", str(tmp_path / "faces"), "--width", "8", "--network", "mlp", "--out", str(tmp_path / "run")]
+    for attempt, kept in ((["--test", "0.5"], True), ([], False), (["--test", "0.5"], True)):
+        with pytest.raises(SystemExit):  # before there is a run, but after its options were written
+            main([*command, *attempt, "--device", "tpu"])
+        assert (tmp_path / "run" / "kept_out.json").exists() == kept
+    main([*command, "--epochs", "1"])
+    assert not (tmp_path / "run" / "kept_out.json").exists()
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["test"] is None
+    with pytest.raises(SystemExit):
+        main([*command, "--epochs", "1", "--test", "0.5"])  # there is a run now: its options stay
+    assert not (tmp_path / "run" / "kept_out.json").exists()
+
+
 def test_words_and_numbers_as_text_say_what_is_kept_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, labels in (("words", ("train", "test")), ("digits", ("0", "1")), ("bad", ("a", "b"))):
         rows = [f"p{i // 10},{labels[i % 10 > 6]},{i % 7}" for i in range(60)]

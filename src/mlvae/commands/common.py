@@ -150,14 +150,20 @@ def warn_of_leaks(part: Any, held: Any) -> None:
         )
 
 
-def write_config(folder: Path, arguments: dict[str, Any]) -> None:
-    """The resolved options, to be run again with --config."""
+def write_options(folder: Path, arguments: dict[str, Any], kept: dict[str, Any] | None) -> None:
+    """The resolved options, to be run again with --config; and how a share was kept out, for `kept_out`."""
+    import json
+
     import yaml
 
     from mlvae.checkpoint import replace
 
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items() if k not in ("resume",)}
     replace(folder / CONFIG_FILE, yaml.safe_dump(values, sort_keys=False).encode())
+    if kept is None:
+        (folder / KEPT_OUT_FILE).unlink(missing_ok=True)
+    else:
+        replace(folder / KEPT_OUT_FILE, json.dumps(kept).encode())
 
 
 def config_of(run: str) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 from mlvae.commands.codes import draw, encode
 from mlvae.commands.common import (
-    CONFIG_FILE,
-    KEPT_OUT_FILE,
     listed,
     multiplied,
     own,
@@ -18,7 +16,7 @@ from mlvae.commands.common import (
     say,
     share_out,
     warn_of_leaks,
-    write_config,
+    write_options,
 )
 from mlvae.commands.measure import measure
 from mlvae.errors import CheckpointError, DataError, ModelError, nearest
@@ -135,12 +133,10 @@ def train(
         augment: changes that keep a group's content: shift:2,rotate:10,noise:0.1,time:3
     """
     arguments = dict(locals())
-    import json
-
     import torch
 
     from mlvae.augment import Augmentation
-    from mlvae.checkpoint import replace
+    from mlvae.checkpoint import MODEL_FILE, TRAINING_FILE
     from mlvae.levels import Level
     from mlvae.settings import setting
     from mlvae.training import fit
@@ -199,10 +195,8 @@ def train(
     say(f"{part!r}; {none if held is None else f'{len(held):,} rows kept out'}")
     parameters = sum(p.numel() for p in model.parameters())
     say(f"{model.network} of {parameters:,} parameters, {objective} objective, writing to {out}")
-    if not resume and not (Path(out) / CONFIG_FILE).exists():
-        write_config(Path(out), arguments)
-        if kept is not None:
-            replace(Path(out) / KEPT_OUT_FILE, json.dumps(kept).encode())
+    if not resume and not any((Path(out) / name).exists() for name in (MODEL_FILE, TRAINING_FILE)):
+        write_options(Path(out), arguments, kept)  # in place of those of an attempt that never came to a run
     fit(
         model, part, out, valid=valid, objective=asked.over(model.levels), epochs=epochs, groups=groups,
         members="all" if whole_groups else members, resample=resample, lr=lr, seed=seed, patience=patience,
