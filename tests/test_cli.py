@@ -8,11 +8,13 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -275,6 +277,36 @@ def test_new_groups_of_turned_and_deformed_pictures_are_learned_from_and_by_cont
     for option in (["--deformed", "2"], ["--quarter-turns"]):  # which of the levels is another after it?
         levels = ["--level", "person:2:person", "--level", "style:2"]
         assert "without --level" in fails(capsys, *again, *levels, *option)
+
+
+def test_levels_are_calibrated_on_copies_deformed_further_where_others_are_learned_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of twenty people is kept out, and none of the copies is one that was learned from."""
+    import mlvae.training
+
+    seen: list[tuple[GroupedData, GroupedData | None]] = []
+    fit = mlvae.training.fit
+
+    def watched(model: MLVAE, part: GroupedData, out: str, *, valid: GroupedData | None, **options: Any) -> object:
+        seen.append((part, valid))
+        return fit(model, part, out, valid=valid, **options)
+
+    monkeypatch.setattr(mlvae.training, "fit", watched)
+    file = tmp_path / "faces.npz"
+    x = np.random.default_rng(0).integers(0, 255, (120, 8, 8), dtype=np.uint8)
+    np.savez(file, x=x, person=np.repeat(range(20), 6))
+    command = ["train", str(file), "--by", "person", "--epochs", "1", "--width", "8", "--deformed", "2"]
+    main([*command, "--out", str(tmp_path / "a")])
+    assert "No person is kept out of training: levels are calibrated on 200 copies" in capsys.readouterr().out
+    part, valid = seen[0]
+    assert len(part) == 120 * 3 and valid is not None and valid.num_groups == 200
+    assert not {x.numpy().tobytes() for x in part.x} & {x.numpy().tobytes() for x in valid.x}
+    assert not torch.equal(mlvae.load(tmp_path / "a").calibration("content").temperature, torch.ones(16))
+    for more, kept in ((["--validation", "0"], 120), (["--validation", "0.5"], 60), (["--objective", "paper"], 120)):
+        main([*command, *more, "--out", str(tmp_path / more[1])])
+        part, valid = seen.pop()
+        assert len(part) == kept * 3 and (valid is None) == (kept == 120)
 
 
 def test_objectives_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

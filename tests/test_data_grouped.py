@@ -313,6 +313,26 @@ def test_deformed_copies_are_new_groups_whose_members_change_alike(shape: tuple[
     first, second = (more.subset(more.groups == f"ann+{number}").x[0] for number in (1, 2))
     assert not torch.equal(first, second)
     assert torch.equal(data.deformed(3, seed=1).x, more.x) and not torch.equal(data.deformed(3, seed=2).x, more.x)
+    alone = data.deformed(3, seed=1, alone=True)
+    assert torch.equal(alone.x, more.x[6:]) and alone.groups.tolist() == more.groups[6:].tolist()
+    assert alone.column("eyes").tolist() == [*range(6)] * 3
+
+
+def test_copies_deformed_further_are_further_away() -> None:
+    x = torch.zeros(2, 32, 32)
+    x[:, 8:24, 8:16] = 1.0
+    data = GroupedData.from_arrays(x, [0, 1])
+
+    def changed(amount: float) -> float:
+        copies = data.deformed(40, amount=amount, alone=True).x
+        either = [(copies - picture).abs().mean((1, 2)) for picture in (x[0], x[0].flip(-1))]
+        return float(torch.minimum(*either).mean())
+
+    small, usual, large = changed(1e-3), changed(1), changed(3)
+    assert small < 0.01 < usual < large / 1.5
+    for amount in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(DataError, match="number above 0 by which to deform"):
+            data.deformed(2, amount=amount)
 
 
 def test_a_deformed_picture_is_still_one_of_the_same_things() -> None:

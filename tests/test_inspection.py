@@ -174,7 +174,7 @@ def test_names_of_picture_files_are_no_factor(tmp_path: Path, capsys: pytest.Cap
     main(["inspect", str(tmp_path / "faces"), "--by", "who", "--folders", "country,who", "--size", "16"])
     text = capsys.readouterr().out
     assert "country: one value" in text and "file:" not in text
-    advised = "--size 16 --folders country,who --deformed 15 --test 0.2 --validation 0.3 --out runs/faces"
+    advised = "--size 16 --folders country,who --deformed 15 --test 0.2 --out runs/faces"
     assert f"--by who {advised}" in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,10 @@ from mlvae.commands.common import (
 )
 from mlvae.commands.measure import measure
 from mlvae.errors import CheckpointError, DataError, ModelError, nearest
+
+FAR, STRANGERS = 3.0, 200
+"""With deformed copies to learn from, levels are calibrated on about 200 groups deformed three times as far: strange to
+the network as new groups are (docs/defaults.md), and nobody has to be kept out of a training part that has too few."""
 
 
 def train(
@@ -112,7 +117,8 @@ def train(
         resample: draw groups with equal probability
         lr: highest learning rate
         validation: share of the training part kept to calibrate levels, and for --patience: whole groups,
-            or with fewer than 20 groups observations of each (default: 0.05; for paper and vae 0)
+            or with fewer than 20 groups observations of each (default: 0.05; for paper and vae 0; with --deformed no
+            share, but further copies, deformed three times as far)
         patience: epochs without a better validation loss before stopping
         seed: of everything random
         device: auto, cpu, cuda or mps
@@ -168,7 +174,12 @@ def train(
         **(how or {}), "rows": len(part) + len(held), "groups": len({*part.groups, *held.groups}),
     }  # fmt: skip
     warn_of_leaks(part, held)
-    part, valid = _validation(part, chosen.validation if validation is None else validation, seed, levels)
+    if deformed and validation is None and chosen.validation:
+        valid = part.deformed(math.ceil(STRANGERS / part.num_groups), seed=seed + 1, amount=FAR, alone=True)
+        copies = f"{valid.num_groups} copies deformed {FAR:g} times as far as those learned from"
+        say(f"No {part.by} is kept out of training: levels are calibrated on {copies}")
+    else:
+        part, valid = _validation(part, chosen.validation if validation is None else validation, seed, levels)
     part = multiplied(part, quarter_turns, deformed, seed)
     weights = {"content": content_kl, "style": style_kl, **dict(weight_of(text) for text in kl or ())}
     if told is not None and independence is not None:

@@ -16,32 +16,33 @@ GAMMA = 1.5
 """Brightnesses v in [0, 1] become v to the power of between 1/1.5 and 1.5."""
 
 
-def deformed(x: Tensor, groups: Tensor, seed: int, copies: int) -> Tensor:
-    """Pictures (N, ...) as they are, then ``copies`` times, in each of which every group is changed in its own way.
+def deformed(x: Tensor, groups: Tensor, seed: int, copies: int, amount: float) -> Tensor:
+    """Pictures (N, ...), ``copies`` times one after another, in each of which every group is changed in its own way.
 
     Args:
         x: (N, H, W) or (N, C, H, W), uint8 or in [0, 1].
         groups: (N,) numbers from 0, none left out.
         seed: of all that is drawn.
         copies: how many.
+        amount: how far, 1 being what the constants above say.
     """
     generator = torch.Generator().manual_seed(seed)
     scale = 255 if x.dtype == torch.uint8 else 1
-    out = x.repeat(1 + copies, *[1] * (x.ndim - 1))
+    out = x.repeat(copies, *[1] * (x.ndim - 1))
     members = [(groups == group).nonzero().squeeze(1) for group in range(int(groups.max()) + 1)]
-    for copy in range(1, 1 + copies):
+    for copy in range(copies):
         for rows in members:
             images = x[rows].reshape(len(rows), -1, *x.shape[-2:])
-            changed = scale * _alike(images / scale, generator).reshape(len(rows), *x.shape[1:])
+            changed = scale * _alike(images / scale, generator, amount).reshape(len(rows), *x.shape[1:])
             out[copy * len(x) + rows] = (changed.round() if scale > 1 else changed).to(x.dtype)
     return out
 
 
-def _alike(images: Tensor, generator: torch.Generator) -> Tensor:
+def _alike(images: Tensor, generator: torch.Generator, amount: float) -> Tensor:
     """Images (N, C, H, W) in [0, 1], all changed in one way, and mirrored in half of the calls."""
 
     def either_way(*shape: int) -> Tensor:
-        return 2 * torch.rand(shape, generator=generator) - 1
+        return amount * (2 * torch.rand(shape, generator=generator) - 1)
 
     across, down = ((1 + STRETCH) ** either_way(2)).tolist()
     mirror = -1.0 if torch.rand((), generator=generator) < 0.5 else 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -347,23 +348,33 @@ class GroupedData:
         turned = torch.cat([torch.rot90(self._in_memory("turn"), quarter, (-2, -1)) for quarter in range(4)])
         return self._with_new_groups(by, turned, ["@0", "@90", "@180", "@270"])
 
-    def deformed(self, copies: int, *, seed: int = 0) -> GroupedData:
+    def deformed(self, copies: int, *, seed: int = 0, amount: float = 1.0, alone: bool = False) -> GroupedData:
         """The data, and ``copies`` times each group deformed, as new groups: for pictures of few people.
 
         All members of a copy are bent, stretched, mirrored and shaded alike (`data.deform`), as if they were another
         person's. A network that has learned thirty people by heart knows little of the next.
 
+        Args:
+            copies: of each group.
+            seed: of how each is deformed.
+            amount: how far; three times as far, copies are as strange to a network that learned from others of them as
+                new people are, so that levels can be calibrated on them (`fit`'s ``valid``).
+            alone: the copies without the data.
+
         Returns:
-            ((1 + copies) N, *shape), the data first; labels become strings like "ann+0", "ann+1", other columns repeat.
+            ((1 + copies) N, *shape), the data first, or (copies N, *shape); labels become strings like "ann+0" (as they
+            are), "ann+1", other columns repeat.
 
         Raises:
             DataError: the observations are not pictures (H, W) or (C, H, W) of bytes or of numbers in [0, 1], have no
-                groups or stay on disk, or ``copies`` is below one.
+                groups or stay on disk, ``copies`` is below one, or ``amount`` no number above 0.
 
         Example:
             >>> data = GroupedData.from_arrays(torch.rand(4, 8, 8), ["ann", "ann", "bob", "bob"])
             >>> sorted(set(data.deformed(2).groups.tolist()))
             ['ann+0', 'ann+1', 'ann+2', 'bob+0', 'bob+1', 'bob+2']
+            >>> sorted(set(data.deformed(2, seed=1, amount=3, alone=True).groups.tolist()))
+            ['ann+1', 'ann+2', 'bob+1', 'bob+2']
         """
         by, shape, x = self._grouping(), self.shape, self._in_memory("deform")
         whole = x.dtype == torch.uint8
@@ -374,8 +385,11 @@ class GroupedData:
             )
         if copies < 1:
             raise DataError(f"Expected at least one deformed copy of each group; got {copies}. For none, leave it out.")
-        more = deformed(x, self.codes(by), seed, copies)
-        return self._with_new_groups(by, more, [f"+{copy}" for copy in range(1 + copies)])
+        if not 0 < amount < math.inf:
+            raise DataError(f"Expected a number above 0 by which to deform; got {amount}. 1 is usual.")
+        more = deformed(x, self.codes(by), seed, copies, amount)
+        marks = [f"+{copy}" for copy in range(1 + copies)]
+        return self._with_new_groups(by, more if alone else torch.cat([x, more]), marks[1:] if alone else marks)
 
     def _with_new_groups(self, by: str, x: Tensor, marks: list[str]) -> GroupedData:
         """So many times the rows as there are marks, which tell the groups of one from those of another."""

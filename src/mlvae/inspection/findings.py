@@ -259,7 +259,7 @@ def _problems(
         ids = np.unique(ids[~SPLITS[spared(len(sizes))][0](ids, TEST, np.random.default_rng(0))], return_inverse=True)[
             1
         ]
-    if share := _validation(ids):
+    if "deformed" not in options and (share := _validation(ids)):
         problems.append(
             f"{SHARES[0]:.0%} of so few {spared(ids.max() + 1)}s are too few to"
             f" calibrate levels by. Keep more of them out of training: --validation {share}."
