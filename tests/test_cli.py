@@ -402,6 +402,27 @@ def test_starting_imports_next_to_nothing() -> None:
     assert imported("from mlvae import MLVAE, GroupedData, fit, read")[0] <= {"torch", "numpy", "yaml"}
 
 
+def test_help_of_many_options_has_headings_and_usage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def helped(*words: str) -> str:
+        with pytest.raises(SystemExit, match="0"):
+            main([*words, "--help"])
+        return capsys.readouterr().out
+
+    text = helped("train")
+    assert text.startswith("usage: mlvae train [options] data\n\n")
+    found = text.split("\n\n")
+    for heading, first, last in (
+        ("the model", "--level", "--style-given-content"), ("what is asked of it", "--objective", "--kl"),
+        ("batches and steps", "--groups", "--keep"), ("reading the data", "--missing", "--on-bad-file"),
+    ):  # fmt: skip
+        section = next(part for part in found if part.startswith(f"{heading}:\n  {first} "))
+        assert f"\n  {last} " in section
+    assert all(text.count(f"\n  {option} ") == 1 for option in ("--level", "--kl", "--out", "--members"))
+    assert helped("evidence", "identify").startswith("usage: mlvae evidence identify [options] gallery query\n")
+    assert helped("evidence", "merge").startswith("usage: mlvae evidence merge [options] ITEM,...\n")
+    assert helped("evidence").startswith("usage: mlvae evidence [options]")
+
+
 def test_help_of_a_command_does_not_import_torch() -> None:
     code = "from mlvae.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass"
     heavy, text = imported(code)

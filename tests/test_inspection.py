@@ -134,6 +134,16 @@ def test_features_that_count_are_told(tmp_path: Path) -> None:
     assert any("--features 'time,b*,-time'" in problem for problem in found.problems)
 
 
+def test_identifiers_too_large_for_float32_to_tell_apart_count_too(tmp_path: Path) -> None:
+    """As steps of 1 do at 2 billion; what is the same throughout a group, or falls, is another thing."""
+    lines = ["ident,area,falls,small,level,device"]
+    for i in range(400):
+        lines.append(f"{2_000_000_000 + i},{3e9 + i // 20:.0f},{2_000_000_000 - 128 * i},{7 + i // 50},.{i},d{i // 20}")
+    file = tmp_path / "readings.csv"
+    file.write_text("\n".join(lines))
+    assert inspect(mlvae.read(file, "device")).options["features"] == "numbers,-ident"
+
+
 @pytest.mark.parametrize("data", ["digits", "avatars"])
 def test_the_picture_shows_members(data: str, tmp_path: Path) -> None:
     path = save_picture(inspect(mlvae.read(data)), tmp_path / "look.png")
@@ -186,6 +196,7 @@ def test_names_of_picture_files_are_no_factor(tmp_path: Path, capsys: pytest.Cap
         ("d.csv", "size", "32", "pictures in files"),
         ("avatars", "mode", "L", "pictures in files"),
         ("digits", "features", "a", "a table"),
+        ("faces", "features", "a", "a table"),
     ],
 )
 def test_an_option_that_would_be_passed_over_is_refused(
@@ -196,6 +207,10 @@ def test_an_option_that_would_be_passed_over_is_refused(
     picture = io.BytesIO()
     Image.new("L", (8, 8)).save(picture, "PNG")
     pictures = [{"bytes": picture.getvalue()}] * 4
+    for name in ("ann", "bob"):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        for place in range(2):
+            (tmp_path / "faces" / name / f"{place}.png").write_bytes(picture.getvalue())
     pq.write_table(pa.table({"picture": pictures, "group": [0, 0, 1, 1]}), tmp_path / "d.parquet")
     monkeypatch.chdir(tmp_path)
     for command in (["inspect", data], ["train", data, "--out", "run"]):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from mlvae import __version__
-from mlvae.commands import COMMANDS
+from mlvae.commands import COMMANDS, SECTIONS
 from mlvae.errors import MLVAEError, nearest
 
 PURPOSE = "Learn what a group shares."
@@ -37,7 +37,7 @@ def _run(arguments: list[str]) -> None:
     from jsonargparse import ArgumentParser, auto_cli
 
     warnings.formatwarning = _warning
-    name = arguments[0]
+    given, name = arguments, arguments[0]
     if not name.startswith("-") and name not in COMMANDS:
         _fail(f"Expected a command; got {name!r}. {nearest(name, COMMANDS)} See mlvae --help.")
     # Building a command's parser takes time, so only the one that is named is built.
@@ -45,10 +45,10 @@ def _run(arguments: list[str]) -> None:
 
     class Parser(ArgumentParser):
         def format_help(self, *arguments: Any) -> str:
-            return _hyphenated(super().format_help(*arguments))
+            return _readable(_hyphenated(super().format_help(*arguments)), *_command(given))
 
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            _fail(_helpful(message, arguments))
+            _fail(_helpful(message, given))
 
     try:
         auto_cli(commands, args=_spelt(arguments), parser_class=Parser, prog="mlvae", description=PURPOSE)
@@ -70,8 +70,31 @@ def _overview() -> str:
 
 
 def _hyphenated(text: str) -> str:
-    """Options as they are typed."""
-    return re.sub(r"--[a-z_]+", lambda option: option.group().replace("_", "-"), text)
+    """Options as they are typed, each once."""
+    text = re.sub(r"--[a-z_]+", lambda option: option.group().replace("_", "-"), text)
+    return re.sub(r", --[a-z-]+\+ \w+", "", text).replace("[ITEM,...]", "ITEM,...")
+
+
+def _readable(text: str, words: list[str], command: Any) -> str:
+    """A command's help: its usage in one line, and options under headings where there are many."""
+    usage, blank, rest = text.partition("\n\n")
+    while (shorter := re.sub(r"\[[^\[\]]*\]", "", usage)) != usage:
+        usage = shorter
+    by_position = usage.split()[len(words) + 1 :]
+    for name, heading in (SECTIONS.get(command, {}) if callable(command) else {}).items():
+        rest = rest.replace(f"\n  {_option(name)} ", f"\n\n{heading}:\n  {_option(name)} ", 1)
+    return f"usage: {' '.join([*words, '[options]', *by_position])}{blank}{rest}"
+
+
+def _command(arguments: list[str]) -> tuple[list[str], Any]:
+    """The words of the command that was asked for, and its function, or a dict of commands."""
+    words, found = ["mlvae"], COMMANDS
+    for word in arguments:
+        if not isinstance(found, dict) or word not in found:
+            break
+        found = found[word]
+        words.append(word)
+    return words, found
 
 
 def _spelt(arguments: list[str]) -> list[str]:
@@ -123,12 +146,7 @@ def _fail(message: str) -> NoReturn:
 
 def _helpful(message: str, arguments: list[str]) -> str:
     """The parser's message in our words, about the command that was asked for."""
-    words, found = ["mlvae"], COMMANDS
-    for word in arguments:
-        if not isinstance(found, dict) or word not in found:
-            break
-        found = found[word]
-        words.append(word)
+    words, found = _command(arguments)
     see = f"See {' '.join(words)} --help."
     options: dict[str, str] = {} if isinstance(found, dict) else found.__annotations__
     if wrong := re.search(r'arser key "(?:\w+\.)*(\w+)":.*(?:Got|Given) value: (.*)$', message, re.DOTALL):

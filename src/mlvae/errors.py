@@ -41,6 +41,16 @@ class MissingExtraError(MLVAEError, ImportError):
     """An optional package is needed; the message names the extra that brings it."""
 
 
+def row(number: int) -> str:
+    """Names a row of what was read, or of an array.
+
+    Example:
+        >>> row(13)
+        'row 13 (the first is 0)'
+    """
+    return f"row {number} (the first is 0)"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Ends an error message with the nearest known name, or with all of them.
 

@@ -23,6 +23,7 @@ from mlvae import inference
 from mlvae.batch import GroupBatch
 from mlvae.calibration import Calibration
 from mlvae.errors import DataError, ModelError, nearest
+from mlvae.errors import row as named
 from mlvae.evidence import READOUTS, Evidence
 from mlvae.grouping import Grouping
 from mlvae.levels import Level, check_groups, checked
@@ -236,7 +237,7 @@ class MLVAE(nn.Module):
                 row, *place = (~finite).nonzero()[0].tolist()
                 where = f", column {self.schema.features[place[0]].name!r}," if self.schema.features else ""
                 raise DataError(
-                    f"Expected finite numbers; row {first + row} of `x`{where} has NaN or infinity. Clean it, or"
+                    f"Expected finite numbers; {named(first + row)} of `x`{where} has NaN or infinity. Clean it, or"
                     " train with a likelihood that knows gaps (missing=True), as it is made for data that have some."
                 )
         self.likelihood.check(x)

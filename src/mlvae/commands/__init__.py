@@ -22,3 +22,11 @@ COMMANDS: dict[str, Any] = {
     "report": tell, "explore": serve, "export": export, "info": info,
     "evidence": {"_help": "Add evidence on disk, take it back, and ask who is who.", **EVIDENCE},
 }  # fmt: skip
+
+SECTIONS: dict[Any, dict[str, str]] = {
+    train: {
+        "level": "the model", "objective": "what is asked of it", "groups": "batches and steps",
+        "missing": "reading the data",
+    },
+}  # fmt: skip
+"""Headings in a command's help, by the first option under each."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlvae.errors import CheckpointError, DataError
+from mlvae.errors import CheckpointError, DataError, row
 from mlvae.untrusted import plain_json, plain_yaml, reading
 
 CONFIG_FILE = "config.yaml"
@@ -127,7 +127,7 @@ def refuse_idle(
     from mlvae.data.sources import READERS
 
     pictures = part.schema.image_size is not None
-    table = data not in BUILTIN and Path(data).suffix.lower() not in READERS
+    table = data not in BUILTIN and Path(data).suffix.lower() not in READERS and not pictures
     for name, value, what, works in (
         ("size", size, "pictures in files", pictures),
         ("mode", mode, "pictures in files", pictures),
@@ -144,9 +144,9 @@ def warn_of_leaks(part: Any, held: Any) -> None:
 
     if held is not None and len(found := leaks(part, held)):
         say(
-            f"! {len(found):,} of {len(held):,} rows kept out of training are in it too, the first in row"
-            f" {found[0, 1]} of"
-            f" them; what is measured on them says nothing. Drop them: mlvae inspect shows where they are."
+            f"! {len(found):,} of {len(held):,} rows kept out of training are in it too, the first in"
+            f" {row(found[0, 1])} of them; what is measured on them says nothing. Drop them: mlvae"
+            " inspect shows where they are."
         )
 
 

@@ -34,9 +34,19 @@ def train(
     split_column: str | None = None,
     test: float | None = None,
     epochs: int | None = None,
+    augment: str | None = None,
+    quarter_turns: bool = False,
+    deformed: int = 0,
+    seed: int = 0,
+    device: str = "auto",
+    resume: bool = False,
     level: list[str] | None = None,
     content_dim: int = 16,
     style_dim: int = 16,
+    network: str | None = None,
+    width: int | None = None,
+    likelihood: str | None = None,
+    style_given_content: bool = False,
     objective: str = "default",
     told: float | None = None,
     independence: list[str | float] | float | None = None,
@@ -45,13 +55,6 @@ def train(
     content_kl: float | None = None,
     style_kl: float | None = None,
     kl: list[str] | None = None,
-    network: str | None = None,
-    width: int | None = None,
-    likelihood: str | None = None,
-    style_given_content: bool = False,
-    quarter_turns: bool = False,
-    deformed: int = 0,
-    missing: Literal["error", "drop", "own"] = "error",
     groups: int = 50,
     members: tuple[int, int] = (2, 8),
     whole_groups: bool = False,
@@ -59,13 +62,11 @@ def train(
     lr: float = 2e-3,
     validation: float | None = None,
     patience: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
     deterministic: bool = False,
     compile: bool = False,
-    resume: bool = False,
     keep: int = 2,
+    missing: Literal["error", "drop", "own"] = "error",
     features: str | None = None,
     covariates: str | None = None,
     size: int | None = None,
@@ -74,7 +75,6 @@ def train(
     cache: str | None = None,
     in_memory: bool | None = None,
     on_bad_file: Literal["error", "skip"] = "error",
-    augment: str | None = None,
 ) -> None:
     """Train a model. Example: mlvae train faces.npz --by person --out runs/faces
 
@@ -87,10 +87,24 @@ def train(
         test: without such a column, the share kept out of training for `mlvae evaluate`: whole groups, or with fewer
             than 20 groups observations of each
         epochs: passes over the data (default: as many as make 4,000 steps)
+        augment: changes that keep a group's content, drawn anew in every step: of pictures
+            shift:2,rotate:10,zoom:0.1,flip:0.5, of windows time:3, of either noise:0.1
+        quarter_turns: add every group turned by 90, 180 and 270 degrees, as new groups
+        deformed: add every group of pictures so many times bent, stretched, mirrored and shaded, as new groups: where
+            there are few
+        seed: of everything random
+        device: auto, cpu, cuda or mps
+        resume: go on with the run in --out
         level: other levels in place of content and style, coarse to fine, one option each: name:dimensions:column,
             name:dimensions:column,column for a combination, name:dimensions for an observation's own
         content_dim: dimensions that a group shares
         style_dim: dimensions of an observation's own
+        network: conv, mlp (default: by the shape; each also -small, -large), series for windows (channels, steps), or
+            package.module:name of one's own
+        width: of the network
+        likelihood: bernoulli, normal, laplace, categorical, discretised_logistic, poisson, negative_binomial, mixed, or
+            package.module:name of one's own (default: by the data, see docs/data.md)
+        style_given_content: let the style head see the content, q(s | x, c)
         objective: default, paper (Bouchacourt et al. 2018) or vae (no groups)
         told: how much more often than chance style's means may name the group at the end; where they do, independence
             weighs more than its usual 3 to 1000 (default: the objective's, 0.012)
@@ -101,16 +115,6 @@ def train(
         content_kl: weight of content's KL (default: the objective's, 0.2)
         style_kl: weight of style's KL (default: 1)
         kl: weight of a level's KL, one option each: name:weight (default: as content's, or style's for an own level)
-        network: conv, mlp (default: by the shape; each also -small, -large), series for windows (channels, steps), or
-            package.module:name of one's own
-        width: of the network
-        likelihood: bernoulli, normal, laplace, categorical, discretised_logistic, poisson, negative_binomial, mixed, or
-            package.module:name of one's own (default: by the data, see docs/data.md)
-        style_given_content: let the style head see the content, q(s | x, c)
-        quarter_turns: add every group turned by 90, 180 and 270 degrees, as new groups
-        deformed: add every group of pictures so many times bent, stretched, mirrored and shaded, as new groups: where
-            there are few
-        missing: rows without a group: error, drop, or own (a group of its own)
         groups: sub-groups in a batch
         members: fewest and most observations of a sub-group
         whole_groups: every sub-group is a whole group
@@ -120,13 +124,11 @@ def train(
             or with fewer than 20 groups observations of each (default: 0.05; for paper and vae 0; with --deformed no
             share, but further copies, deformed three times as far)
         patience: epochs without a better validation loss before stopping
-        seed: of everything random
-        device: auto, cpu, cuda or mps
         precision: of the networks; bf16-mixed pays where the processor or GPU has bfloat16
         deterministic: compute in one order only: the same seed gives the same weights on a GPU too, which is slower
         compile: make the networks faster with torch.compile (long first steps, needs a C++ compiler)
-        resume: go on with the run in --out
         keep: training states that --out holds, the latest and those before it, to go back to where a disk lost it
+        missing: rows without a group: error, drop, or own (a group of its own)
         features: columns of a table that are the observation: names, patterns, numbers, categories, all; name:kind
             (number, count, binary, category); a minus leaves out: 'pixel_*,age:count,-id' (default: all numbers)
         covariates: known columns that encoder and decoder are told, by commas: site,device
@@ -136,7 +138,6 @@ def train(
         cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
         in_memory: false reads rows from disk as they are needed (default: above 1 GiB)
         on_bad_file: error, or skip and go on; skipped files are counted in log.csv
-        augment: changes that keep a group's content: shift:2,rotate:10,noise:0.1,time:3
     """
     arguments = dict(locals())
     import torch

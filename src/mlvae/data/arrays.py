@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlvae.data.stored import Stored
-from mlvae.errors import DataError, nearest
+from mlvae.errors import DataError, nearest, row
 
 POLICIES = ("error", "drop", "own")
 
@@ -60,7 +60,7 @@ def as_observations(x: Any, gaps: bool = False) -> Tensor:
             bad = torch.nonzero(~finite.flatten(1).all(1)).flatten()
             raise DataError(
                 f"Expected finite numbers in `x`; got {'' if gaps else 'NaN or '}infinity in {len(bad)} of"
-                f" {len(tensor)} rows, the first in row {int(bad[0])}. Fill or drop them"
+                f" {len(tensor)} rows, the first in {row(int(bad[0]))}. Fill or drop them"
                 f"{'' if gaps else ', or pass gaps=True from Python where NaN means that a value was not observed'}."
             )
     return tensor
@@ -145,7 +145,7 @@ def refuse_missing(labels: np.ndarray, column: str) -> None:
     if len(rows):
         raise DataError(
             f"Expected a label in every row of column {column!r}; got {len(rows)} without one "
-            f"(None, NaN, NaT or blank), the first in row {rows[0]}. Fill them in, or group with missing='drop' to"
+            f"(None, NaN, NaT or blank), the first in {row(rows[0])}. Fill them in, or group with missing='drop' to"
             f" leave these rows out or missing='own' to make each a group of its own (--missing drop, --missing own)."
         )
 

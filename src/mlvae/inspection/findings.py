@@ -28,6 +28,9 @@ FEW_GROUPS, FEW_MEMBERS = 100, 50
 RISES = 10
 """Steps within groups that whole numbers must all rise by to be taken for a counter: of fewer it may be chance."""
 
+EXACT = 2**24
+"""Below it, float32 tells whole numbers apart."""
+
 SHOWN = 12
 """Features and columns told of one by one."""
 
@@ -170,16 +173,21 @@ def _features(data: GroupedData, sample: torch.Tensor) -> dict[str, str]:
 
 
 def _counters(data: GroupedData, most: int) -> list[str]:
-    """Features of whole numbers that rise from each member of a group to the next, in the first rows."""
+    """Features of whole numbers that rise from each member of a group to the next, in the first rows.
+
+    Beyond `EXACT` those that differ by less than what float32 can tell apart are equal here.
+    """
     features = data.schema.features
     if not features:
         return []
     x, ids = data.x[:most], data.codes(data.by or "")[:most]
     order = ids.argsort(stable=True)
-    steps = x[order].diff(dim=0)[ids[order].diff() == 0]
-    gone = torch.isnan(steps)
+    within = ids[order].diff() == 0
+    steps, at = x[order].diff(dim=0)[within], x[order][1:][within]
+    gone, up = torch.isnan(steps), steps > 0
     whole = ((x == x.round()) | torch.isnan(x)).all(0)
-    found = whole & ((steps > 0) | gone).all(0) & ((~gone).sum(0) >= RISES)
+    rising = up | gone | ((steps == 0) & (at.abs() >= EXACT))
+    found = whole & rising.all(0) & up.any(0) & ((~gone).sum(0) >= RISES)
     return [
         f.name for f, rises in zip(features, found.tolist(), strict=True) if rises and f.kind in ("number", "count")
     ]
@@ -275,7 +283,8 @@ def _problems(
     if new is not None and len(found := leaks(data, new)):
         rows = ", ".join(f"{a} and {b}" for a, b in found[:3])
         problems.append(
-            f"{len(found):,} of {len(new):,} rows kept out are in the training part too (rows of either part: {rows})."
+            f"{len(found):,} of {len(new):,} rows kept out are in the training part too (rows of either"
+            f" part, the first being 0: {rows})."
             " Remove them, or what is measured says nothing."
         )
     pairs = near_duplicates(data)
@@ -283,8 +292,8 @@ def _problems(
         looked = min(len(data), COMPARED)
         rows = ", ".join(f"{a} and {b}" for a, b in pairs[:3])
         problems.append(
-            f"{len(pairs):,} pairs of members are nearly the same, among {looked:,} observations looked at (rows"
-            f" {rows})."
+            f"{len(pairs):,} pairs of members are nearly the same, among {looked:,} observations looked at (rows,"
+            f" the first being 0: {rows})."
             " Their votes count twice what one is worth: drop one of each."
         )
     return problems, options

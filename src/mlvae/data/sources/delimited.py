@@ -12,6 +12,7 @@ from mlvae.data.sources.files import COLUMNS, ROWS, Table, batch_rows, in_memory
 from mlvae.data.sources.raw import Asked
 from mlvae.data.stored import stamp
 from mlvae.errors import DataError
+from mlvae.errors import row as named
 from mlvae.untrusted import TEXT
 
 BLOCK = 16 * 2**20
@@ -159,7 +160,7 @@ def read_csv(
                 table = parsed(False)
             except pa.ArrowInvalid as again:
                 before = row - (2 if header and names is None else 1)
-                said = re.sub(r"Row #(\d+)", lambda found: f"row {int(found[1]) + before}", str(again))
+                said = re.sub(r"Row #(\d+)", lambda found: named(int(found[1]) + before), str(again))
                 raise pa.ArrowInvalid(said) from error
         refuse_twins(table.schema, file.name)
         table = table.select(list(columns)) if columns is not None else table

@@ -17,6 +17,7 @@ from mlvae.data.sources import cache
 from mlvae.data.sources.files import Table
 from mlvae.data.sources.raw import Asked, Raw
 from mlvae.errors import DataError, nearest
+from mlvae.errors import row as named
 from mlvae.schema import Schema
 from mlvae.untrusted import reading
 
@@ -85,7 +86,7 @@ def from_bytes(table: Table, column: str, asked: Asked) -> tuple[Raw, np.ndarray
         for batch in table.batches([column]):
             for value in batch.column(column).to_pylist():
                 held = value and value.get("bytes")
-                yield f"row {row}", io.BytesIO(held) if held else _not_there(table, column, row)
+                yield named(row), io.BytesIO(held) if held else _not_there(table, column, row)
                 row += 1
 
     first = list(islice(encoded(), LOOKED_AT))
@@ -101,7 +102,7 @@ def from_bytes(table: Table, column: str, asked: Asked) -> tuple[Raw, np.ndarray
 
 def _not_there(table: Table, column: str, row: int) -> Any:
     raise DataError(
-        f"Expected an encoded picture in column {column!r} of {table.name}; row {row} has none. Embed them first."
+        f"Expected an encoded picture in column {column!r} of {table.name}; {named(row)} has none. Embed them first."
     )
 
 

@@ -15,6 +15,7 @@ from mlvae.data.sources.files import Table, parquet_table
 from mlvae.data.sources.raw import Asked, Raw
 from mlvae.data.sources.select import chosen
 from mlvae.errors import DataError
+from mlvae.errors import row as named
 from mlvae.schema import Feature, Schema, feature_from, label
 from mlvae.untrusted import reading
 
@@ -193,7 +194,7 @@ def _refuse_mixed(table: Table, names: list[str], limit: float) -> None:
         if total and first >= 0 and numbers / total >= limit:
             raise DataError(
                 f"Expected one type in column {name!r} of {table.name}; {numbers} of {total} values are numbers, and"
-                f" row {first} holds {value!r}. Correct it (leave it empty if it is unknown), name the column"
+                f" {named(first)} holds {value!r}. Correct it (leave it empty if it is unknown), name the column"
                 f" '{name}:category' if words are meant, or leave it out of the features ('-{name}')."
             )
 
@@ -258,7 +259,7 @@ def _blocks(table: Table, features: list[Feature]) -> Iterator[np.ndarray[Any, A
             row, place = np.argwhere(np.isinf(block))[0]
             raise DataError(
                 f"Expected finite numbers in column {features[place].name!r} of {table.name}; got infinity or a number"
-                f" too large in row {start + row}. Correct it, or leave it empty."
+                f" too large in {named(start + row)}. Correct it, or leave it empty."
             )
         start += len(block)
         yield block
@@ -278,7 +279,7 @@ def floats(column: Any, name: str, table: Table, start: int = 0) -> np.ndarray[A
         what = str(error)
         if pa.types.is_string(values.type):
             place = pc.index(pc.match_substring_regex(values, NUMBERS), False).as_py()
-            what = f"row {start + place} holds {values[place].as_py()!r}" if place >= 0 else what
+            what = f"{named(start + place)} holds {values[place].as_py()!r}" if place >= 0 else what
         raise DataError(
             f"Expected numbers in column {name!r} of {table.name}; {what}. Correct it (leave it empty if it is"
             f" unknown), or train with '{name}:category'."
