@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -78,12 +79,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monke
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.mark.parametrize(("name", "layout"), [("tiny", 1), ("gated", 2)])
+@pytest.mark.parametrize(("name", "layout"), [("tiny", 1), ("gated", 2), ("residual", 2)])
 def test_a_checkpoint_of_before_keeps_its_numbers(name: str, layout: int) -> None:
     model = mlvae.load(GOLDEN / f"{name}.safetensors").double()
     expected = json.loads((GOLDEN / f"{name}.json").read_text())
     assert model.layout == layout
-    x = torch.linspace(0, 1, 24, dtype=torch.float64).reshape(4, 6)
+    x = torch.linspace(0, 1, 4 * math.prod(model.shape), dtype=torch.float64).reshape(4, *model.shape)
     evidence = model.evidence(x, ["a", "a", "b", "b"])
     torch.testing.assert_close(
         evidence.posterior("content").mean, torch.tensor(expected["content"], dtype=torch.float64), rtol=1e-9, atol=1e-9

@@ -94,6 +94,19 @@ def test_the_column_of_the_split_is_told_once() -> None:
     assert not inspect(data).kept_out
 
 
+def test_what_is_said_of_training_is_what_it_does() -> None:
+    import inspect as python
+
+    from mlvae import training
+    from mlvae.inspection import findings
+    from mlvae.tuning import Choice
+
+    defaults = [python.signature(each).parameters["groups"].default for each in (training.fit, train.train, Choice)]
+    assert [*defaults, training.STEPS] == [findings.GROUPS] * 3 + [findings.STEPS]
+    data = GroupedData.from_arrays(torch.randn(7000, 2), torch.arange(7000) // 10)
+    assert "25 an epoch, each of up to 70 sub-groups of 2 to 8 members (280 observations)" in inspect(data).text()
+
+
 def test_a_column_that_says_train_is_proposed_as_the_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [f"p{i % 6},{i * i % 7},{i * i % 5},{('train', 'train', 'later')[i // 6 % 3]}" for i in range(90)]
     (tmp_path / "d.csv").write_text("\n".join(["person,a,b,part", *rows]))

@@ -53,7 +53,7 @@ SETS = {
     "avatars": Set("avatars_lorelei_64.npz", train=("--augment", "shift:2,flip:.5"), evaluate=("--factors", FACTORS)),
     "orl": Set(
         "orl_faces_64.npz",
-        train=("--deformed", "31", "--augment", "shift:3,rotate:8", "--style-kl", "32", "--epochs", "35"),
+        train=("--deformed", "31", "--augment", "shift:3,rotate:8", "--style-kl", "32", "--epochs", "49"),
         folds=4,
     ),
 }

@@ -2,7 +2,7 @@
 
     python benchmarks/speed/gpu.py
 
-The MNIST-sized MLP and the residual convolutional network, batches of 256 and 4,096 in tens, the bound and the default
+The MNIST-sized MLP and the convolutional network, batches of 256 and 4,096 in tens, the bound and the default
 objective; in float32, TF32, bf16 and compiled, in turns, medians. The floor is the step's products at the device's
 measured matrix rate (of the same precision) and the optimiser's numbers at its measured memory rate.
 """

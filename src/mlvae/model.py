@@ -28,7 +28,7 @@ from mlvae.evidence import READOUTS, Evidence
 from mlvae.grouping import Grouping
 from mlvae.levels import Level, check_groups, checked
 from mlvae.likelihoods import Likelihood, by_name, likelihood_for
-from mlvae.networks import BEFORE, NETWORKS, Network, beside, default_network, joined
+from mlvae.networks import LAYOUTS, NETWORKS, Network, beside, default_network, joined
 from mlvae.normal import Normal
 from mlvae.schema import Covariates, Schema
 
@@ -69,7 +69,7 @@ class MLVAE(nn.Module):
             the network's.
         decoder: any module from (N, ΣD + C) to the likelihood's (N, *output_shape), in place of the network's.
         schema: how rows become observations, and which covariates (C numbers) encoder and decoder are given; fitted.
-        layout: of networks and heads. 1 is that of models saved before there was another, and for loading them.
+        layout: of networks and heads. 1 and 2 are those of models saved before, and for loading them.
 
     Raises:
         ModelError: levels, network or likelihood do not fit together.
@@ -94,11 +94,11 @@ class MLVAE(nn.Module):
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         schema: Schema | None = None,
-        layout: Literal[1, 2] = 2,
+        layout: Literal[1, 2, 3] = 3,
     ) -> None:
         super().__init__()
-        if layout not in (1, 2):
-            raise ModelError(f"Expected layout 1 or 2; got {layout!r}. A newer mlvae made it: update, or train anew.")
+        if layout not in LAYOUTS:
+            raise ModelError(f"Expected layout 1, 2 or 3; got {layout!r}. A newer mlvae made it: update or retrain.")
         self.layout = layout
         self.shape = tuple(int(s) for s in shape)
         self.schema = schema or Schema()
@@ -107,8 +107,7 @@ class MLVAE(nn.Module):
         self.network = OWN if isinstance(network, Network) else network or default_network(self.shape)
         if self.network not in (OWN, *NETWORKS):
             raise ModelError(f"Expected a network by name; got {network!r}. {nearest(self.network, NETWORKS)}")
-        named = NETWORKS if layout > 1 else BEFORE
-        pair = network if isinstance(network, Network) else named[self.network]
+        pair = network if isinstance(network, Network) else LAYOUTS[layout][self.network]
         self.pair = pair
         self.width = width or pair.width
         self.replaced = {"encoder": encoder is not None, "decoder": decoder is not None}

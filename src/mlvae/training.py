@@ -65,7 +65,7 @@ def fit(
     valid: GroupedData | None = None,
     objective: Objective | None = None,
     epochs: int | None = None,
-    groups: int = 50,
+    groups: int = 70,
     members: int | tuple[int, int] | Literal["all"] = (2, 8),
     resample: bool = False,
     lr: float = 2e-3,

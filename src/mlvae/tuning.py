@@ -118,7 +118,7 @@ class Choice:
     independence: float = HOLDING.least.end
     told: float = HOLDING.end
     identification: float = 5.0
-    groups: int = 50
+    groups: int = 70
     lr: float = 2e-3
 
     @classmethod
@@ -131,7 +131,7 @@ class Choice:
             independence=trial.suggest_float("independence", 3.0, 6000.0, log=True),
             told=trial.suggest_float("told", 4e-3, 0.1, log=True),
             identification=trial.suggest_float("identification", 0.5, 20.0, log=True),
-            groups=trial.suggest_categorical("groups", [15, 25, 50]),
+            groups=trial.suggest_categorical("groups", [15, 35, 70]),
             lr=trial.suggest_float("lr", 5e-4, 5e-3, log=True),
         )
 

@@ -55,7 +55,7 @@ def train(
     content_kl: float | None = None,
     style_kl: float | None = None,
     kl: list[str] | None = None,
-    groups: int = 50,
+    groups: int = 70,
     members: tuple[int, int] = (2, 8),
     whole_groups: bool = False,
     resample: bool = False,

@@ -19,8 +19,8 @@ from mlvae.likelihoods import likelihood_for
 SAMPLE = 20_000
 """Observations, evenly spaced, that features are judged by."""
 
-STEPS = 4000
-"""What training makes without a number of epochs."""
+STEPS, GROUPS = 4000, 70
+"""What training makes without a number of epochs, and the sub-groups of a batch."""
 
 FEW_GROUPS, FEW_MEMBERS = 100, 50
 """Up to so many groups of so few pictures, deformed copies are proposed. Seen to help with 30 groups of 10."""
@@ -121,10 +121,10 @@ def inspect(
     coarser = [name for name, what in columns.items() if what.startswith("coarser")]
     levels = [f"{name} by {name}" for name in coarser] + [f"content by {data.by}"]
     levels += [*(f"{covariate.name} as a covariate" for covariate in schema.covariates), "style"]
-    sampler = GroupSampler(data.codes(data.by or ""), 50, (2, 8))
+    sampler = GroupSampler(data.codes(data.by or ""), GROUPS, (2, 8))
     batches = len(sampler)
     layout = (
-        f"{batches:,} an epoch, each of up to 50 sub-groups of 2 to 8 members ({len(data) / batches:,.0f}"
+        f"{batches:,} an epoch, each of up to {GROUPS} sub-groups of 2 to 8 members ({len(data) / batches:,.0f}"
         f" observations);"
         f" {-(-STEPS // batches):,} epochs make {STEPS:,} steps"
     )

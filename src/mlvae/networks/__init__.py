@@ -18,7 +18,7 @@ from mlvae.networks.conv import conv_decoder, conv_encoder
 from mlvae.networks.mlp import mlp_decoder, mlp_encoder
 from mlvae.networks.series import series_decoder, series_encoder
 
-__all__ = ["BEFORE", "NETWORKS", "Network", "beside", "default_network", "joined"]
+__all__ = ["LAYOUTS", "NETWORKS", "Network", "beside", "default_network", "joined"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ GATES = 2
 """Gated blocks at the encoder's end, and at the decoder's beginning."""
 
 
-def _named(gates: int) -> dict[str, Network]:
+def _named(gates: int, residual_up_to: int = 0) -> dict[str, Network]:
+    shrunk = {"residual_up_to": residual_up_to}
+
     def pair(encoder: Callable[..., nn.Module], decoder: Callable[..., nn.Module], width: int, **more: int) -> Network:
         return Network(partial(encoder, gates=gates, **more), partial(decoder, gates=gates, **more), width)
 
@@ -42,8 +44,8 @@ def _named(gates: int) -> dict[str, Network]:
         "mlp-small": pair(mlp_encoder, mlp_decoder, 64),
         "mlp": pair(mlp_encoder, mlp_decoder, 256),
         "mlp-large": pair(mlp_encoder, mlp_decoder, 1024),
-        "conv-small": pair(conv_encoder, conv_decoder, 16),
-        "conv": pair(conv_encoder, conv_decoder, 32),
+        "conv-small": pair(conv_encoder, conv_decoder, 16, **shrunk),
+        "conv": pair(conv_encoder, conv_decoder, 32, **shrunk),
         # For a GPU: residual blocks from 16 x 16 pixels down.
         "conv-large": pair(conv_encoder, conv_decoder, 96, residual_up_to=16),
         "series": pair(series_encoder, series_decoder, 32),
@@ -51,8 +53,8 @@ def _named(gates: int) -> dict[str, Network]:
 
 
 NETWORKS = _named(GATES)
-BEFORE = _named(0)
-"""As they were before there were gated blocks: what models that were saved then are made of."""
+LAYOUTS = {1: _named(0, 4), 2: _named(GATES, 4), 3: NETWORKS}
+"""What models saved before are made of: 1 has no gated blocks, 1 and 2 have residual ones at 4 x 4."""
 
 
 def beside(shape: tuple[int, ...], known: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Residual convolutional networks for images of any size, (H, W), (C, H, W), or P numbers a pixel: (P, C, H, W).
+"""Convolutional networks for images of any size, (H, W), (C, H, W), or P numbers a pixel: (P, C, H, W).
 
 Weights lie channels last, which is faster. Only the first layer of each has a bias before its normalisation: without
 one the input's scale would be lost, with more they would be redundant.
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from mlvae.networks.gated import activation
 
-RESIDUAL_UP_TO = 4
-"""Residual blocks stand where the image is at most this high and wide: most of the use for a small part of the time."""
 
+def conv_encoder(shape: tuple[int, ...], width: int, residual_up_to: int = 0, gates: int = 0) -> nn.Module:
+    """(N, *shape) to features (N, 8 width): shrink the image to 4 x 4, then one full layer and gated blocks.
 
-def conv_encoder(shape: tuple[int, ...], width: int, residual_up_to: int = RESIDUAL_UP_TO, gates: int = 0) -> nn.Module:
-    """(N, *shape) to features (N, 8 width): shrink the image to 4 x 4, then one full layer and gated blocks."""
+    Residual blocks stand where the image is at most ``residual_up_to`` high and wide.
+    """
     channels, sizes, widths = _plan(shape, width)
     layers: list[nn.Module] = [nn.Flatten(1, 2)] if len(shape) == 4 else []
     layers += [nn.Unflatten(1, (1, shape[0]))] if len(shape) == 2 else []
@@ -37,7 +37,7 @@ def conv_encoder(shape: tuple[int, ...], width: int, residual_up_to: int = RESID
 
 
 def conv_decoder(
-    shape: tuple[int, ...], width: int, code_dim: int, residual_up_to: int = RESIDUAL_UP_TO, gates: int = 0
+    shape: tuple[int, ...], width: int, code_dim: int, residual_up_to: int = 0, gates: int = 0
 ) -> nn.Module:
     """Codes (N, code_dim) to (N, *shape): one full layer and gated blocks, then grow the image to its size."""
     channels, sizes, widths = _plan(shape, width)
