@@ -92,7 +92,8 @@ def test_a_share_is_kept_out_of_training_and_measured_on(
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "again")]
     assert weights[0] == weights[1]
     capsys.readouterr()
-    main(["evaluate", str(tmp_path / "run"), str(tmp_path / "faces"), "--quick", "--controls", "none"])
+    assert "in their order" in fails(capsys, "evaluate", str(tmp_path / "run"), str(tmp_path / "faces"), "--quick")
+    main(["evaluate", str(tmp_path / "again"), str(tmp_path / "faces"), "--quick", "--controls", "none"])
     said = capsys.readouterr().out
     assert ("unseen groups, 6-way" in said) == (way == "group") and "ELBO" in said
     main(["train", str(tmp_path / "faces"), "--epochs", "1", "--width", "8", "--out", str(tmp_path / "all")])
@@ -105,6 +106,46 @@ def test_a_share_is_kept_out_of_training_and_measured_on(
     )
     said = fails(capsys, "train", "digits", "--test", "0.2", "--out", str(tmp_path / "no"))
     assert "one of --test and a column" in said and "'split'" in said
+
+
+def test_rows_in_another_order_or_under_other_names_are_not_those_that_were_kept_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By group: other names over the same rows. By observation, where groups are few: the same rows shuffled."""
+    random = np.random.default_rng(0)
+    for groups, way in ((24, "names"), (4, "rows")):
+        rows = [(f"d{i % groups}", *np.round(random.normal(size=3), 3)) for i in range(120)]
+        file, run = tmp_path / f"{way}.csv", str(tmp_path / way)
+        header = "device,a,b,c\n"
+        file.write_text(header + "".join(",".join(map(str, row)) + "\n" for row in rows))
+        main(["train", str(file), "--by", "device", "--test", "0.2", "--epochs", "1", "--width", "8", "--out", run])
+        assert f"mlvae evaluate {run} {file} --out metrics.json" in capsys.readouterr().out
+        main(["evaluate", run, str(file), "--quick", "--controls", "none"])
+        other = [(f"d{(i + 1) % groups}", *row[1:]) for i, row in enumerate(rows)]
+        if way == "rows":  # within their groups, so that labels stand as they did
+            other = [rows[(i + groups) % len(rows)] for i in range(len(rows))]
+        file.write_text(header + "".join(",".join(map(str, row)) + "\n" for row in other))
+        assert "in their order" in fails(capsys, "evaluate", run, str(file), "--quick", "--controls", "none")
+
+
+def test_resume_begins_where_there_is_nothing_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One command for a queue that starts what it stops; a run killed before it saved has its options there."""
+    run = tmp_path / "run"
+    command = ["train", "digits", "--out", str(run), "--width", "8", "--epochs", "2"]
+    main([*command, "--resume"])
+    assert f"There is nothing in {run} to go on from yet: training begins" in capsys.readouterr().out
+    first = (run / "model.safetensors").read_bytes()
+    for file in run.glob("*.safetensors"):
+        file.unlink()
+    main([*command, "--resume"])
+    assert (run / "model.safetensors").read_bytes() == first
+    capsys.readouterr()
+    main([*command, "--resume"])
+    assert "training begins" not in capsys.readouterr().out
+    (run / "training.safetensors").unlink()
+    (run / "training.1.safetensors").unlink(missing_ok=True)
+    assert "training.safetensors" in fails(capsys, *command, "--resume")  # a model alone is not begun over
+    assert "--resume" in fails(capsys, *command)
 
 
 def test_what_an_attempt_kept_out_is_not_taken_for_what_the_run_did(tmp_path: Path) -> None:
@@ -323,7 +364,7 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert "Did you mean 'paper'" in fails(capsys, "train", "digits", "--out", out, "--objective", "papre")
     assert "Did you mean 'group'" in fails(capsys, "train", "digits", "--out", out, "--by", "gruop")
     assert "--out" in fails(capsys, "train", "digits")
-    assert "Resume it, or name another folder" in fails(
+    assert "Resume it (--resume, resume=True), or name another folder" in fails(
         capsys, "train", "digits", "--out", str(run), "--epochs", "1", "--content-dim", "5", "--width", "16"
     )
     assert "nowhere" in fails(capsys, "info", str(tmp_path / "nowhere"))

@@ -14,6 +14,7 @@ import mlvae
 from mlvae import Level, export
 from mlvae.errors import CheckpointError, ExportError, MissingExtraError
 from mlvae.likelihoods import Mixed
+from mlvae.likelihoods import Normal as NormalLikelihood
 
 runtime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -29,6 +30,27 @@ def table() -> mlvae.MLVAE:
         Level("style", 2, given=("country", "person")),
     ]
     return mlvae.MLVAE.for_data(data, levels=levels, likelihood=Mixed(["normal", 3, "bernoulli"], True), width=8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "network", "gaps"), [((8, 8), "conv", False), ((3, 8, 8), "conv", False), ((2, 16), "mlp", False),
+    ((4,), "mlp", True)],
+)  # fmt: skip
+def test_covariates_beside_observations_of_every_shape(
+    shape: tuple[int, ...], network: str, gaps: bool, tmp_path: Path
+) -> None:
+    x = torch.rand(20, *shape)
+    if gaps:
+        x[3, 1] = torch.nan
+    columns = {"site": ["A", "B"] * 10, "who": np.arange(20) // 5}
+    data = mlvae.GroupedData.from_arrays(x, columns=columns, by="who", gaps=gaps).with_covariates("site")
+    model = mlvae.MLVAE.for_data(data, network=network, width=8, likelihood=NormalLikelihood(missing=gaps))
+    assert max(export.export(model, tmp_path / "out").values()) < 1e-4
+    known = model.covariates({"site": ["A", "B", "B"]}, 3)
+    session = runtime.InferenceSession(str(tmp_path / "out" / "encoder.onnx"))
+    assert known is not None
+    seen = {"x": x[:3].numpy(), "covariates": known.numpy()}  # three rows, as any number
+    assert session.run(["content_precision"], seen)[0].shape == (3, 16)
 
 
 def test_every_kind_of_graph(tmp_path: Path) -> None:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from mlvae import MLVAE, GroupBatch, GroupEvidence, Level, Objective, elbo, inference, loss
+from mlvae import MLVAE, Gallery, GroupBatch, GroupEvidence, Level, Objective, elbo, inference, loss
 from mlvae.bound import importance_weighted_bound
 from mlvae.errors import DataError, EvidenceError, ModelError
+from mlvae.identification import verify
+from mlvae.likelihoods import Normal
 from oracles import group_log_marginal, linear_gaussian
 
 LABELS = ["bo", "al", "bo", "cy", "al", "bo"]
@@ -217,6 +222,50 @@ def test_bad_input_is_refused(model: MLVAE) -> None:
         MLVAE((6,), [Level("style", 2)]).evidence(x)
     with pytest.raises(ModelError, match="Did you mean 'content'"):
         model.evidence(pictures(2)).posterior("contnet")
+
+
+@pytest.mark.parametrize("x", ["abc", [["a", "b"]], object()])
+def test_what_is_no_array_is_refused(model: MLVAE, x: object) -> None:
+    with pytest.raises(DataError, match=rf"array \(N, \.\.\.\) of numbers; got {type(x).__name__}"):
+        model.evidence(x)  # type: ignore[arg-type]
+
+
+def test_evidence_of_two_models_neither_adds_nor_is_compared(model: MLVAE) -> None:
+    """Of the same weights loaded twice it does; a new calibration is another model, as its votes are others."""
+    torch.manual_seed(5)
+    other, again = MLVAE(model.shape, model.levels), copy.deepcopy(model)
+    x, ids = pictures(4), ["a", "a", "b", "b"]
+    mine, theirs = model.evidence(x, ids), other.evidence(x, ids)
+    assert len((mine + again.evidence(x, ids)).levels["content"]) == 2
+    for mix in (
+        lambda: mine + theirs, lambda: mine - theirs, lambda: mine.identify(theirs), lambda: verify(mine, theirs),
+        lambda: Gallery(mine).identify(theirs, 1), lambda: model.score(x, ids, theirs),
+    ):  # fmt: skip
+        with pytest.raises(EvidenceError, match="one model; got that of two"):
+            mix()
+    again.calibration("content").temperature.fill_(2.0)
+    with pytest.raises(EvidenceError, match="one model"):
+        mine + again.evidence(x, ids)
+    unknown = replace(theirs, model="")
+    assert (mine + unknown).model == mine.model and (unknown + mine).model == mine.model
+
+
+def test_an_observation_without_any_value_is_no_evidence() -> None:
+    torch.manual_seed(0)
+    levels = [Level("content", 2, by="g"), Level("style", 2)]
+    model = MLVAE((4,), levels, likelihood=Normal(missing=True), width=8)
+    x = torch.randn(5, 4)
+    x[1], x[3, :3] = torch.nan, torch.nan
+    with pytest.warns(UserWarning, match="1 of 5 observations have no value at all"):
+        evidence = model.evidence(x, ["a", "a", "b", "b", "c"])
+    with pytest.warns(UserWarning, match="1 of 2"):
+        nothing = model.evidence(x[:2], ["b", "a"])
+    kept = torch.tensor([0, 2, 3, 4])
+    assert close(evidence, model.evidence(x[kept], ["a", "b", "b", "c"]))
+    assert nothing.count().tolist() == [0, 1] and nothing.posterior().mean[0].tolist() == [0, 0]
+    with pytest.warns(UserWarning, match="1 of 5"):
+        codes = model.codes(x)
+    assert torch.equal(codes["style"].mean[1], torch.zeros(2)) and not codes["style"].mean[3].eq(0).any()
 
 
 def test_observations_are_scored_against_the_others_of_their_group_or_against_what_is_known(model: MLVAE) -> None:

@@ -222,3 +222,16 @@ def test_in_random_schedules_with_faults_no_evidence_is_lost_or_doubled() -> Non
     found = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr
     assert found.stdout.startswith("3 schedules, ") and found.stdout.endswith(" 0 wrong\n")
+
+
+def test_a_file_that_is_no_database_and_evidence_of_another_model_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "readings.csv").write_text("device,a\nx,1\n")
+    with pytest.raises(EvidenceError, match=r"evidence store; .*readings.csv is another kind of file|cannot be opened"):
+        EvidenceStore(tmp_path / "readings.csv", model()).get(["x"])
+    store = EvidenceStore(tmp_path / "store.duckdb", model())
+    store.add(IDS, X, GROUP)
+    assert store.query(model().evidence(X[:2]), 2).groups.shape == (1, 2)
+    with pytest.raises(EvidenceError, match="one model; got that of two"):
+        store.query(model(1).evidence(X[:2]), 2)
+    with pytest.raises(EvidenceError, match="one model; got that of two"):
+        files.write(model(1).evidence(X, GROUP), model(), tmp_path / "mixed.parquet")

@@ -59,8 +59,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
         "Did you mean 'content'?"
         >>> nearest("x", ["content", "style"])
         "Known: 'content', 'style'."
+        >>> nearest("x", [])
+        'There is none.'
     """
     known = list(known)
+    if not known:
+        return "There is none."
     match = difflib.get_close_matches(name, known, n=1)
     if match:
         return f"Did you mean {match[0]!r}?"

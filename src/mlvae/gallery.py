@@ -115,6 +115,7 @@ class Gallery:
         if labels is None or not len(labels):
             raise EvidenceError("Expected a gallery of named groups; got none. Pass `groups` to model.evidence.")
         self.level, self.labels, self.evidence = level, labels, evidence.levels[level]
+        self.model = evidence.model
         self._blocks = list(self._posteriors(torch.float32))
         self._largest = torch.stack([mean.abs().amax(1) for mean, _ in self._blocks]).amax(0)
 
@@ -156,6 +157,7 @@ class Gallery:
             raise EvidenceError(f"Expected k of 1 or more and `new` between 0 and 1; got k={k}, new={new}.")
         calibration = calibration or Calibration()
         queries.check_comparable(self.level)
+        queries.check_model(self.model)
         rows = max(1, SCORES // len(self))
         parts = [
             self._identify(queries.levels[self.level][start : start + rows], k, calibration)

@@ -26,6 +26,8 @@ class GroupEvidence:
         levels: evidence by the level's name, float64 on the CPU.
         readouts: how each level's evidence becomes a posterior.
         groups: by level, the label of each row of its evidence; None for one group without a name.
+        model: a mark of the model whose votes they are (`heads.mark`); empty where it is not known. Evidence of two
+            models does not add, and is not compared.
 
     Example:
         >>> from mlvae import MLVAE, Level
@@ -38,6 +40,7 @@ class GroupEvidence:
     levels: Mapping[str, Evidence]
     readouts: Mapping[str, str]
     groups: Mapping[str, np.ndarray[Any, Any] | None]
+    model: str = ""
 
     def posterior(self, level: str = "content") -> Normal:
         """The posterior of every group of a level, (G, D)."""
@@ -101,6 +104,14 @@ class GroupEvidence:
         known = torch.from_numpy(mine[place] == labels)
         return Evidence.chosen(known, evidence[torch.from_numpy(place)], Evidence.empty(rows, evidence.dim))
 
+    def check_model(self, mark: str) -> None:
+        """Raises EvidenceError where this is evidence of another model than that of a mark; one unknown may be any."""
+        if self.model and mark and self.model != mark:
+            raise EvidenceError(
+                "Expected evidence of one model; got that of two, whose codes mean different things. Ask one model"
+                " about all observations."
+            )
+
     def check_comparable(self, level: str) -> None:
         """Raises EvidenceError where a level's readout has no prior, so that Bayes factors have no meaning."""
         if self.readouts[self._known(level)] != "product_with_prior":
@@ -119,6 +130,7 @@ class GroupEvidence:
             EvidenceError: the level's readout has no prior, so a Bayes factor has no meaning.
         """
         self.check_comparable(level)
+        self.check_model(other.model)
         a, b = self.levels[level], other.levels[other._known(level)]
         if a.dim != b.dim:
             raise EvidenceError(f"Expected {a.dim} dimensions on both sides; got {b.dim}. Use one model's evidence.")
@@ -155,6 +167,7 @@ class GroupEvidence:
                 f"Expected evidence on the same levels with the same readouts; got {dict(self.readouts)} and"
                 f" {dict(other.readouts)}. Add evidence of one model."
             )
+        self.check_model(other.model)
         levels: dict[str, Evidence] = {}
         groups: dict[str, np.ndarray[Any, Any] | None] = {}
         for name in self.levels:
@@ -172,7 +185,7 @@ class GroupEvidence:
                     for evidence, labels in ((self.levels[name], mine), (other.levels[name], theirs))
                 ]
                 levels[name], groups[name] = operation(*placed), union
-        return replace(self, levels=levels, groups=groups)
+        return replace(self, levels=levels, groups=groups, model=self.model or other.model)
 
     def _known(self, level: str) -> str:
         if level not in self.levels:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlvae.errors import DataError
 from mlvae.evidence import Evidence
 from mlvae.schema import Covariates
 
@@ -24,8 +27,30 @@ Array = Tensor | np.ndarray[Any, Any]
 
 
 def rows_of(x: Array) -> Tensor:
-    """Tensors and rows on disk as they are; anything else as a tensor."""
-    return torch.as_tensor(x) if isinstance(x, np.ndarray) or not hasattr(x, "numel") else x
+    """Tensors and rows on disk as they are; anything else as a tensor; raises DataError where it is no array."""
+    if not isinstance(x, np.ndarray) and hasattr(x, "numel"):
+        return x
+    try:
+        return torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"Expected observations as an array (N, ...) of numbers; got {type(x).__name__} ({error}). Of a table or a"
+            " folder, pass what `mlvae.read(..., like=model)` gives: `data.x`."
+        ) from error
+
+
+def mark(model: MLVAE) -> str:
+    """What tells a model's evidence from another's in memory: a hash of what votes come from, heads and calibrations.
+
+    Files carry more, `checkpoint.fingerprint`, which is of all weights; this is quick enough to be asked for each time.
+    """
+    digest = hashlib.sha256()
+    for level in model.group_levels:
+        for module in (model.heads[level.name], model.calibrations[level.name]):
+            for name, value in module.state_dict().items():
+                digest.update(f"{level.name} {name} {tuple(value.shape)}".encode())
+                digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @torch.no_grad()
@@ -46,20 +71,29 @@ class Heads:
     Args:
         said: (N, 2 D) for each level by name whose head sees no other.
         features: (N, F), which are large and kept only where some level's head sees another.
+        silent: (N,) bool, rows of which no value is observed: their votes are empty; None where there are none.
     """
 
     said: Mapping[str, Tensor]
     features: Tensor | None = None
+    silent: Tensor | None = None
 
     def votes(self, model: MLVAE, level: Level, means: Mapping[str, Tensor]) -> Evidence:
         """N votes on a level, given the means (N, D) of those that its head sees."""
         if self.features is None or not level.given:
-            return model.believed(level.name, self.said[level.name])
-        return model.votes(level.name, self.features, [means[name] for name in level.given])
+            votes = model.believed(level.name, self.said[level.name])
+        else:
+            votes = model.votes(level.name, self.features, [means[name] for name in level.given])
+        if self.silent is None:
+            return votes
+        heard = ~self.silent
+        wide = heard.unsqueeze(1)
+        return Evidence(votes.precision * wide, votes.information * wide, votes.count * heard)
 
     def __getitem__(self, rows: slice) -> Heads:
         some = {name: said[rows] for name, said in self.said.items()}
-        return Heads(some, None if self.features is None else self.features[rows])
+        features, silent = (None if each is None else each[rows] for each in (self.features, self.silent))
+        return Heads(some, features, silent)
 
 
 @torch.no_grad()
@@ -74,18 +108,38 @@ def looked(model: MLVAE, x: Array, covariates: Covariates = None, levels: Sequen
 
     Raises:
         DataError: ``x`` of another shape, or not finite.
+
+    Warns:
+        UserWarning: of some rows no value is observed: they say nothing of their group.
     """
     wanted = [level for level in model.levels if levels is None or level.name in levels]
     alone = [level.name for level in wanted if not level.given]
     said: dict[str, list[Tensor]] = {name: [] for name in alone}
     features: list[Tensor] = []
-    for chunk in chunks_of(model, rows_of(x), covariates):
+    x = rows_of(x)
+    for chunk in chunks_of(model, x, covariates):
         for name, parts in said.items():
             parts.append(model.said(name, chunk))
         if len(alone) < len(wanted):
             features.append(chunk)
     joined = {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in said.items()}
-    return Heads(joined, torch.cat(features) if features else None)
+    return Heads(joined, torch.cat(features) if features else None, _silent(model, x))
+
+
+def _silent(model: MLVAE, x: Tensor) -> Tensor | None:
+    """The rows (N,) of which no value is observed; None where there are none."""
+    if not model.likelihood.missing:
+        return None
+    parts = [x[start : start + CHUNK] for start in range(0, len(x), CHUNK)]
+    silent = torch.cat([torch.isnan(part).flatten(1).all(1) for part in parts]) if parts else torch.zeros(0).bool()
+    if not (count := int(silent.sum())):
+        return None
+    warnings.warn(
+        f"{count:,} of {len(x):,} observations have no value at all: they are no evidence on their group, as if they"
+        " were not there.",
+        stacklevel=2,
+    )
+    return silent.to(model.device)
 
 
 class Evaluating:

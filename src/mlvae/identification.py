@@ -81,6 +81,7 @@ def verify(
     Raises:
         EvidenceError: no label is on both sides, a readout has no prior, or evidence of another layout.
     """
+    known.check_model(claimed.model)
     calibration = calibration or Calibration()
     sides: list[Array] = []
     for side in (known, claimed):

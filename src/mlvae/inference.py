@@ -17,7 +17,7 @@ from mlvae.errors import DataError, EvidenceError, ModelError
 from mlvae.evidence import READOUTS, Evidence
 from mlvae.group_evidence import GroupEvidence
 from mlvae.grouping import Grouping
-from mlvae.heads import CHUNK, Array, Evaluating, Heads, looked, rows_of
+from mlvae.heads import CHUNK, Array, Evaluating, Heads, looked, mark, rows_of
 from mlvae.identification import Belonging, belonging
 from mlvae.normal import Normal
 from mlvae.schema import Covariates
@@ -57,6 +57,7 @@ def evidence(
         {name: level_votes.sum(grouping) for name, (level_votes, grouping) in cast.items()},
         {level.name: level.readout for level in model.group_levels},
         {name: None if ids is None else ids[cast[name][1].first.numpy()] for name, ids in labels.items()},
+        mark(model),
     )
 
 
@@ -124,6 +125,7 @@ def score(
             against = Evidence.chosen(alone, nothing, others)
         else:
             known.check_comparable(name)
+            known.check_model(mark(model))
             against = known.of(name, labels[name], len(cast))
         scores[name] = belonging(cast, against)
     return scores

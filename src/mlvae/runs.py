@@ -67,7 +67,8 @@ class Run:
         held = [n for n in (checkpoint.TRAINING_FILE, checkpoint.MODEL_FILE) if (self.folder / n).exists()]
         if held and not resume:
             raise CheckpointError(
-                f"Expected a folder without a run; {self.folder} holds {held[0]}. Resume it, or name another folder."
+                f"Expected a folder without a run; {self.folder} holds {held[0]}. Resume it (--resume, resume=True), or"
+                " name another folder."
             )
         for name in ("training.*", checkpoint.MODEL_FILE, LOG_FILE):
             for rest in self.folder.glob(f".{name}.*"):  # of a writer that was killed

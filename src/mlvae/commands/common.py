@@ -13,6 +13,9 @@ from mlvae.untrusted import plain_json, plain_yaml, reading
 CONFIG_FILE = "config.yaml"
 KEPT_OUT_FILE = "kept_out.json"
 
+DIGESTED = 256
+"""Rows, evenly spaced, by which data are known again."""
+
 
 def grouped(source: str, by: str | None, missing: str, levels: Any = (), **reading: Any) -> Any:
     """The data, a GroupedData (the parser would import it, if named); says what bad files were skipped.
@@ -89,15 +92,34 @@ def kept_out(run: str) -> Callable[[Any], dict[str, Any] | None]:
         with reading("file of what a run kept out", file, CheckpointError, "It is damaged. Restore or remove it."):
             found = plain_json(file.read_bytes())
             split, size = {name: found[name] for name in ("by", "test", "seed")}, (found["rows"], found["groups"])
-        if size != (len(data), data.num_groups):
+            digest = found["digest"]
+        if size != (len(data), data.num_groups) or digest != digest_of(data):
             raise DataError(
-                f"Expected the {size[0]:,} rows of {size[1]:,} groups that {run} kept a share of out of training; got"
-                f" {len(data):,} of {data.num_groups:,}. Give other data a column that is 0 in rows that training saw"
-                " and 1 in new ones, and name it with --split-column."
+                f"Expected the {size[0]:,} rows of {size[1]:,} groups, in their order, that {run} kept a share of out"
+                f" of training; got {len(data):,} of {data.num_groups:,}, or others. Give other data a column that is 0"
+                " in rows that training saw and 1 in new ones, and name it with --split-column."
             )
         return split
 
     return how
+
+
+def digest_of(data: Any) -> str:
+    """What tells a GroupedData from others of its size: a hash of its labels in their order, and of some of its rows.
+
+    Categories are numbered anew where data are read like a model's, so rows that have some are known by labels alone.
+    """
+    import hashlib
+
+    import numpy as np
+    import torch
+
+    labels = data.columns[data.by].astype(str) if data.by else np.empty(0, str)
+    digest = hashlib.blake2b("\0".join(labels).encode(), digest_size=16)
+    if not any(feature.kind == "category" for feature in data.schema.features):
+        some = torch.from_numpy(np.unique(np.linspace(0, len(data) - 1, DIGESTED).astype(np.int64)))
+        digest.update(data.x[some].contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def opened(

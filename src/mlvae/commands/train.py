@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from mlvae.commands.codes import draw, encode
 from mlvae.commands.common import (
+    digest_of,
     listed,
     multiplied,
     own,
@@ -94,7 +95,7 @@ def train(
             there are few
         seed: of everything random
         device: auto, cpu, cuda or mps
-        resume: go on with the run in --out
+        resume: go on with the run in --out, or begin it where there is none yet
         level: other levels in place of content and style, coarse to fine, one option each: name:dimensions:column,
             name:dimensions:column,column for a combination, name:dimensions for an observation's own
         content_dim: dimensions that a group shares
@@ -143,7 +144,7 @@ def train(
     import torch
 
     from mlvae.augment import Augmentation
-    from mlvae.checkpoint import MODEL_FILE, TRAINING_FILE
+    from mlvae.checkpoint import MODEL_FILE
     from mlvae.levels import Level
     from mlvae.settings import setting
     from mlvae.training import fit
@@ -159,9 +160,16 @@ def train(
             " new groups is not known: change the data and their columns from Python, or leave the option out."
         )
     change = None if augment is None else Augmentation.parsed(augment)
+    whole: dict[str, Any] = {}
+
+    def kept_out(everything: Any) -> dict[str, Any] | None:
+        if test is None:
+            return None
+        whole.update(rows=len(everything), groups=everything.num_groups, digest=digest_of(everything))
+        return share_out(everything, test, seed, levels)
+
     part, held, how = parts(
-        data, by, split_column, missing, levels,
-        lambda everything: None if test is None else share_out(everything, test, seed, levels),
+        data, by, split_column, missing, levels, kept_out,
         features=features, covariates=listed(covariates), size=size, mode=mode, folders=listed(folders), cache=cache,
         in_memory=in_memory, on_bad_file=on_bad_file,
     )  # fmt: skip
@@ -171,9 +179,7 @@ def train(
             f"Expected one of --test and a column that says which rows are kept out; got both, {how['column']!r}."
             " Leave --test out, or the column away."
         )
-    kept = None if test is None else {
-        **(how or {}), "rows": len(part) + len(held), "groups": len({*part.groups, *held.groups}),
-    }  # fmt: skip
+    kept = None if test is None else {**(how or {}), **whole}
     warn_of_leaks(part, held)
     if deformed and validation is None and chosen.validation:
         valid = part.deformed(math.ceil(STRANGERS / part.num_groups), seed=seed + 1, amount=FAR, alone=True)
@@ -205,9 +211,15 @@ def train(
         asked = asked.changed(independence=Held(end=told))
     none = "no rows kept out, so `mlvae evaluate` will have none to measure on; --test 0.2 would keep a fifth"
     say(f"{part!r}; {none if held is None else f'{len(held):,} rows kept out'}")
+    if valid is not None and not deformed:
+        say(f"{len(valid):,} further rows are kept out to calibrate levels and to be looked at while training (valid)")
     parameters = sum(p.numel() for p in model.parameters())
     say(f"{model.network} of {parameters:,} parameters, {objective} objective, writing to {out}")
-    if not resume and not any((Path(out) / name).exists() for name in (MODEL_FILE, TRAINING_FILE)):
+    begun = [*Path(out).glob("training*.safetensors"), *Path(out).glob(MODEL_FILE)]
+    if resume and not begun:
+        say(f"There is nothing in {out} to go on from yet: training begins")
+        resume = False
+    if not begun:
         write_options(Path(out), arguments, kept)  # in place of those of an attempt that never came to a run
     fit(
         model, part, out, valid=valid, objective=asked.over(model.levels), epochs=epochs, groups=groups,
@@ -217,7 +229,11 @@ def train(
     )  # fmt: skip
     pictures = len(model.shape) == 2 or (len(model.shape) == 3 and model.shape[0] in (1, 3))
     what, file = ("draw swap", "swap.png") if pictures else ("encode", "codes.parquet")
-    say(f"Wrote {out}. Next: mlvae {what} {out} {data} --out {file}")
+    own_parts = (("network", network), ("likelihood", likelihood))
+    again = "".join(f" --{name} {value}" for name, value in own_parts if own(value))
+    say(f"Wrote {out}. Next: mlvae {what} {out} {data}{again} --out {file}")
+    if held is not None:
+        say(f"To measure it on what was kept out: mlvae evaluate {out} {data}{again} --out metrics.json")
 
 
 def weight_of(text: str) -> tuple[str, float]:

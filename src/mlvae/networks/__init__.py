@@ -74,7 +74,8 @@ def joined(x: Tensor, known: Tensor) -> Tensor:
     if x.ndim == 2:
         return torch.cat([x, known], 1)
     planes = known[:, :, None, None].expand(-1, -1, *x.shape[-2:])
-    return torch.cat([x.reshape(len(x), -1, *x.shape[-2:]), planes], 1)
+    # No length is asked for: `len(x)` would fix the number of observations of an exported model.
+    return torch.cat([x.unsqueeze(1) if x.ndim == 3 else x.flatten(1, -3), planes], 1)
 
 
 def default_network(shape: tuple[int, ...]) -> str:

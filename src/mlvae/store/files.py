@@ -35,9 +35,12 @@ def write(evidence: GroupEvidence, model: MLVAE, path: PathLike) -> Path:
         The file.
 
     Raises:
-        EvidenceError: the groups have no names.
+        EvidenceError: the groups have no names, or it is evidence of another model.
         CheckpointError: there is something at ``path``.
     """
+    from mlvae.heads import mark
+
+    evidence.check_model(mark(model))
     named = {level: labels for level, labels in evidence.groups.items() if labels is not None}
     if len(named) < len(evidence.groups):
         raise EvidenceError("Expected evidence of named groups to write; got some without. Pass `groups` to evidence.")

@@ -18,7 +18,7 @@ from mlvae.errors import CheckpointError, EvidenceError
 from mlvae.evidence import Evidence
 from mlvae.gallery import Gallery, Ranking
 from mlvae.group_evidence import GroupEvidence
-from mlvae.heads import Array
+from mlvae.heads import Array, mark
 from mlvae.model import MLVAE
 from mlvae.store import adding, files
 from mlvae.store.layout import COLUMNS, Layout, layout_of, parsed
@@ -194,6 +194,8 @@ class EvidenceStore:
 
     def query(self, evidence: GroupEvidence, k: int = 5, *, new: float = 0.0, level: str = "content") -> Ranking:
         """Who is it? The k likeliest of the groups that are known now, and none of these; see `Gallery.identify`."""
+        if self.model is not None:
+            evidence.check_model(mark(self.model))
         return Gallery(self.get(level=level), level).identify(evidence, k, new=new)
 
     def export(self, path: str | Path) -> Path:
@@ -275,6 +277,8 @@ class EvidenceStore:
         while True:
             try:
                 return duckdb.connect(str(self.path), read_only=read)
+            except duckdb.CatalogException as error:  # read only, of a file that is no database
+                raise EvidenceError(f"Expected an evidence store; {self.path} is another kind of file.") from error
             except (duckdb.IOException, duckdb.ConnectionException) as error:
                 busy = "lock" in str(error) or "different configuration" in str(error)
                 if not busy:
