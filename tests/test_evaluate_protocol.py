@@ -32,6 +32,7 @@ UNSEEN = {
 }  # fmt: skip
 ALWAYS = {
     "elbo", "iwae", "kl.content", "kl.style", "active_units.content", "active_units.style", "reconstruction.mse",
+    "reconstruction.mse_of_mean",
     "calibration.ratio", "calibration.coverage90", "calibration.k1.used", "generation.coverage", "generation.density",
     "swap.cross_member_mse",
 }  # fmt: skip
@@ -89,10 +90,12 @@ class TestEvaluate:
         assert [key for key in sorted(own) if not documented(key)] == []
 
     def test_numbers_make_sense(self, trained):
-        split, model, _, new, metrics = trained
+        split, model, train, new, metrics = trained
         assert metrics["elbo"] < 0 < metrics["kl.content"]
         x = model.prepare(new.x)
         assert metrics["reconstruction.mse"] == pytest.approx(F.mse_loss(model.reconstruct(new.x), x).item(), rel=1e-4)
+        mean = model.prepare(train.x).mean(0).expand_as(x)
+        assert metrics["reconstruction.mse_of_mean"] == pytest.approx(F.mse_loss(mean, x).item(), rel=1e-4)
         if split == "observation":
             assert metrics["probe.content.k1.mlp"] > 0.5 > 3 * metrics["probe.chance"]
         else:
@@ -380,7 +383,7 @@ class TestControls:
 GOOD = {
     "probe.content.k1.linear": 0.99, "control.untrained.probe.content.k1.linear": 0.6, "kl.style": 12.0,
     "probe.style.sample.mlp": 0.12, "probe.style.sample.nats": 0.02, "calibration.ratio": 1.1,
-    "swap.content_of_style_giver": 0.01,
+    "swap.content_of_style_giver": 0.01, "reconstruction.mse": 0.4, "reconstruction.mse_of_mean": 0.98,
 }  # fmt: skip
 
 
@@ -398,6 +401,7 @@ class TestDiagnose:
             ({"calibration.ratio": 4.0}, "over-confident"),
             ({"calibration.ratio": 0.3}, "under-confident"),
             ({"swap.content_of_style_giver": 0.4}, "style giver"),
+            ({"reconstruction.mse": 1.22}, "1.22 from what their own codes show, squared, and 0.98 from the mean"),
             ({"probe.content.age.k1.mlp.r2": 0.6}, "'age'"),
             ({"probe.content.hat.k1.mlp": 0.9, "probe.hat.chance": 0.5}, "'hat'"),
         ],

@@ -109,4 +109,24 @@ def _swap(m: Metrics) -> str | None:
     )
 
 
-CHECKS: tuple[Callable[[Metrics], str | None], ...] = (_content, _style, _leak, _confounded, _posterior, _swap)
+def _by_heart(m: Metrics) -> str | None:
+    value, blind = m["reconstruction.mse"], m["reconstruction.mse_of_mean"]
+    if value < 0.9 * blind:
+        return None
+    return (
+        f"Observations that are new lie {value:.3g} from what their own codes show, squared, and {blind:.3g} from the"
+        " mean of all: codes show nothing of them. Where the training part is small, the network knows it by heart:"
+        " stop earlier (`--patience 10`), take a smaller network (`--network mlp-small`), or collect more. Else see"
+        " whether style collapsed."
+    )
+
+
+CHECKS: tuple[Callable[[Metrics], str | None], ...] = (
+    _content,
+    _style,
+    _leak,
+    _confounded,
+    _posterior,
+    _swap,
+    _by_heart,
+)

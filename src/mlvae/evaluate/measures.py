@@ -40,6 +40,8 @@ WEIGHTED = 256
 """Observations that the importance-weighted bound is averaged over, with SAMPLES joint samples each."""
 SAMPLES = 500
 GENERATED = 2000
+AVERAGED = 10_000
+"""Observations of the training part, evenly spaced, whose mean is shown for all in comparison."""
 GROUPS = 32
 """Groups whose posterior is fitted for the amortisation gap."""
 ACTIVE = 0.01
@@ -196,7 +198,9 @@ def bound(subject: Subject) -> Metrics:
     first = next(iter(ids.values()), torch.arange(len(new)))
     generator = torch.Generator(model.device).manual_seed(subject.seed)
     known = model.covariates(new.columns, len(new))
-    log_likelihood, squared, kl = 0.0, 0.0, {level.name: 0.0 for level in model.levels}
+    log_likelihood, squared, blind, kl = 0.0, 0.0, 0.0, {level.name: 0.0 for level in model.levels}
+    some = torch.from_numpy(np.unique(np.linspace(0, len(subject.train) - 1, AVERAGED).astype(np.int64)))
+    mean = model.prepare(subject.train.x[some]).nanmean(0)
     was = model.training
     model.eval()
     try:
@@ -214,6 +218,7 @@ def bound(subject: Subject) -> Metrics:
                 kl[name] += value.double().sum().item()
             own = {name: code.mean[rows].to(x) for name, code in subject.after.items()}
             squared += (model.pictures(own, told) - x).double().square().nan_to_num(0.0).sum().item()
+            blind += (mean - x).double().square().nan_to_num(0.0).sum().item()
     finally:
         model.train(was)
     n = len(new)
@@ -224,6 +229,7 @@ def bound(subject: Subject) -> Metrics:
             f"active_units.{name}": float((code.mean.var(0) > ACTIVE).sum()) for name, code in subject.after.items()
         },
         "reconstruction.mse": squared / new.x.numel(),
+        "reconstruction.mse_of_mean": blind / new.x.numel(),
     }  # fmt: skip
 
 

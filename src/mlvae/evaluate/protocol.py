@@ -63,7 +63,7 @@ def evaluate(
         every group of ``new`` is in ``train``, ``unseen.*`` and ``amortisation.*`` where some are not;
         with several shared levels ``probe.<level>.<factor>.*``, ``k_curve.<level>.*``, ``unseen.<factor>.<level>.*``;
         ``verification.*``, ``open_set.*``, ``calibration.*``, ``generation.*``, ``elbo``, ``iwae``, ``kl.*``,
-        ``reconstruction.mse`` always, where the data allow; ``control.<name>.*``, the same of the controls.
+        ``reconstruction.*`` always, where the data allow; ``control.<name>.*``, the same of the controls.
 
         ``elbo`` is nats per observation, all evidence, weight 1, no penalty. For it, groups are whole where none has
         more than 100 members; else each is cut into parts of at most 20, which count as groups. A further shared

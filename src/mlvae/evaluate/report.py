@@ -30,6 +30,7 @@ ROWS = {
     "elbo": "ELBO (nats per observation)",
     "iwae": "importance-weighted bound, k = 1 (nats)",
     "reconstruction.mse": "reconstruction, squared error per feature",
+    "reconstruction.mse_of_mean": "the same of the training part's mean",
 }
 CONTROLS = {"untrained": "untrained", "vae": "plain VAE", "permuted": "shuffled"}
 PLAIN = ("elbo", "iwae", "amortisation.gap", "calibration.ratio", "swap.cross_member_mse_ratio")
@@ -80,7 +81,7 @@ def _number(metrics: Mapping[str, float], key: str) -> str:
     value = metrics[key]
     if key.endswith(PLAIN):
         return f"{value:.2f}"
-    return f"{value:.4f}" if key.endswith((".nats", ".mse", ".r2")) else f"{100 * value:.1f}"
+    return f"{value:.4f}" if key.endswith((".nats", ".mse", ".mse_of_mean", ".r2")) else f"{100 * value:.1f}"
 
 
 def _value(metrics: Mapping[str, float], key: str) -> str:
