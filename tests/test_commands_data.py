@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
+import mlvae
+from mlvae.checkpoint import fingerprint
 from mlvae.cli import main
 
 
@@ -77,6 +80,7 @@ def test_a_table_is_evaluated(run: Path, tmp_path: Path) -> None:
         "--controls", "none", "--out", str(out),
     ])  # fmt: skip
     assert "elbo" in out.read_text() and "swap" not in out.read_text()
+    assert json.loads(out.read_text())["model"] == fingerprint(mlvae.load(run))
 
 
 def test_training_says_that_the_new_part_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,9 +106,12 @@ def test_given_metrics_are_not_measured_again(folder: Path, tmp_path: Path) -> N
     assert json.loads((tmp_path / "report.json").read_text())["probe.content.k1.linear"] == 0.1234
 
 
-@pytest.mark.parametrize("content", ["{", '{"a": "b"}', "[1]"])
-def test_metrics_that_are_none_are_refused(content: str, folder: Path, tmp_path: Path, capsys: Any) -> None:
-    (tmp_path / "m.json").write_text(content)
+@pytest.mark.parametrize("content", ["{", '{"a": "b"}', "[1]", '{"model": "1234abcd56", "elbo": 1.0}', None])
+def test_metrics_that_are_none_or_of_another_model_are_refused(
+    content: str | None, folder: Path, tmp_path: Path, capsys: Any
+) -> None:
+    if content is not None:
+        (tmp_path / "m.json").write_text(content)
     with pytest.raises(SystemExit):
         main(
             [

@@ -46,7 +46,7 @@ def measure(
     """
     import json
 
-    from mlvae.checkpoint import replace
+    from mlvae.checkpoint import fingerprint, replace
     from mlvae.evaluate import Controls, diagnose, evaluate, table
 
     model, part, held, _ = opened(
@@ -66,5 +66,5 @@ def measure(
     for text in diagnose(metrics):
         print(f"! {text}")
     if out is not None:
-        replace(Path(out), json.dumps(metrics, indent=2).encode())
+        replace(Path(out), json.dumps({"model": fingerprint(model), **metrics}, indent=2).encode())
         say(f"Wrote {out}")

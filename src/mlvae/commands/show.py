@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mlvae.commands.common import config_of, listed, opened, say
 from mlvae.errors import DataError, MissingExtraError
@@ -49,7 +49,7 @@ def tell(
     )
     names = listed(factors)
     if metrics is not None:
-        numbers = _numbers(Path(metrics))
+        numbers = _numbers(Path(metrics), model)
     else:
         from mlvae.evaluate import evaluate
 
@@ -65,10 +65,21 @@ def tell(
     say(f"Wrote {page} and {beside}")
 
 
-def _numbers(file: Path) -> dict[str, float]:
+def _numbers(file: Path, model: Any) -> dict[str, float]:
+    """What `mlvae evaluate --out` wrote of this model, an MLVAE."""
+    from mlvae.checkpoint import fingerprint
+
+    if not file.is_file():
+        raise DataError(f"Expected a file of metrics; {file} is none. Make it with `mlvae evaluate --out {file}`.")
     advice = "It is what `mlvae evaluate --out` writes. Make it again, or leave --metrics out."
     with reading("JSON file of metrics", file, advice=advice):
         found = plain_json(file.read_bytes())
+    said = found.pop("model", None) if isinstance(found, dict) else None
+    if said is not None and said != fingerprint(model):
+        raise DataError(
+            f"Expected metrics of this model; those in {file} are of another ({str(said)[:8]}). Measure this one with"
+            " `mlvae evaluate --out`, or leave --metrics out."
+        )
     if not isinstance(found, dict) or not all(isinstance(value, (int, float)) for value in found.values()):
         raise DataError(
             f"Expected a number by name in {file}; got something else. Make it with `mlvae evaluate --out`."
