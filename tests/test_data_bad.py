@@ -98,6 +98,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         "one type",
     ),
     "words as numbers": (csv("person,age\na,old\nb,young\n"), {"features": "age:number"}, "'age'.*age:category"),
+    "evidence for data": (
+        parquet(person=range(ROWS), count=[1] * ROWS, precision=[[1.0, 2.0]] * ROWS, information=[[0.0, 1.0]] * ROWS),
+        {},
+        "holds evidence. Ask it with mlvae evidence",
+    ),
     "a group column with nulls": (parquet(person=["a", None] * 4, age=range(ROWS)), {}, "'person'; got 4.*in row 1"),
     "dates as features": (
         parquet(when=pa.array(range(ROWS), pa.timestamp("s")), age=range(ROWS)),

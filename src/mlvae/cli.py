@@ -72,7 +72,9 @@ def _overview() -> str:
 def _hyphenated(text: str) -> str:
     """Options as they are typed, each once."""
     text = re.sub(r"--[a-z_]+", lambda option: option.group().replace("_", "-"), text)
-    return re.sub(r", --[a-z-]+\+ \w+", "", text).replace("[ITEM,...]", "ITEM,...")
+    return (
+        re.sub(r", --[a-z-]+\+ \w+", "", text).replace("[ITEM,...]", "ITEM,...").replace("  --k K ", "  -k K, --k K ")
+    )
 
 
 def _readable(text: str, words: list[str], command: Any) -> str:

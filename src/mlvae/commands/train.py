@@ -228,7 +228,8 @@ def train(
         augment=change,
     )  # fmt: skip
     pictures = len(model.shape) == 2 or (len(model.shape) == 3 and model.shape[0] in (1, 3))
-    what, file = ("draw swap", "swap.png") if pictures else ("encode", "codes.parquet")
+    evidence = "codes.parquet --evidence evidence.parquet"
+    what, file = ("draw swap", "swap.png") if pictures else ("encode", evidence)
     own_parts = (("network", network), ("likelihood", likelihood))
     again = "".join(f" --{name} {value}" for name, value in own_parts if own(value))
     say(f"Wrote {out}. Next: mlvae {what} {out} {data}{again} --out {file}")

@@ -130,7 +130,7 @@ def layout_of(path: str | Path) -> Layout:
         raise EvidenceError(
             f"Expected a file of evidence at {path}; there is none. `mlvae encode --evidence` makes one."
         )
-    with reading("Parquet file", path, EvidenceError, "It is damaged. Use an earlier copy."):
+    with reading("Parquet file", path, EvidenceError, "It is damaged, or no Parquet file. Use an earlier copy."):
         schema = pq.read_schema(path)
     return parsed((schema.metadata or {}).get(KEY, b"null"), schema.names, str(path))
 

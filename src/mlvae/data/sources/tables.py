@@ -114,6 +114,10 @@ def _whole(table: Table, asked: Asked) -> str | None:
         return candidates[0]
     if asked.features is None and len(candidates) > 1:
         names = ", ".join(map(repr, candidates))
+        if {"precision", "information", "count"} <= set(table.types):
+            raise DataError(
+                f"Expected observations; {table.name} holds evidence. Ask it with mlvae evidence, or name the data."
+            )
         raise DataError(
             f"Expected one column of pictures or vectors; got {names}. Choose one: features=... (--features)."
         )
