@@ -187,6 +187,10 @@ def train(
         say(f"No {part.by} is kept out of training: levels are calibrated on {copies}")
     else:
         part, valid = _validation(part, chosen.validation if validation is None else validation, seed, levels)
+        if valid is not None:
+            say(
+                f"{len(valid):,} rows more are kept out, to calibrate levels and to be looked at while training (valid)"
+            )
     part = multiplied(part, quarter_turns, deformed, seed)
     weights = {"content": content_kl, "style": style_kl, **dict(weight_of(text) for text in kl or ())}
     if told is not None and independence is not None:
@@ -211,8 +215,6 @@ def train(
         asked = asked.changed(independence=Held(end=told))
     none = "no rows kept out, so `mlvae evaluate` will have none to measure on; --test 0.2 would keep a fifth"
     say(f"{part!r}; {none if held is None else f'{len(held):,} rows kept out'}")
-    if valid is not None and not deformed:
-        say(f"{len(valid):,} further rows are kept out to calibrate levels and to be looked at while training (valid)")
     parameters = sum(p.numel() for p in model.parameters())
     say(f"{model.network} of {parameters:,} parameters, {objective} objective, writing to {out}")
     begun = [*Path(out).glob("training*.safetensors"), *Path(out).glob(MODEL_FILE)]

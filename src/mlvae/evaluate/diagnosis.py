@@ -121,12 +121,5 @@ def _by_heart(m: Metrics) -> str | None:
     )
 
 
-CHECKS: tuple[Callable[[Metrics], str | None], ...] = (
-    _content,
-    _style,
-    _leak,
-    _confounded,
-    _posterior,
-    _swap,
-    _by_heart,
-)
+Check = Callable[[Metrics], str | None]
+CHECKS: tuple[Check, ...] = (_content, _style, _leak, _confounded, _posterior, _swap, _by_heart)
