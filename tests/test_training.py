@@ -123,7 +123,7 @@ def test_short_epochs_are_saved_at_the_end_only(tmp_path: Path, monkeypatch: pyt
 def test_a_folder_that_holds_a_run_is_refused_and_kept(tmp_path: Path) -> None:
     run(small(), tmp_path)
     before = (tmp_path / "training.safetensors").read_bytes()
-    with pytest.raises(CheckpointError, match="Resume it, or name another folder"):
+    with pytest.raises(CheckpointError, match="Resume it .*, or name another folder"):
         run(small(), tmp_path)
     assert (tmp_path / "training.safetensors").read_bytes() == before
 
