@@ -21,7 +21,8 @@ from mlvae.commands.common import (
     write_options,
 )
 from mlvae.commands.measure import measure
-from mlvae.errors import CheckpointError, DataError, ModelError, nearest
+from mlvae.commands.weights import penalty_of, weight_of
+from mlvae.errors import CheckpointError, DataError, ModelError
 
 FAR, STRANGERS = 3.0, 200
 """With deformed copies to learn from, levels are calibrated on about 200 groups deformed three times as far: strange to
@@ -162,14 +163,14 @@ def train(
     change = None if augment is None else Augmentation.parsed(augment)
     whole: dict[str, Any] = {}
 
-    def kept_out(everything: Any) -> dict[str, Any] | None:
+    def taken_out(everything: Any) -> dict[str, Any] | None:
         if test is None:
             return None
         whole.update(rows=len(everything), groups=everything.num_groups, digest=digest_of(everything))
         return share_out(everything, test, seed, levels)
 
     part, held, how = parts(
-        data, by, split_column, missing, levels, kept_out,
+        data, by, split_column, missing, levels, taken_out,
         features=features, covariates=listed(covariates), size=size, mode=mode, folders=listed(folders), cache=cache,
         in_memory=in_memory, on_bad_file=on_bad_file,
     )  # fmt: skip
@@ -237,44 +238,6 @@ def train(
     say(f"Wrote {out}. Next: mlvae {what} {out} {data}{again} --out {file}")
     if held is not None:
         say(f"To measure it on what was kept out: mlvae evaluate {out} {data}{again} --out metrics.json")
-
-
-def weight_of(text: str) -> tuple[str, float]:
-    """A level's weight as it is typed, name:weight."""
-    name, _, number = text.partition(":")
-    try:
-        return name, float(number)
-    except ValueError:
-        raise ModelError(f"Expected a weight as name:weight, such as speaker:0.2; got {text!r}.") from None
-
-
-def penalty_of(kind: str, asked: Any, levels: Any, default: Any) -> Any:
-    """A penalty's weight as it is typed: numbers for all levels, name:number for one; the others keep the default.
-
-    Raises:
-        ModelError: a level that is not there, or that this penalty is not asked of.
-    """
-    if asked is None or isinstance(asked, (int, float)):
-        return asked
-    named: dict[str, float] = {}
-    base = default
-    for text in map(str, asked):
-        try:
-            base = float(text)
-        except ValueError:
-            name, weight = weight_of(text)
-            named[name] = weight
-    if not named:
-        return base
-    known = {level.name: level for level in levels}
-    own = kind == "independence"
-    for name in named:
-        if name not in known:
-            raise ModelError(f"Expected a level of this model for --{kind}; got {name!r}. {nearest(name, known)}")
-        if (known[name].by is None) is not own:
-            what = "an observation's own level" if own else "a level that groups share"
-            raise ModelError(f"Expected {what} for --{kind}; {name!r} is another. See docs/levels.md.")
-    return {name: named.get(name, base) for name, level in known.items() if (level.by is None) is own}
 
 
 def _validation(data: Any, share: float, seed: int, levels: Any) -> tuple[Any, Any]:  # GroupedData, the second or None

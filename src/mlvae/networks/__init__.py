@@ -35,8 +35,6 @@ GATES = 2
 
 
 def _named(gates: int, residual_up_to: int = 0) -> dict[str, Network]:
-    shrunk = {"residual_up_to": residual_up_to}
-
     def pair(encoder: Callable[..., nn.Module], decoder: Callable[..., nn.Module], width: int, **more: int) -> Network:
         return Network(partial(encoder, gates=gates, **more), partial(decoder, gates=gates, **more), width)
 
@@ -44,8 +42,8 @@ def _named(gates: int, residual_up_to: int = 0) -> dict[str, Network]:
         "mlp-small": pair(mlp_encoder, mlp_decoder, 64),
         "mlp": pair(mlp_encoder, mlp_decoder, 256),
         "mlp-large": pair(mlp_encoder, mlp_decoder, 1024),
-        "conv-small": pair(conv_encoder, conv_decoder, 16, **shrunk),
-        "conv": pair(conv_encoder, conv_decoder, 32, **shrunk),
+        "conv-small": pair(conv_encoder, conv_decoder, 16, residual_up_to=residual_up_to),
+        "conv": pair(conv_encoder, conv_decoder, 32, residual_up_to=residual_up_to),
         # For a GPU: residual blocks from 16 x 16 pixels down.
         "conv-large": pair(conv_encoder, conv_decoder, 96, residual_up_to=16),
         "series": pair(series_encoder, series_decoder, 32),

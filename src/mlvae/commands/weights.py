@@ -1,0 +1,45 @@
+"""Weights of the objective as they are typed: numbers for all levels, name:number for one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlvae.errors import ModelError, nearest
+
+
+def weight_of(text: str) -> tuple[str, float]:
+    """A level's weight as it is typed, name:weight."""
+    name, _, number = text.partition(":")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise ModelError(f"Expected a weight as name:weight, such as speaker:0.2; got {text!r}.") from None
+
+
+def penalty_of(kind: str, asked: Any, levels: Any, default: Any) -> Any:
+    """A penalty's weight as it is typed: numbers for all levels, name:number for one; the others keep the default.
+
+    Raises:
+        ModelError: a level that is not there, or that this penalty is not asked of.
+    """
+    if asked is None or isinstance(asked, (int, float)):
+        return asked
+    named: dict[str, float] = {}
+    base = default
+    for text in map(str, asked):
+        try:
+            base = float(text)
+        except ValueError:
+            name, weight = weight_of(text)
+            named[name] = weight
+    if not named:
+        return base
+    known = {level.name: level for level in levels}
+    own = kind == "independence"
+    for name in named:
+        if name not in known:
+            raise ModelError(f"Expected a level of this model for --{kind}; got {name!r}. {nearest(name, known)}")
+        if (known[name].by is None) is not own:
+            what = "an observation's own level" if own else "a level that groups share"
+            raise ModelError(f"Expected {what} for --{kind}; {name!r} is another. See docs/levels.md.")
+    return {name: named.get(name, base) for name, level in known.items() if (level.by is None) is own}
