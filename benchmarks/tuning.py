@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 
 import mlvae
 from mlvae.atomic import replacing
-from mlvae.evaluate.measures import bound
+from mlvae.evaluate.bounds import bound
 from mlvae.evaluate.subject import Subject
 from mlvae.tuning import Choice, cut, run
 

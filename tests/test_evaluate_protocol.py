@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import mlvae
 from mlvae import MLVAE, GroupedData, Level
 from mlvae.errors import DataError, ModelError
-from mlvae.evaluate import Controls, diagnose, measures, table
+from mlvae.evaluate import Controls, bounds, diagnose, measures, table
 from mlvae.evaluate.controls import permuted, untrained
 from mlvae.evaluate.judge import Judge
 from mlvae.evaluate.probes import cross_probe
@@ -56,7 +56,7 @@ def short():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules[cross_probe.__module__], "MOST_CHECKS", 12)
         patch.setattr(Judge, "fit", functools.partial(Judge.fit, steps=60))
-        patch.setattr(measures, "SAMPLES", 20)
+        patch.setattr(bounds, "SAMPLES", 20)
         yield
 
 
@@ -282,7 +282,7 @@ class TestBound:
         sizes = torch.tensor([largest, 50, 3, *[77] * 30])
         ids = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
         ids = ids[torch.randperm(len(ids))]
-        batches = list(measures._batches(ids))
+        batches = list(bounds._batches(ids))
         rows = torch.cat([rows for rows, _ in batches])
         assert rows.sort().values.equal(torch.arange(len(ids)))
         assert len(batches) > 1 and max(len(rows) for rows, _ in batches) < 1100

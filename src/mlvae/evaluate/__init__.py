@@ -14,6 +14,7 @@ amortisation.py   what summing votes loses against fitting a posterior
 controls.py       what numbers must be seen beside: untrained, a plain VAE, shuffled labels
 subject.py        a model and its data, encoded once
 measures.py       one function a question, to numbers under their names
+bounds.py         the bounds and what stands beside them, likewise
 protocol.py       the whole protocol as one flat dictionary
 diagnosis.py      what these numbers say is wrong, and what to try
 report.py         that dictionary as a short table

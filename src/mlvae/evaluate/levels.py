@@ -9,11 +9,8 @@ from mlvae.errors import DataError
 from mlvae.evaluate.curve import k_curve
 from mlvae.evaluate.few_shot import draw, few_shot, pixel_few_shot
 from mlvae.evaluate.probes import cross_probe, probe
-from mlvae.evaluate.subject import Subject
+from mlvae.evaluate.subject import WAY, Metrics, Subject
 from mlvae.evidence import Evidence
-
-WAY = 20
-Metrics = dict[str, float]
 
 
 def matrix(subject: Subject) -> Metrics:

@@ -17,12 +17,11 @@ import torch
 from mlvae.checkpoint import replace as write_file
 from mlvae.data import GroupedData
 from mlvae.errors import DataError
-from mlvae.evaluate import levels, measures
+from mlvae.evaluate import bounds, levels, measures
 from mlvae.evaluate.controls import TRAINED, Controls, untrained
 from mlvae.evaluate.few_shot import pixel_few_shot
 from mlvae.evaluate.judge import Judge
-from mlvae.evaluate.measures import WAY, Metrics
-from mlvae.evaluate.subject import Subject
+from mlvae.evaluate.subject import WAY, Metrics, Subject
 from mlvae.model import MLVAE
 
 VERSION = 1
@@ -104,10 +103,10 @@ def evaluate(
 
     def pictures(of: Subject) -> Metrics:
         """The questions that need a trained decoder."""
-        found = measures.bound(of)
+        found = bounds.bound(of)
         if quick:
             return found
-        found |= measures.weighted_bound(of)
+        found |= bounds.weighted_bound(of)
         if labels is not None and comparable:
             found |= measures.cross_member(of)
         if judge is not None:
@@ -130,7 +129,7 @@ def evaluate(
     if model.group_levels and labels is not None:
         metrics |= measures.calibrated(own)
         if not seen and not quick and comparable:
-            metrics |= measures.amortisation(_part(own, ~known))
+            metrics |= bounds.amortisation(_part(own, ~known))
     if controls:
         fresh = subject(untrained(model, seed))
         metrics |= _under("untrained", groups(fresh) | measures.factors(fresh, kinds))

@@ -14,6 +14,12 @@ from mlvae.levels import Level
 from mlvae.model import MLVAE
 from mlvae.normal import Normal
 
+WAY = 20
+"""Groups to tell apart in an episode, where there are as many."""
+
+Metrics = dict[str, float]
+"""Numbers by their stable names."""
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:

@@ -1,0 +1,129 @@
+"""From a subject to its bounds, in nats, and what stands beside them: errors, KLs, active units, amortisation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlvae.batch import GroupBatch
+from mlvae.bound import importance_weighted_bound
+from mlvae.evaluate.amortisation import amortisation_gap
+from mlvae.evaluate.subject import Metrics, Subject
+from mlvae.grouping import Grouping
+from mlvae.likelihoods import Bernoulli
+from mlvae.objective import elbo
+
+BATCH = 1000
+"""Observations encoded at a time for the bound."""
+WHOLE = 100
+PART = 20
+"""Data with a group of more than WHOLE members have every group cut into parts of at most PART for the bound."""
+WEIGHTED = 256
+"""Observations that the importance-weighted bound is averaged over, with SAMPLES joint samples each."""
+SAMPLES = 500
+AVERAGED = 10_000
+"""Observations of the training part, evenly spaced, whose mean is shown for all in comparison."""
+GROUPS = 32
+"""Groups whose posterior is fitted for the amortisation gap."""
+ACTIVE = 0.01
+"""A dimension is active where its posterior means vary by more (Burda et al. 2016)."""
+
+
+@torch.no_grad()
+def bound(subject: Subject) -> Metrics:
+    """ELBO, KLs and reconstruction, a batch of whole groups at a time; active units."""
+    model, new = subject.model, subject.new
+    ids = {level.name: new.codes(level.by) for level in model.group_levels if level.by is not None}
+    first = next(iter(ids.values()), torch.arange(len(new)))
+    generator = torch.Generator(model.device).manual_seed(subject.seed)
+    known = model.covariates(new.columns, len(new))
+    log_likelihood, squared, blind, kl = 0.0, 0.0, 0.0, {level.name: 0.0 for level in model.levels}
+    some = torch.from_numpy(np.unique(np.linspace(0, len(subject.train) - 1, AVERAGED).astype(np.int64)))
+    mean = model.prepare(subject.train.x[some]).nanmean(0)
+    was = model.training
+    model.eval()
+    try:
+        for rows, parts in _batches(first):
+            x = model.prepare(new.x[rows])
+            model.check(x)
+            groupings = {
+                name: Grouping.from_ids(parts if place == 0 else values[rows]).to(model.device)
+                for place, (name, values) in enumerate(ids.items())
+            }
+            told = None if known is None else known[rows]
+            terms = elbo(model, GroupBatch(x, groupings, covariates=told), generator=generator)
+            log_likelihood += terms.log_likelihood.double().sum().item()
+            for name, value in terms.kl.items():
+                kl[name] += value.double().sum().item()
+            own = {name: code.mean[rows].to(x) for name, code in subject.after.items()}
+            squared += (model.pictures(own, told) - x).double().square().nan_to_num(0.0).sum().item()
+            blind += (mean - x).double().square().nan_to_num(0.0).sum().item()
+    finally:
+        model.train(was)
+    n = len(new)
+    return {
+        "elbo": (log_likelihood - sum(kl.values())) / n,
+        **{f"kl.{name}": value / n for name, value in kl.items()},
+        **{
+            f"active_units.{name}": float((code.mean.var(0) > ACTIVE).sum()) for name, code in subject.after.items()
+        },
+        "reconstruction.mse": squared / new.x.numel(),
+        "reconstruction.mse_of_mean": blind / new.x.numel(),
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def weighted_bound(subject: Subject) -> Metrics:
+    """The importance-weighted bound of single observations, K = 500; Bernoulli targets are binarised."""
+    model = copy.deepcopy(subject.model).eval()
+    if isinstance(model.likelihood, Bernoulli):
+        model.likelihood.binarise = True
+    rows = np.random.default_rng(subject.seed).permutation(len(subject.new))[:WEIGHTED]
+    x = model.prepare(subject.new.x[torch.from_numpy(rows)])
+    known = model.covariates(subject.new.columns, len(subject.new))
+    told = [None] * len(x) if known is None else known[torch.from_numpy(rows).to(known.device)].split(32)
+    generator = torch.Generator(model.device).manual_seed(subject.seed)
+    values = []
+    for part, beside in zip(x.split(32), told, strict=False):
+        alone = {level.name: Grouping.from_ids(torch.arange(len(part))) for level in model.group_levels}
+        shared = (SAMPLES, 1) if alone else (1, SAMPLES)
+        values.append(
+            importance_weighted_bound(
+                model,
+                GroupBatch(
+                    part, {name: grouping.to(model.device) for name, grouping in alone.items()}, covariates=beside
+                ),
+                content_samples=shared[0], style_samples=shared[1], generator=generator, chunk=100,
+            )
+        )  # fmt: skip
+    return {"iwae": torch.cat(values).double().mean().item()}
+
+
+def amortisation(subject: Subject) -> Metrics:
+    """Nats gained by fitting each group's posterior instead of summing votes, and the time it takes."""
+    result = amortisation_gap(subject.model, subject.new.x, subject.labels[1], groups=GROUPS, seed=subject.seed)
+    return {
+        "amortisation.gap": result.gap,
+        "amortisation.gap_per_observation": result.gap_per_observation,
+        "amortisation.seconds": result.seconds,
+        "amortisation.amortised_seconds": result.amortised_seconds,
+        "amortisation.groups": float(result.groups),
+    }
+
+
+def _batches(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of about BATCH observations, and the part of a group that each is in; no part is divided."""
+    order = torch.argsort(ids, stable=True)
+    sizes = torch.bincount(ids)
+    largest = int(sizes.max())
+    place = torch.arange(len(ids)) - (torch.cumsum(sizes, 0) - sizes)[ids[order]]
+    part = ids[order] * (largest // PART + 1) + (place // PART if largest > WHOLE else 0)
+    _, length = torch.unique_consecutive(part, return_counts=True)
+    batch = torch.repeat_interleave((torch.cumsum(length, 0) - length) // BATCH, length)
+    counts = torch.unique_consecutive(batch, return_counts=True)[1].tolist()
+    split = torch.stack([order, part]).split(counts, 1)
+    return ((rows, parts) for rows, parts in split)
