@@ -462,6 +462,23 @@ def test_help_of_many_options_has_headings_and_usage_is_one_line(capsys: pytest.
     assert helped("evidence", "identify").startswith("usage: mlvae evidence identify [options] gallery query\n")
     assert helped("evidence", "merge").startswith("usage: mlvae evidence merge [options] ITEM,...\n")
     assert helped("evidence").startswith("usage: mlvae evidence [options]")
+    assert helped("info").startswith("usage: mlvae info [options] [run]\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--kl", "style=2"), "'style=2'"),
+        (("--told", ".1", "--independence", "5"), "--told and --independence"),
+        (("--augment", "shake:2"), "shake"),
+        (("--network", "nowhere:made"), "nowhere"),
+        (("--level", "style"), "'style'"),
+    ],
+)
+def test_wrong_options_are_told_before_data_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, str], said: str
+) -> None:
+    assert said in fails(capsys, "train", str(tmp_path / "not_there.npz"), "--out", str(tmp_path / "run"), *options)
 
 
 def test_help_of_a_command_does_not_import_torch() -> None:
@@ -548,7 +565,7 @@ def test_evidence_is_added_taken_back_and_asked(run: Path, tmp_path: Path, capsy
     main(["evidence", "posterior", ab, "--out", str(tmp_path / "p.parquet")])
     assert pq.read_table(tmp_path / "p.parquet").column_names == ["level", "group", "count", "mean", "variance"]
     main(["evidence", "calibrate", a, b, "--out", str(tmp_path / "c.json")])
-    capsys.readouterr()
+    assert "Fitted on 10 pairs of one group and 90 of two: " in capsys.readouterr().out
     main(["evidence", "identify", ab, q, "-k", "3", "--new", "0.1", "--calibration", str(tmp_path / "c.json")])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10 and all(line.count("nats") == 3 and "none of these" in line for line in lines)

@@ -162,6 +162,9 @@ def test_calibration_mends_factors_that_are_too_sure() -> None:
     assert right.scale == pytest.approx(1, abs=0.06) and right.offset == pytest.approx(0, abs=0.08)
     assert mended.scale == pytest.approx(right.scale / 3, rel=1e-2)
     assert torch.allclose(mended(3 * same + 1), right(same), atol=0.02)
+    assert mended.nats(3 * same + 1, 3 * different + 1) == pytest.approx(right.nats(same, different), abs=1e-3)
+    assert Calibration().nats(3 * same + 1, 3 * different + 1) > 1.2 * right.nats(same, different)
+    assert Calibration(scale=0.0).nats(same, different[:7]) == pytest.approx(np.log(2))
     assert np.isfinite(Calibration.fit(torch.full((5,), 9.0), torch.full((5,), -9.0)).scale)
     with pytest.raises(EvidenceError, match="0 and 5"):
         Calibration.fit(same[:0], different[:5])

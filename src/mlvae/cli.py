@@ -82,6 +82,8 @@ def _readable(text: str, words: list[str], command: Any) -> str:
     usage, blank, rest = text.partition("\n\n")
     while (shorter := re.sub(r"\[[^\[\]]*\]", "", usage)) != usage:
         usage = shorter
+    if words == ["mlvae", "info"]:  # `_spelt` takes it by position
+        usage, rest = f"{usage} [run]", rest.replace("  --run RUN ", "  run       ", 1)
     by_position = usage.split()[len(words) + 1 :]
     for name, heading in (SECTIONS.get(command, {}) if callable(command) else {}).items():
         rest = rest.replace(f"\n  {_option(name)} ", f"\n\n{heading}:\n  {_option(name)} ", 1)

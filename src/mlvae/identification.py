@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mlvae.errors import EvidenceError
@@ -49,9 +50,6 @@ class Calibration:
                 " Take probes of groups that the gallery knows, and a gallery of at least two."
             )
         # A weak pull towards (1, 0) keeps pairs that are told apart perfectly from asking for an infinite scale.
-        score = torch.cat([same, different]).double()
-        truth = torch.cat([torch.ones(len(same)), torch.zeros(len(different))]).double()
-        weight = torch.where(truth == 1, 0.5 / len(same), 0.5 / len(different))
         pull = 1 / (len(same) + len(different))
         parameters = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
         start = parameters.detach().clone()
@@ -59,14 +57,28 @@ class Calibration:
 
         def loss() -> Tensor:
             solver.zero_grad()
-            odds = parameters[0] * score + parameters[1]
-            each = torch.nn.functional.binary_cross_entropy_with_logits(odds, truth, reduction="none")
-            value = (weight * each).sum() + pull * ((parameters - start) ** 2).sum()
+            odds = (parameters[0] * factors.double() + parameters[1] for factors in (same, different))
+            value = _nats(*odds) + pull * ((parameters - start) ** 2).sum()
             value.backward()
             return value
 
         solver.step(loss)
         return cls(*parameters.tolist())
+
+    def nats(self, same: Tensor, different: Tensor) -> float:
+        """What log-odds of pairs cost, in nats a pair, both kinds weighing the same: 0 is perfect, log 2 no better than
+        chance.
+
+        Args:
+            same: log Bayes factors of pairs of one group.
+            different: of pairs of two groups.
+        """
+        return _nats(self(same.double()), self(different.double())).item()
+
+
+def _nats(same: Tensor, different: Tensor) -> Tensor:
+    """The logistic loss of log-odds, both kinds of pair weighing the same."""
+    return (F.softplus(-same).mean() + F.softplus(different).mean()) / 2
 
 
 def verify(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -155,9 +156,14 @@ def calibrate(gallery: str, query: str, level: str = "content", out: str | None 
     assert here is not None and there is not None
     same = torch.from_numpy(here[:, None] == there[None])
     factors = asked.log_bayes_factor(known, level)
-    fitted = Calibration.fit(factors[same], factors[~same])
+    pairs = factors[same], factors[~same]
+    fitted = Calibration.fit(*pairs)
     about = {"level": level, "model": layout_of(gallery).model, **asdict(fitted)}
     replace(target, json.dumps(about, indent=2).encode())
+    say(
+        f"Fitted on {len(pairs[0]):,} pairs of one group and {len(pairs[1]):,} of two: {fitted.nats(*pairs):.3f} nats a"
+        f" pair, {Calibration().nats(*pairs):.3f} as they were, {math.log(2):.3f} by chance"
+    )
     say(f"Wrote {target}: log-odds = {fitted.scale:.3f} x log Bayes factor {fitted.offset:+.3f}")
 
 

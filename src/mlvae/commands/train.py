@@ -161,6 +161,10 @@ def train(
             " new groups is not known: change the data and their columns from Python, or leave the option out."
         )
     change = None if augment is None else Augmentation.parsed(augment)
+    weights = {"content": content_kl, "style": style_kl, **dict(weight_of(text) for text in kl or ())}
+    if told is not None and independence is not None:
+        raise ModelError("Expected one of --told and --independence; got both. The first finds the weight itself.")
+    options = {"network": own(network) or network, "width": width, "likelihood": own(likelihood) or likelihood}
     whole: dict[str, Any] = {}
 
     def taken_out(everything: Any) -> dict[str, Any] | None:
@@ -193,11 +197,7 @@ def train(
                 f"{len(valid):,} rows more are kept out, to calibrate levels and to be looked at while training (valid)"
             )
     part = multiplied(part, quarter_turns, deformed, seed)
-    weights = {"content": content_kl, "style": style_kl, **dict(weight_of(text) for text in kl or ())}
-    if told is not None and independence is not None:
-        raise ModelError("Expected one of --told and --independence; got both. The first finds the weight itself.")
     penalties = {"independence": independence, "leakage": leakage, "identification": identification}
-    options = {"network": own(network) or network, "width": width, "likelihood": own(likelihood) or likelihood}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = chosen.model(
