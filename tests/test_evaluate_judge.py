@@ -95,3 +95,15 @@ def test_refusals_say_what_to_do(judge):
         judge.accuracy(x, ["ring"] * 4)
     with pytest.raises(DataError, match=r"shape \(16, 16\)"):
         judge.name(x[:, :8])
+
+
+def test_what_is_read_is_brought_to_the_scale_of_what_is_made():
+    random = np.random.default_rng(0)
+    labels = np.repeat(["low", "high"], 150)
+    made = torch.from_numpy(random.normal(size=(300, 3)) + np.where(labels == "low", -2, 2)[:, None]).float()
+    read = 1000 * made + 50_000
+    judge = Judge.fit(read, labels, steps=60, prepare=lambda x: (x - 50_000) / 1000)
+    assert judge.accuracy(read, labels) > 0.95
+    assert (judge.name(made) == labels).mean() > 0.95
+    plain = Judge.fit(made, labels, steps=60)
+    torch.testing.assert_close(judge.features(made), plain.features(made), rtol=1e-2, atol=1e-2)

@@ -418,3 +418,22 @@ class TestDiagnose:
         told = {**GOOD, "probe.content.hat.k1.mlp": 0.62, "probe.hat.chance": 0.5}
         assert "'hat'" in diagnose({**told, "control.untrained.probe.content.hat.k1.mlp": 0.55})[0]
         assert diagnose({**told, "control.untrained.probe.content.hat.k1.mlp": 0.66}) == []
+
+
+def test_a_table_in_other_units_reads_the_same(tmp_path, short):
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(24), 12)
+    x = random.normal(size=(24, 5))[groups] + 0.5 * random.normal(size=(288, 5))
+    found = []
+    for place, scale in enumerate([np.ones(5), np.array([1e3, 1e-3, 1, 40, 7])]):
+        rows = ["who," + ",".join("abcde"), *(f"g{g}," + ",".join(map(str, row)) for g, row in zip(groups, x * scale))]
+        (tmp_path / f"{place}.csv").write_text("\n".join(rows))
+        data = mlvae.read(str(tmp_path / f"{place}.csv"), by="who")
+        train, new = data.split(by="group", test=0.4)
+        torch.manual_seed(0)
+        model = MLVAE.for_data(train, content_dim=3, style_dim=2, width=16)
+        found.append(mlvae.evaluate(model, train, new, seed=0))
+    one, other = found
+    for key in ("unseen.pixels.shots.1.accuracy", "generation.coverage", "swap.cross_member_mse", "elbo"):
+        assert other[key] == pytest.approx(one[key], abs=0.02), key
+    assert one["unseen.pixels.shots.1.accuracy"] > 0.5

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from scipy import special, stats
 from torch import Tensor
 
+import mlvae
+from mlvae import MLVAE, Level
 from mlvae.errors import DataError, ModelError
 from mlvae.likelihoods import (
     LIKELIHOODS,
@@ -150,6 +153,9 @@ CASES: dict[str, Case] = {
     "normal-shared": (lambda: _learned(Normal("shared")), _real, _scipy_normal),
     "normal-per-feature": (lambda: _learned(Normal("per_feature", SHAPE)), _real, _scipy_normal),
     "normal-centred": (lambda: _centred(Normal(0.4, SHAPE, centred=True)), _real, _scipy_normal),
+    "normal-relative": (
+        lambda: _learned(_centred(Normal("per_feature", SHAPE, centred=True, relative=True))), _real, _scipy_normal,
+    ),
     "laplace-centred": (lambda: _learned(_centred(Laplace("shared", SHAPE, centred=True))), _real, _scipy_laplace),
     "laplace-shared": (lambda: _learned(Laplace("shared")), _real, _scipy_laplace),
     "laplace-per-feature": (lambda: _learned(Laplace("per_feature", SHAPE)), _real, _scipy_laplace),
@@ -265,9 +271,59 @@ def test_made_for_data_it_shows_and_asks_for_differences_from_their_mean(kind: t
     assert torch.isfinite(kind.for_data(never).centre).all()
 
 
-def test_centred_needs_a_shape() -> None:
+@pytest.mark.parametrize("kind", [Normal, Laplace])
+@pytest.mark.parametrize("unit", [1e-6, 255.0, 65535.0])
+def test_data_in_another_unit_are_learned_alike(kind: type[Normal], unit: float) -> None:
+    x = 0.5 + 0.3 * torch.randn(200, *SHAPE)
+    one, other = kind.for_data(x), kind.for_data(x * unit)
+    again = kind(**other.settings())
+    again.load_state_dict(other.state_dict())
+    assert again.scale.item() == pytest.approx(unit * one.scale.item(), rel=1e-4)
+    output = torch.randn(200, *SHAPE)
+    nats = one.log_prob(x, output) - again.log_prob(x * unit, output)
+    torch.testing.assert_close(nats, torch.full((200,), x[0].numel() * math.log(unit)), rtol=1e-4, atol=1e-3)
+    gradients = []
+    for likelihood, values in ((one, x), (again, x * unit)):
+        likelihood.log_prob(values, output).mean().backward()
+        gradients.append(likelihood.raw_scale.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
+
+
+def test_data_that_never_differ_have_a_scale() -> None:
+    for value in (0.0, 0.1, 1e5):
+        made = Normal.for_data(torch.full((9, *SHAPE), value))
+        assert made.scale > 0 and torch.isfinite(made.log_prob(torch.full((1, *SHAPE), value), torch.zeros(1, *SHAPE)))
+
+
+@pytest.mark.parametrize("name", ["poisson", "negative_binomial", "categorical"])
+def test_bytes_of_whole_numbers_are_not_scaled(name: str) -> None:
+    x = torch.randint(0, 9, (60, *SHAPE), dtype=torch.uint8)
+    data = mlvae.GroupedData.from_arrays(x, np.arange(60) % 6)
+    torch.manual_seed(0)
+    model = MLVAE.for_data(data, likelihood=name, width=8)
+    assert torch.equal(model.prepare(x), x.float())
+    assert (
+        model.likelihood.settings()
+        == MLVAE.for_data(
+            mlvae.GroupedData.from_arrays(x.float(), np.arange(60) % 6), likelihood=name, width=8
+        ).likelihood.settings()
+    )
+    mlvae.fit(model, data, epochs=1, seed=0, progress=False)
+    assert model.codes(x)["style"].mean.isfinite().all()
+
+
+def test_bytes_outside_the_domain_are_told_before_training() -> None:
+    data = mlvae.GroupedData.from_arrays(torch.tensor([[7], [1]], dtype=torch.uint8), [0, 1])
+    model = MLVAE((1,), [Level("content", 1, by="group"), Level("style", 1)], likelihood=Categorical(4), width=4)
+    with pytest.raises(DataError, match="0 to 3; got 7"):
+        mlvae.fit(model, data, epochs=1, progress=False)
+
+
+def test_centred_needs_a_shape_and_relative_a_centre() -> None:
     with pytest.raises(ModelError, match="centred"):
         Normal(0.4, centred=True)
+    with pytest.raises(ModelError, match="centred=True with relative"):
+        Normal("shared", relative=True)
 
 
 def test_categories_are_drawn_as_often_as_they_are_likely(generator: torch.Generator) -> None:

@@ -155,7 +155,7 @@ def describe(model: MLVAE, parts: Mapping[str, Graph], gaps: Mapping[str, float]
             for name, graph in parts.items()
         },
         "preprocessing": {
-            "uint8": "divide by 255",
+            "uint8": "as they are" if model.likelihood.whole else "divide by 255",
             "features": "In this order x = (column - mean) / scale; a category is its place in `categories`; NaN where"
             " missing, in no vocabulary or among `unseen`. The decoder's mean is brought back by mean + scale x.",
             "covariates": "In this order: a number is (value - mean) / scale, 0 where missing; a category is one-hot"

@@ -190,12 +190,13 @@ def _by(by: str | tuple[str, ...] | None) -> str:
 
 def _preprocessing(model: MLVAE) -> str:
     schema = model.schema
+    bytes_are = "taken as it is" if model.likelihood.whole else "divided by 255"
     lines = [f"- {f.name}: {f.kind}" + (f" ({', '.join(f.categories[:8])})" if f.categories else "")
              for f in schema.features]  # fmt: skip
     lines += [f"- {feature.name}, a covariate: {feature.kind}" for feature in schema.covariates]
     if schema.image_size:
         lines.append(f"- pictures of {schema.image_size[0]} x {schema.image_size[1]}, {schema.image_mode}")
-    return "\n".join(lines or ["uint8 is divided by 255; every other type is taken as it is."])
+    return "\n".join(lines or [f"uint8 is {bytes_are}; every other type is taken as it is."])
 
 
 def _hub() -> Any:

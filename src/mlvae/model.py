@@ -198,7 +198,9 @@ class MLVAE(nn.Module):
         return next(self.parameters()).device
 
     def prepare(self, x: Tensor | np.ndarray[Any, Any]) -> Tensor:
-        """Observations as the encoder takes them: floats on the model's device; uint8 is scaled to [0, 1].
+        """Observations as the encoder takes them: floats on the model's device.
+
+        uint8 is scaled to [0, 1], unless the likelihood is of whole numbers.
 
         Raises:
             DataError: another shape than the model was made for.
@@ -210,9 +212,9 @@ class MLVAE(nn.Module):
                 f" got {tuple(x.shape)}. Pass the shape that the model was trained on; one observation is x[None]."
             )
         like = next(self.parameters())
-        x, whole = x.to(like.device), x.dtype == torch.uint8
-        x = x.to(like.dtype)
-        return self.schema.apply(x.div_(255) if whole else x)  # in place: bytes were copied
+        scaled = x.dtype == torch.uint8 and not self.likelihood.whole
+        x = x.to(like.device).to(like.dtype)
+        return self.schema.apply(x.div_(255) if scaled else x)  # in place: bytes were copied
 
     def restore(self, x: Tensor) -> Tensor:
         """What `prepare` did, taken back: numbers of a table in their own units, pictures in [0, 1] as they are.

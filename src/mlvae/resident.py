@@ -117,9 +117,7 @@ def check(model: MLVAE, data: GroupedData) -> None:
     if len(data) < 2:
         raise DataError(f"Expected at least two observations; got {len(data)}.")
     for start in range(0, len(data), 4096):
-        x = model.prepare(data.x[start : start + 4096])
-        if data.x.dtype != torch.uint8:
-            model.check(x)
+        model.check(model.prepare(data.x[start : start + 4096]))
 
 
 def keep_freed() -> None:

@@ -5,6 +5,7 @@ It learns from the training part only and knows nothing of the model that it jud
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,7 @@ class Judge:
         encoder: (N, *shape) to features (N, F).
         head: features to logits (N, C).
         shape: of one observation.
+        prepare: from observations as they were read to the scale of made ones.
 
     Example:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
@@ -49,16 +51,27 @@ class Judge:
     encoder: nn.Module
     head: nn.Module
     shape: tuple[int, ...]
+    prepare: Callable[[Tensor], Tensor]
 
     @classmethod
-    def fit(cls, x: Array, labels: Any, seed: int = 0, *, steps: int = STEPS) -> Judge:
+    def fit(
+        cls,
+        x: Array,
+        labels: Any,
+        seed: int = 0,
+        *,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+        steps: int = STEPS,
+    ) -> Judge:
         """Learns labels from observations of the training part.
 
         Args:
-            x: (N, *shape); uint8 is scaled to [0, 1] as the model does, floats are taken as they are. Images are
-                shifted by up to 2 pixels, so that a made picture need not be in its place to the pixel.
+            x: (N, *shape). Images are shifted by up to 2 pixels, so that a made picture need not be in its place to
+                the pixel.
             labels: (N,), of any sortable type.
             seed: of weights, batches and shifts. The same seed gives the same judge.
+            prepare: brings observations to the scale of those that will be judged: `MLVAE.prepare` of the model that
+                makes them. None scales uint8 to [0, 1] and takes floats as they are.
             steps: of 128 observations.
 
         Raises:
@@ -69,6 +82,7 @@ class Judge:
         names, index = np.unique(y, return_inverse=True)
         if len(names) < 2:
             raise DataError(f"Expected at least two labels to tell apart; got {len(names)}. Pass another grouping.")
+        prepare = prepare or _floats
         shape = tuple(x.shape[1:])
         network = default_network(shape)
         targets = torch.from_numpy(index)
@@ -84,7 +98,7 @@ class Judge:
             epochs = -(-steps * BATCH // len(x))
             order = torch.cat([torch.randperm(len(x)) for _ in range(epochs)])[: steps * BATCH]
             for rows in order.split(BATCH):
-                batch = _floats(x[rows.to(x.device)])
+                batch = _floats(prepare(x[rows.to(x.device)]))
                 batch = shifted(batch) if network == "conv" else batch
                 optimizer.zero_grad()
                 F.cross_entropy(head(encoder(batch)), targets[rows]).backward()
@@ -92,11 +106,13 @@ class Judge:
                 schedule.step()
         for parameter in parameters:
             parameter.requires_grad_(False)
-        return cls(names, encoder, head, shape)
+        return cls(names, encoder, head, shape, prepare)
 
     @torch.no_grad()
     def features(self, x: Array) -> Tensor:
         """What the judge sees in observations (N, *shape) before it names them, (N, F): a space for `generation`.
+
+        As all that it names, they are made ones, or prepared.
 
         Raises:
             DataError: another shape than the judge was fitted on.
@@ -120,15 +136,16 @@ class Judge:
         return named
 
     def accuracy(self, x: Array, labels: Any) -> float:
-        """The share of observations (N, *shape) whose label (N,) is the judge's.
+        """The share of observations (N, *shape), as they were read, whose label (N,) is the judge's.
 
         Raises:
             DataError: labels and observations differ in number, or a label is none of ``names``.
         """
-        y = np.asarray(labels)
-        _one_label_each(torch.as_tensor(x), y)
+        x, y = torch.as_tensor(x), np.asarray(labels)
+        _one_label_each(x, y)
         self.knows(y)
-        return float((self.name(x) == y).mean())
+        named = np.concatenate([self.name(self.prepare(chunk)) for chunk in x.split(CHUNK)])
+        return float((named == y).mean())
 
     def knows(self, labels: Any) -> None:
         """Raises DataError where a label is none of ``names``: a judge can only name what it was shown."""

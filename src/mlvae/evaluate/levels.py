@@ -83,6 +83,11 @@ def shots(subject: Subject, pixels: bool = True) -> Metrics:
                 for name in ("accuracy", "low", "high"):
                     metrics[f"unseen.{factor.name}.{level.name}.shots.{k}.{name}"] = getattr(found, name)
             if pixels and k == 1:
-                raw = pixel_few_shot(subject.new.x[torch.from_numpy(rows)], asked[rows], way=WAY, seed=subject.seed)
+                raw = pixel_few_shot(
+                    subject.model.prepare(subject.new.x[torch.from_numpy(rows)]),
+                    asked[rows],
+                    way=WAY,
+                    seed=subject.seed,
+                )
                 metrics[f"unseen.{factor.name}.pixels.shots.1.accuracy"] = raw.accuracy
     return metrics

@@ -192,7 +192,7 @@ def cross_member(subject: Subject) -> Metrics:
 def generated(subject: Subject, judge: Judge) -> Metrics:
     """Coverage and density of samples from the prior among the new observations, in the judge's features."""
     rows = np.random.default_rng(subject.seed).permutation(len(subject.new))[:GENERATED]
-    real = judge.features(subject.new.x[torch.from_numpy(rows)])
+    real = judge.features(judge.prepare(subject.new.x[torch.from_numpy(rows)]))
     made = judge.features(subject.model.generate(len(rows), seed=subject.seed).cpu())
     return {f"generation.{name}": value for name, value in asdict(coverage_density(real, made)).items()}
 

@@ -24,7 +24,7 @@ from mlvae.evaluate.judge import Judge
 from mlvae.evaluate.subject import WAY, Metrics, Subject
 from mlvae.model import MLVAE
 
-VERSION = 1
+VERSION = 2
 """Raised when a number changes its meaning: what is cached under an older one is measured again."""
 
 
@@ -83,7 +83,7 @@ def evaluate(
     # Swaps, raw nearest neighbours and the judge compare whole observations in memory, by themselves.
     comparable = not model.schema.covariates and not _gaps(train) and not _gaps(new)
     if not quick and comparable and labels is not None and len(np.unique(labels[0])) > 1:
-        judge = Judge.fit(train.x, labels[0], seed)
+        judge = Judge.fit(train.x, labels[0], seed, prepare=model.prepare)
 
     def subject(which: MLVAE, data: GroupedData = train) -> Subject:
         return Subject(which, data, new, labels or (np.zeros(len(train)), np.zeros(len(new))), seed)
@@ -123,7 +123,7 @@ def evaluate(
         metrics["unseen.way"] = float(way)
         if comparable:
             part = _part(own, ~known)
-            pixels = pixel_few_shot(part.new.x, part.labels[1], way=WAY, seed=seed)
+            pixels = pixel_few_shot(model.prepare(part.new.x), part.labels[1], way=WAY, seed=seed)
             metrics["unseen.pixels.shots.1.accuracy"] = pixels.accuracy
     metrics |= groups(own) | measures.factors(own, kinds) | pictures(own)
     if model.group_levels and labels is not None:

@@ -79,7 +79,7 @@ def _kind(name: str) -> type[Likelihood]:
 def likelihood_for(sample: Tensor, schema: Schema, name: str | type[Likelihood] | None = None) -> Likelihood:
     """A likelihood made for data: its sizes and starting values are theirs.
 
-    Where nothing is said of the columns, values in [0, 1] (uint8 is scaled to it) get Bernoulli where most lie near the
+    Where nothing is said of the columns, values in [0, 1] (uint8 is scaled to it, unless the likelihood asks for whole numbers) get Bernoulli where most lie near the
     ends and Normal with a scale of 0.25 where they are grey, all others Normal with one learned scale. Those two are
     about the mean observation (``centred``).
 
@@ -92,10 +92,12 @@ def likelihood_for(sample: Tensor, schema: Schema, name: str | type[Likelihood] 
     """
     unit = sample.dtype == torch.uint8 or not bool(((sample < 0) | (sample > 1)).any())
     sample = sample[:: max(1, len(sample) // SEEN)]
-    x = schema.apply(sample / 255 if sample.dtype == torch.uint8 else sample)
     kinds = {feature.kind for feature in schema.features}
-    if name is not None and not (name == "mixed" and kinds):
-        return (_kind(name) if isinstance(name, str) else name).for_data(x)
+    asked = _kind(name) if isinstance(name, str) else name
+    scaled = sample.dtype == torch.uint8 and not (asked and asked.whole)
+    x = schema.apply(sample / 255 if scaled else sample.to(torch.get_default_dtype()))
+    if asked is not None and not (asked is Mixed and kinds):
+        return asked.for_data(x)
     if kinds == {"count"} and name is None:
         return LIKELIHOODS["negative_binomial"].for_data(x)
     if kinds:

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 class Likelihood(nn.Module, ABC):
     """What every observation model offers; log densities are in nats, summed over the features of an observation.
 
-    ``missing`` says whether NaN in an observation means "not observed". Where it is False, NaN is refused.
+    ``missing`` says whether NaN in an observation means "not observed". Where it is False, NaN is refused. ``whole``
+    says that values are whole numbers, so that uint8 is taken as it is, and not scaled to [0, 1].
     """
 
     missing: bool = False
+    whole: bool = False
 
     @classmethod
     def for_data(cls, x: Tensor) -> Self:

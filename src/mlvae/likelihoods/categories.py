@@ -26,6 +26,8 @@ class Categorical(Features):
         -1.3862943649291992
     """
 
+    whole = True
+
     def __init__(self, categories: int, missing: bool = False) -> None:
         super().__init__(missing)
         if categories < 2:

@@ -12,6 +12,8 @@ from mlvae.likelihoods.base import LOG_MILLION, Features, bounded, has_gaps, obs
 
 
 class _Counts(Features):
+    whole = True
+
     def check(self, x: Tensor) -> None:
         x = observed(x)
         wrong = (x != x.floor()) | (x < 0)

@@ -23,11 +23,13 @@ class _Scattered(Features):
         scale: a fixed number, or ``"shared"`` (one learned number) or ``"per_feature"`` (one learned number a
             feature; needs ``shape``).
         shape: the shape of one observation.
-        start: of a learned scale, best the data's own spread: a model of nothing but their mean.
+        start: of a learned scale, best the data's own spread (1 where ``relative``): a model of nothing but their mean.
         missing: NaN means "not observed".
         centred: the encoder sees how an observation differs from ``centre``, the mean observation, in units of
             ``spread``, and the decoder's output is that difference; needs ``shape``. Else what all observations have in
             common, as faces have, must be learned before what tells them apart. `for_data` sets both.
+        relative: a learned scale counts in units of ``spread`` too, so that data in other units are learned alike; needs
+            ``centred``.
     """
 
     SMALLEST = 1e-3
@@ -42,9 +44,12 @@ class _Scattered(Features):
         start: float = 0.7,
         missing: bool = False,
         centred: bool = False,
+        relative: bool = False,
     ) -> None:
         super().__init__(missing)
-        self.centred = centred
+        self.centred, self.relative = centred, relative
+        if relative and not centred:
+            raise ModelError("Expected centred=True with relative=True: without it there is no spread. Pass both.")
         if (centred or scale == "per_feature") and shape is None:
             raise ModelError(
                 "Expected `shape` with scale='per_feature' or centred=True. Pass the shape of one observation."
@@ -60,7 +65,7 @@ class _Scattered(Features):
             if not start > self.SMALLEST:
                 raise ModelError(f"Expected `start` above {self.SMALLEST}; got {start}.")
             size: tuple[int, ...] = tuple(shape or ()) if scale == "per_feature" else ()
-            self.raw_scale = nn.Parameter(torch.full(size, math.log(math.expm1(start - self.SMALLEST))))
+            self.raw_scale = nn.Parameter(torch.full(size, _before_softplus(start - self.SMALLEST)))
         elif not (math.isfinite(scale) and scale > 0):
             raise ModelError(f"Expected a positive scale; got {scale}.")
         if centred:
@@ -70,18 +75,22 @@ class _Scattered(Features):
     @classmethod
     def for_data(cls, x: Tensor, scale: float | Literal["shared"] = "shared") -> Self:
         """Centred on observations (N, *shape), with a scale that is learned from their spread where none is given."""
-        spread = observed(x).std().item()
-        start = max(spread, 2 * cls.SMALLEST)
-        made = cls(scale, tuple(x.shape[1:]), start, missing=has_gaps(x), centred=True)
-        made.centre.copy_(x.nanmean(0).nan_to_num(0.0))
-        made.spread.copy_((observed(x - made.centre).square().mean().sqrt()).clamp_min(made.SMALLEST))
+        centre = x.nanmean(0).nan_to_num(0.0)
+        values, differences = observed(x).double(), observed(x - centre).double()
+        # Of data that hardly differ, what float32 makes of their size.
+        spread = max(differences.square().mean().sqrt().item(), 1e-6 * values.abs().max().item()) or 1.0
+        start = max(values.std().item() / spread, 2 * cls.SMALLEST)
+        made = cls(scale, tuple(x.shape[1:]), start, has_gaps(x), centred=True, relative=isinstance(scale, str))
+        made.centre.copy_(centre)
+        made.spread.fill_(spread)
         return made
 
     @property
     def scale(self) -> Tensor:
         """The scale, () or the shape of an observation."""
         if isinstance(self.scale_setting, str):
-            return self.SMALLEST + F.softplus(self.raw_scale)
+            scale = self.SMALLEST + F.softplus(self.raw_scale)
+            return self.spread.to(scale) * scale if self.relative else scale
         return torch.tensor(float(self.scale_setting), dtype=torch.float64)
 
     def view(self, x: Tensor) -> Tensor:
@@ -92,14 +101,19 @@ class _Scattered(Features):
 
     def settings(self) -> dict[str, Any]:
         shape = None if self.shape is None else list(self.shape)
-        centred = {"centred": True} if self.centred else {}
-        return {"scale": self.scale_setting, "shape": shape, **centred, **super().settings()}
+        true = {name: True for name in ("centred", "relative") if getattr(self, name)}
+        return {"scale": self.scale_setting, "shape": shape, **true, **super().settings()}
+
+
+def _before_softplus(value: float) -> float:
+    """What softplus makes ``value`` of, which may be large."""
+    return value + math.log(-math.expm1(-value))
 
 
 class Normal(_Scattered):
     """Each feature a Gaussian around the decoder's output; the scale is its standard deviation.
 
-    Learned scales stay above 1e-3, so that a constant feature cannot earn unbounded density.
+    Learned scales stay above 1e-3 (of the data's spread where ``relative``), so that a constant feature cannot earn unbounded density.
 
     Example:
         >>> Normal(scale=1.0).log_prob(torch.zeros(1, 1), torch.zeros(1, 1)).item()    # -½ log 2π
