@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from mlvae import GroupBatch
+from mlvae import MLVAE, GroupBatch, Level, elbo
+from mlvae.bound import importance_weighted_bound
+from mlvae.errors import ModelError
 
 
 def test_levels_not_named_give_each_observation_its_own_group() -> None:
@@ -17,6 +20,21 @@ def test_ids_may_be_tensors_and_levels_may_cross() -> None:
     batch = GroupBatch.of(torch.zeros(3, 2), {"speaker": torch.tensor([5, 5, 1]), "word": [0, 1, 1]})
     assert batch.grouping("speaker").index.tolist() == [1, 1, 0]
     assert batch.grouping("word").sizes.tolist() == [1, 2]
+
+
+def test_groups_of_a_batch_may_be_parts_of_groups_of_the_data() -> None:
+    batch = GroupBatch.of(torch.rand(4, 2), {"content": [0, 0, 1, 2]}, ids={"content": ["ann", "ann", "ann", "bob"]})
+    assert batch.groupings["content"].num_groups == 3 and batch.ids["content"].tolist() == [0, 0, 0, 1]
+    with pytest.raises(ModelError, match="by level"):
+        GroupBatch.of(torch.rand(3, 2), [0, 0, 1])
+
+
+def test_a_level_that_is_not_there_is_no_level() -> None:
+    model = MLVAE((2,), [Level("content", 2, by="person"), Level("style", 2)], width=4)
+    batch = GroupBatch.of(torch.rand(4, 2), {"contnet": [0, 0, 1, 1]})
+    for call in (elbo, importance_weighted_bound):
+        with pytest.raises(ModelError, match="Did you mean 'content'"):
+            call(model, batch)
 
 
 def test_moves_everything_it_carries() -> None:

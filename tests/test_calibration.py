@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mlvae
-from mlvae import Evidence, Grouping
+from mlvae import MLVAE, Evidence, Grouping, Level
 from mlvae.calibration import COLDEST, Calibration
 from mlvae.errors import DataError, ModelError
 from mlvae.evaluate.calibration import calibration
@@ -154,3 +154,9 @@ def test_validation_too_small_to_calibrate_is_told_before_training(tmp_path: Pat
     with pytest.raises(DataError, match="Keep more out"):
         mlvae.fit(model, train, tmp_path, valid=valid, epochs=1, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_without_groups_there_is_nothing_to_calibrate_with() -> None:
+    model = MLVAE((4,), [Level("content", 2, by="person"), Level("style", 2)], likelihood="normal", width=4)
+    with pytest.raises(DataError, match="group of each observation"):
+        temper(model, torch.rand(20, 4), None)

@@ -426,8 +426,8 @@ def test_a_table_in_other_units_reads_the_same(tmp_path, short):
     x = random.normal(size=(24, 5))[groups] + 0.5 * random.normal(size=(288, 5))
     found = []
     for place, scale in enumerate([np.ones(5), np.array([1e3, 1e-3, 1, 40, 7])]):
-        rows = ["who," + ",".join("abcde"), *(f"g{g}," + ",".join(map(str, row)) for g, row in zip(groups, x * scale))]
-        (tmp_path / f"{place}.csv").write_text("\n".join(rows))
+        rows = [f"g{g}," + ",".join(map(str, row)) for g, row in zip(groups, x * scale, strict=True)]
+        (tmp_path / f"{place}.csv").write_text("\n".join(["who,a,b,c,d,e", *rows]))
         data = mlvae.read(str(tmp_path / f"{place}.csv"), by="who")
         train, new = data.split(by="group", test=0.4)
         torch.manual_seed(0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlvae import MLVAE, Gallery, GroupBatch, GroupEvidence, Level, Objective, elbo, inference, loss
+from mlvae import MLVAE, Evidence, Gallery, GroupBatch, GroupEvidence, Level, Objective, elbo, inference, loss
 from mlvae.bound import importance_weighted_bound
 from mlvae.errors import DataError, EvidenceError, ModelError
 from mlvae.identification import verify
@@ -305,3 +305,29 @@ def test_one_look_serves_codes_and_evidence() -> None:
         for name, evidence in one.levels.items():
             assert torch.allclose(evidence.information, other.levels[name].information)
             assert np.array_equal(other.groups[name], np.arange(5))
+
+
+def test_codes_of_every_level_are_asked_for() -> None:
+    model = MLVAE((6,), [Level("content", 2, by="person"), Level("style", 2)], width=4)
+    codes = model.codes(torch.rand(3, 6))
+    for wrong, named in (({"content": torch.zeros(1, 2)}, "'style'"), ({}, "'content'"), (codes, "pass the mean")):
+        with pytest.raises(ModelError, match=named):
+            model.pictures(wrong)
+    assert model.reconstruct(torch.rand(0, 6)).shape == (0, 6)
+    with pytest.raises(ModelError, match="whole number"):
+        model.generate(2.0)
+    evidence = model.evidence(torch.rand(3, 6), [0, 0, 1])
+    with pytest.raises(ModelError, match="got GroupEvidence"):
+        model.generate(2, content=evidence)
+    with pytest.raises(EvidenceError, match="the gallery is empty"):
+        nobody = GroupEvidence({"content": Evidence.empty(0, 2)}, evidence.readouts, {"content": np.array([])})
+        evidence.identify(nobody)
+
+
+def test_observations_without_a_value_have_a_code_where_no_prior_has_one() -> None:
+    levels = [Level("content", 2, by="person", readout="product"), Level("style", 2, readout="product")]
+    model = MLVAE((6,), levels, likelihood=Normal(missing=True), width=4)
+    x = torch.rand(3, 6)
+    x[1] = torch.nan
+    with pytest.warns(UserWarning, match="no value at all"):
+        assert all(code.mean.isfinite().all() for code in model.codes(x).values())

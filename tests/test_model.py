@@ -155,6 +155,11 @@ def test_any_module_replaces_the_networks() -> None:
         (lambda: MLVAE((6,), [Level("a", 0)]), "dim=0"),
         (lambda: MLVAE((6,), [Level("a", 1, readout="prodct")]), "Did you mean 'product'"),
         (lambda: MLVAE((6,), [Level("s", 1, given=("c",)), Level("c", 1)]), "coarse to fine"),
+        (lambda: MLVAE((6,), [Level("a.b", 1)]), "'a.b'"),
+        (lambda: MLVAE((6,), [Level("keys", 1)]), "a word as a level's name"),
+        (lambda: MLVAE((6,), [Level("a", 1), Level("b", 1, given="a")]), r"Write \('a',\)"),
+        (lambda: MLVAE((2, 3), TWO, decoder=nn.Linear(7, 6)), r"to \(2, \*\(2, 3\)\).*got \(2, 6\)"),
+        (lambda: MLVAE((6,), TWO, likelihood=lambda: 1), "got function"),
         (lambda: small(network="cnov"), "Did you mean 'conv'"),
         (lambda: small(likelihood="bernouli"), "Did you mean 'bernoulli'"),
         (lambda: small().level("contnet"), "Did you mean 'content'"),
@@ -164,6 +169,12 @@ def test_errors_say_what_to_do(make, match: str) -> None:
     with pytest.raises(ModelError, match=match) as error:
         make()
     assert isinstance(error.value, MLVAEError)
+
+
+def test_batch_normalisation_is_warned_of() -> None:
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8))
+    with pytest.warns(UserWarning, match="leak into each other's votes"):
+        MLVAE((4, 4), [Level("content", 2, by="g"), Level("style", 2)], encoder=encoder)
 
 
 @pytest.mark.parametrize("x", [100 * torch.randn(50, 4), torch.randint(0, 256, (50, 4), dtype=torch.uint8)])

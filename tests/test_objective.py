@@ -408,6 +408,38 @@ def test_shared_levels_have_the_kl_weight_of_content() -> None:
     over = Objective(kl_weight={"content": 0.3, "word": 0.7}).over(levels)
     assert [over.weight(name, 0) for name in ("speaker", "word", "style")] == [0.3, 0.7, 1.0]
     assert Objective.plain().over(levels) == Objective.plain()
+    assert over.over(levels) == over
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"evidence": "heldout"}, "'all' or 'held_out'; got 'heldout'"),
+        ({"draw": "groups"}, "'group' or 'observation'"),
+        ({"subsampling": "scale"}, "'own' or 'scaled'"),
+        ({"identification": -5.0}, "identification from 0 on; got -5"),
+        ({"kl_weight": {"style": Ramp(1.0, -1.0)}}, "kl_weight from 0 on"),
+        ({"moments": 0}, "at least 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(change, match: str) -> None:
+    with pytest.raises(TrainingError, match=match):
+        Objective(**change)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Objective().changed(speakr=2.0), Objective(independence={"styl": 1.0}), Objective(identification={"wrd": 1.0}),
+        Objective(apart={"style": ("wrd",)}), Objective(apart={"styl": ()}),
+    ],
+)  # fmt: skip
+def test_levels_that_are_not_there_are_refused(objective: Objective) -> None:
+    levels, _ = MODELS["crossed"]
+    with pytest.raises(ModelError, match="Expected a level of this model to weigh.*Did you mean"):
+        objective.over(levels)
+    with pytest.raises(ModelError, match="Did you mean"):
+        loss(MLVAE((5,), levels, likelihood="normal", width=8), GroupBatch(torch.rand(4, 5)), objective)
 
 
 @pytest.mark.parametrize("objective", [Objective(), Objective.plain()], ids=["default", "plain"])

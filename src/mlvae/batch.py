@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -46,14 +47,35 @@ class GroupBatch:
     nested: frozenset[tuple[str, str]] = frozenset()
 
     @classmethod
-    def of(cls, x: Tensor, groups: Mapping[str, Any], covariates: Tensor | None = None) -> GroupBatch:
-        """A batch from one array of group labels (N,) for each level that shares a latent."""
-        groupings = {
-            name: Grouping.from_ids(ids if isinstance(ids, Tensor) else np.asarray(ids)).to(x.device)
-            for name, ids in groups.items()
-        }
-        ids = {name: grouping.index for name, grouping in groupings.items()}
-        return cls(x, groupings, ids, covariates=covariates, nested=nests(groupings))
+    def of(
+        cls,
+        x: Tensor,
+        groups: Mapping[str, Any],
+        covariates: Tensor | None = None,
+        *,
+        ids: Mapping[str, Any] = MappingProxyType({}),
+    ) -> GroupBatch:
+        """A batch from one array of group labels (N,) for each level that shares a latent.
+
+        Args:
+            x: (N, *shape) floats, as the encoder takes them.
+            groups: by level. What a sampler returns are sub-groups, of which two may be of one group of the data set.
+            covariates: (N, C).
+            ids: by level, (N,) labels of the groups in the data set; ``groups`` where not named.
+
+        Raises:
+            ModelError: groups are no mapping by level.
+        """
+        if not isinstance(groups, Mapping):
+            raise ModelError(f"Expected groups by level, as {{'content': labels}}; got {type(groups).__name__}.")
+
+        def grouped(labels: Any) -> Grouping:
+            return Grouping.from_ids(labels if isinstance(labels, Tensor) else np.asarray(labels)).to(x.device)
+
+        groupings = {name: grouped(labels) for name, labels in groups.items()}
+        named = {name: grouped(ids[name]) if name in ids else grouping for name, grouping in groupings.items()}
+        known = {name: grouping.index for name, grouping in named.items()}
+        return cls(x, groupings, known, covariates=covariates, nested=nests(groupings))
 
     def __len__(self) -> int:
         return len(self.x)

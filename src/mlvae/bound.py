@@ -51,7 +51,7 @@ def importance_weighted_bound(
         (C,) nats, by the lowest group of the first shared level in each component.
 
     Raises:
-        ModelError: a shared level's head sees an observation's own level, or a number of samples is below one.
+        ModelError: the batch groups by what is no level, a shared level's head sees an observation's own level, or a number of samples is below one.
 
     Example:
         >>> from mlvae import Level
@@ -63,6 +63,8 @@ def importance_weighted_bound(
     for name, number in {"content_samples": content_samples, "style_samples": style_samples, "chunk": chunk}.items():
         if number < 1:
             raise ModelError(f"Expected `{name}` of at least 1; got {number}.")
+    for name in batch.groupings:
+        model.level(name)
     for level in model.levels:
         own = [name for name in level.given if name not in batch.groupings]
         if level.name in batch.groupings and own:

@@ -157,6 +157,8 @@ class GroupEvidence:
         if not 0 <= new <= 1:
             raise EvidenceError(f"Expected the prior of a new group between 0 and 1; got {new}.")
         scores = self.log_bayes_factor(gallery, level)
+        if not scores.shape[1]:
+            raise EvidenceError("Expected at least one known group to identify among; the gallery is empty. Add some.")
         known = scores + math.log1p(-new) - math.log(scores.shape[1]) if new < 1 else scores - torch.inf
         none = scores.new_full((len(scores), 1), math.log(new) if new > 0 else -torch.inf)
         return torch.cat([known, none], 1).softmax(1)

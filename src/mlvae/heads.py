@@ -71,7 +71,8 @@ class Heads:
     Args:
         said: (N, 2 D) for each level by name whose head sees no other.
         features: (N, F), which are large and kept only where some level's head sees another.
-        silent: (N,) bool, rows of which no value is observed: their votes are empty; None where there are none.
+        silent: (N,) bool, rows of which no value is observed: their votes are empty where the readout has a
+            prior; None where there are none.
     """
 
     said: Mapping[str, Tensor]
@@ -84,7 +85,8 @@ class Heads:
             votes = model.believed(level.name, self.said[level.name])
         else:
             votes = model.votes(level.name, self.features, [means[name] for name in level.given])
-        if self.silent is None:
+        # Without a prior nothing else is known of an observation that is alone.
+        if self.silent is None or level.readout != "product_with_prior":
             return votes
         heard = ~self.silent
         wide = heard.unsqueeze(1)

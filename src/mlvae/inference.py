@@ -167,12 +167,21 @@ def pictures(model: MLVAE, codes: Mapping[str, Tensor], covariates: Covariates =
     """What the model expects to see for codes (N, D) of every level: the likelihood's mean, (N, *shape).
 
     On the scale that the model sees, as all that is made here: `MLVAE.restore` brings a table back to its own units.
+
+    Raises:
+        ModelError: a level's code is missing, or is a posterior.
     """
+    for level in model.levels:
+        if not isinstance(code := codes.get(level.name), Tensor):
+            raise ModelError(
+                f"Expected a code (N, {level.dim}) of every level; got {type(code).__name__} for {level.name!r}. Of a"
+                " posterior pass the mean."
+            )
     with Evaluating(model):
         n = len(next(iter(codes.values())))
         known = model.covariates(covariates, n)
         parts = []
-        for start in range(0, n, CHUNK):
+        for start in range(0, max(n, 1), CHUNK):
             rows = slice(start, start + CHUNK)
             output = model.decode(
                 {name: code[rows] for name, code in codes.items()}, None if known is None else known[rows]
@@ -291,8 +300,8 @@ def generate(
     Raises:
         ModelError: ``n`` is below 1, no such level, or something else than a code for it.
     """
-    if n < 1:
-        raise ModelError(f"Expected at least one observation to generate; got {n}.")
+    if not isinstance(n, (int, np.integer)) or n < 1:
+        raise ModelError(f"Expected a whole number, at least one observation to generate; got {n!r}.")
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     for name in fixed:
         model.level(name)
@@ -301,10 +310,10 @@ def generate(
     for level in model.levels:
         if level.name in fixed:
             given = fixed[level.name]
-            if isinstance(given, Normal):
+            if not isinstance(given, (Tensor, np.ndarray, Sequence)):
                 raise ModelError(
-                    f"Expected a code of {level.name!r}; got a posterior. Pass its mean, {level.name}=posterior.mean,"
-                    " or a draw of it."
+                    f"Expected a code of {level.name!r}; got {type(given).__name__}. Of a posterior pass the mean,"
+                    f" {level.name}=posterior.mean, or a draw."
                 )
             code = torch.as_tensor(given).to(like)
             if code.shape not in ((level.dim,), (1, level.dim), (n, level.dim)):

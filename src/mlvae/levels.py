@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from torch import nn
+
 from mlvae.errors import DataError, ModelError, nearest
 from mlvae.evidence import READOUTS
 from mlvae.grouping import Grouping
@@ -57,10 +59,15 @@ def checked(levels: Sequence[Level]) -> tuple[Level, ...]:
     """The levels of one model, coarse to fine.
 
     Raises:
-        ModelError: a name occurs twice, a level has no dimensions, no such readout, or `given` names no earlier level.
+        ModelError: a name is no word or occurs twice, a level has no dimensions, no such readout, or `given` names
+            no earlier level.
     """
     seen: list[str] = []
     for level in levels:
+        if not level.name.isidentifier() or hasattr(nn.ModuleDict, level.name):
+            raise ModelError(f"Expected a word as a level's name, such as 'content'; got {level.name!r}. Rename it.")
+        if isinstance(level.given, str):
+            raise ModelError(f"Expected `given` as a tuple of names; got {level.given!r}. Write ({level.given!r},).")
         if level.name in seen:
             raise ModelError(f"Expected levels of different names; got {level.name!r} twice. Rename one.")
         if level.dim < 1:

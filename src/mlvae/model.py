@@ -10,6 +10,7 @@ Reference: Bouchacourt, Tomioka, Nowozin 2018, "Multi-Level Variational Autoenco
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -102,6 +103,8 @@ class MLVAE(nn.Module):
         self.layout = layout
         self.shape = tuple(int(s) for s in shape)
         self.schema = schema or Schema()
+        if not isinstance(likelihood, (str, Likelihood)):
+            raise ModelError(f"Expected a likelihood by name, or a Likelihood; got {type(likelihood).__name__}.")
         self.likelihood = likelihood if isinstance(likelihood, Likelihood) else by_name(likelihood)
         self.levels = checked(levels)
         self.network = OWN if isinstance(network, Network) else network or default_network(self.shape)
@@ -125,7 +128,15 @@ class MLVAE(nn.Module):
         )
         self.calibrations = nn.ModuleDict({level.name: Calibration(level.dim) for level in self.group_levels})
         made = self.likelihood.output_shape(self.shape)
-        self.decoder = decoder or pair.decoder(made, self.width, sum(dims.values()) + known)
+        codes = sum(dims.values()) + known
+        self.decoder = decoder or pair.decoder(made, self.width, codes)
+        _fits(self.decoder, codes, made)
+        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.modules()):
+            warnings.warn(
+                "The network has batch normalisation: observations of a batch leak into each other's votes. Normalise"
+                " by group or layer.",
+                stacklevel=2,
+            )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Weights from before there were calibrations have at most a temperature."""
@@ -322,7 +333,12 @@ class MLVAE(nn.Module):
                 ``held_out``, all but itself (itself where it is alone), drawn per observation. Where a level is nested
                 in this one, all but its group of that: a country is known from the *other* people in it.
             generator: of the noise.
+
+        Raises:
+            ModelError: the batch groups by what is no level; the nearest name is suggested.
         """
+        for name in batch.groupings:
+            self.level(name)
         features = self.features(batch.x, batch.covariates)
         alone = self.said_alone(features)
         latents: dict[str, Latent] = {}
@@ -403,14 +419,31 @@ def _exact(output: Tensor) -> Tensor:
 
 
 def _features(encoder: nn.Module, shape: tuple[int, ...]) -> int:
-    parameter = next(encoder.parameters(), torch.zeros(()))
-    training = encoder.training
-    with torch.no_grad():
-        features = encoder.eval()(torch.zeros(2, *shape, dtype=parameter.dtype, device=parameter.device))
-    encoder.train(training)
+    features = _tried(encoder, shape)
     if features.ndim != 2 or len(features) != 2:
         raise ModelError(
             f"Expected the encoder to map (2, *{shape}) to features (2, F); got {tuple(features.shape)}."
             " End it with nn.Flatten()."
         )
     return int(features.shape[1])
+
+
+def _fits(decoder: nn.Module, codes: int, shape: tuple[int, ...]) -> None:
+    """Raises ModelError where a decoder makes of codes another shape than the likelihood asks for."""
+    if (made := tuple(_tried(decoder, (codes,)).shape)) != (2, *shape):
+        raise ModelError(
+            f"Expected the decoder to map codes (2, {codes}) to (2, *{shape}), as the likelihood asks; got {made}."
+            " End it with nn.Unflatten(1, shape)."
+        )
+
+
+@torch.no_grad()
+def _tried(network: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """What a network makes of two zeros of a shape."""
+    like = next(network.parameters(), torch.zeros(()))
+    training = network.training
+    try:
+        made: Tensor = network.eval()(like.new_zeros(2, *shape))
+    finally:
+        network.train(training)
+    return made

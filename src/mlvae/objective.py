@@ -10,6 +10,7 @@ Reference: Bouchacourt, Tomioka, Nowozin 2018, eq. 5; Hewitt et al. 2018, arXiv:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mlvae.batch import GroupBatch
-from mlvae.errors import TrainingError
+from mlvae.errors import ModelError, TrainingError, nearest
 from mlvae.evidence import READOUTS
 from mlvae.grouping import Grouping
 from mlvae.levels import Level
@@ -36,6 +37,9 @@ GROWING = Ramp(3.0, 1000.0, doubling=True)
 
 LEAKING = Ramp(0.0, 20.0, since=0.3)
 """Leakage's weight. Asked for from the start, codes would collapse."""
+
+PENALTIES = ("independence", "leakage", "identification")
+WORDS = {"evidence": ("all", "held_out"), "draw": ("group", "observation"), "subsampling": ("own", "scaled")}
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Objective:
         moments: the highest moments of a group's samples that independence looks at: 1 are means, 2 covariances.
 
     Raises:
-        TrainingError: leakage or identification is to be held.
+        TrainingError: a word that is none of these, a weight below 0, or leakage or identification is to be held.
     """
 
     evidence: Literal["all", "held_out"] = "held_out"
@@ -74,10 +78,21 @@ class Objective:
     moments: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("leakage", "identification"):
+        for name, words in WORDS.items():
+            if (said := getattr(self, name)) not in words:
+                raise TrainingError(f"Expected {name} {' or '.join(map(repr, words))}; got {said!r}.")
+        if self.moments < 1:
+            raise TrainingError(f"Expected moments of at least 1, the means; got {self.moments}.")
+        for name in ("kl_weight", *PENALTIES):
             weight = getattr(self, name)
-            if any(isinstance(each, Held) for each in (weight.values() if isinstance(weight, Mapping) else [weight])):
-                raise TrainingError(f"Expected a number or a Ramp as weight of {name}; only independence can be held.")
+            for each in weight.values() if isinstance(weight, Mapping) else [weight]:
+                if not isinstance(each, Held):
+                    if min(at(each, 0.0), at(each, 1.0)) < 0:
+                        raise TrainingError(f"Expected weights of {name} from 0 on; got {each}.")
+                elif name != "independence":
+                    raise TrainingError(
+                        f"Expected a number or a Ramp as weight of {name}; only independence can be held."
+                    )
 
     @classmethod
     def plain(cls) -> Objective:
@@ -120,7 +135,17 @@ class Objective:
         return replace(self, **changes)
 
     def over(self, levels: Sequence[Level]) -> Objective:
-        """The same for these levels: those that groups share have content's KL weight, where they have none."""
+        """The same for these levels: those that groups share have content's KL weight, where they have none.
+
+        Raises:
+            ModelError: a weight or ``apart`` is of a level that is not there; the nearest name is suggested.
+        """
+        known = [level.name for level in levels]
+        penalties = [weight for name in PENALTIES if isinstance(weight := getattr(self, name), Mapping)]
+        kl = [name for name in self.kl_weight if name != "content"]  # which stands for all that groups share
+        for name in itertools.chain(kl, *penalties, self.apart, *self.apart.values()):
+            if name not in known:
+                raise ModelError(f"Expected a level of this model to weigh; got {name!r}. {nearest(name, known)}")
         if "content" not in self.kl_weight:
             return self
         shared = {level.name: self.kl_weight["content"] for level in levels if level.by is not None}
@@ -224,7 +249,11 @@ def loss(
         ranks: the processes whose shares of one batch are descended together: the mean of their totals is the total of
             the whole.
         held: what held weights of independence have come to, by level; those not named weigh their least.
+
+    Raises:
+        ModelError: the objective or the batch names a level that is not there.
     """
+    objective = objective.over(model.levels)
     latents = model.encode(batch, draw=objective.draw, evidence=objective.evidence, generator=generator)
     terms = _terms(model, batch, latents)
     whole, all_latents = ranks.whole(batch, latents)

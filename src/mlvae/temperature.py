@@ -9,6 +9,7 @@ import torch
 from mlvae import inference
 from mlvae.batch import nests
 from mlvae.calibration import Calibration
+from mlvae.errors import DataError
 from mlvae.heads import Array
 from mlvae.schema import Covariates
 
@@ -26,12 +27,14 @@ def temper(model: MLVAE, x: Array, groups: inference.Groups, covariates: Covaria
     Args:
         model: after training.
         x: (N, *shape), observations that training did not see: of groups that it did not see, where there are enough.
-        groups: labels, as `MLVAE.evidence` takes them.
+        groups: labels, as `MLVAE.evidence` takes them, but never None: it is groups that tell how votes scatter.
         covariates: likewise.
 
     Raises:
-        DataError: too few members.
+        DataError: too few members, or no groups.
     """
+    if groups is None:
+        raise DataError("Expected the group of each observation to calibrate levels with; got None. Pass labels.")
     uncalibrate(model)
     cast = inference.votes(model, x, groups, covariates)
     nested = nests({name: grouping for name, (_, grouping) in cast.items()})

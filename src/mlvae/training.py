@@ -126,7 +126,7 @@ def fit(
         raise TrainingError(f"Expected at least one epoch; got {epochs}. Leave it out for the default.")
     if not 0 < lr < math.inf:
         raise TrainingError(f"Expected a learning rate above 0; got {lr}. Leave it out for the default.")
-    objective = objective or Objective().over(model.levels)
+    objective = (objective or Objective()).over(model.levels)
     data = Resident(model, train)
     sampler = data.sampler(groups, members, resample, seed)
     if epochs is None:

@@ -204,9 +204,6 @@ def train(
             part, content_dim=content_dim, style_dim=style_dim, style_given_content=style_given_content,
             levels=levels or None, **options,
         )  # fmt: skip
-    for name in weights if levels else ():
-        if weights[name] is not None:
-            model.level(name)
     base = chosen.objective()
     asked = base.changed(
         **{kind: penalty_of(kind, asked, model.levels, getattr(base, kind)) for kind, asked in penalties.items()},

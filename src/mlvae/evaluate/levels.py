@@ -83,11 +83,7 @@ def shots(subject: Subject, pixels: bool = True) -> Metrics:
                 for name in ("accuracy", "low", "high"):
                     metrics[f"unseen.{factor.name}.{level.name}.shots.{k}.{name}"] = getattr(found, name)
             if pixels and k == 1:
-                raw = pixel_few_shot(
-                    subject.model.prepare(subject.new.x[torch.from_numpy(rows)]),
-                    asked[rows],
-                    way=WAY,
-                    seed=subject.seed,
-                )
+                x = subject.model.prepare(subject.new.x[torch.from_numpy(rows)])
+                raw = pixel_few_shot(x, asked[rows], way=WAY, seed=subject.seed)
                 metrics[f"unseen.{factor.name}.pixels.shots.1.accuracy"] = raw.accuracy
     return metrics

@@ -79,9 +79,9 @@ def _kind(name: str) -> type[Likelihood]:
 def likelihood_for(sample: Tensor, schema: Schema, name: str | type[Likelihood] | None = None) -> Likelihood:
     """A likelihood made for data: its sizes and starting values are theirs.
 
-    Where nothing is said of the columns, values in [0, 1] (uint8 is scaled to it, unless the likelihood asks for whole numbers) get Bernoulli where most lie near the
-    ends and Normal with a scale of 0.25 where they are grey, all others Normal with one learned scale. Those two are
-    about the mean observation (``centred``).
+    Where nothing is said of the columns, values in [0, 1] (uint8 is scaled to it, unless the likelihood asks for whole
+    numbers) get Bernoulli where most lie near the ends and Normal with a scale of 0.25 where they are grey, all others
+    Normal with one learned scale. Those two are about the mean observation (``centred``).
 
     Args:
         sample: (N, *shape) of the training part, as it was read.

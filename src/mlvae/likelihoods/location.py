@@ -28,8 +28,8 @@ class _Scattered(Features):
         centred: the encoder sees how an observation differs from ``centre``, the mean observation, in units of
             ``spread``, and the decoder's output is that difference; needs ``shape``. Else what all observations have in
             common, as faces have, must be learned before what tells them apart. `for_data` sets both.
-        relative: a learned scale counts in units of ``spread`` too, so that data in other units are learned alike; needs
-            ``centred``.
+        relative: a learned scale counts in units of ``spread`` too, so that data in other units are learned alike;
+            needs ``centred``.
     """
 
     SMALLEST = 1e-3
@@ -113,7 +113,8 @@ def _before_softplus(value: float) -> float:
 class Normal(_Scattered):
     """Each feature a Gaussian around the decoder's output; the scale is its standard deviation.
 
-    Learned scales stay above 1e-3 (of the data's spread where ``relative``), so that a constant feature cannot earn unbounded density.
+    Learned scales stay above 1e-3 (where ``relative``, of the data's spread), so that a constant feature cannot earn
+    unbounded density.
 
     Example:
         >>> Normal(scale=1.0).log_prob(torch.zeros(1, 1), torch.zeros(1, 1)).item()    # -½ log 2π
