@@ -51,7 +51,8 @@ def importance_weighted_bound(
         (C,) nats, by the lowest group of the first shared level in each component.
 
     Raises:
-        ModelError: the batch groups by what is no level, a shared level's head sees an observation's own level, or a number of samples is below one.
+        ModelError: the batch groups by what is no level, a shared level's head sees an observation's own level, or a
+            number of samples is below one.
 
     Example:
         >>> from mlvae import Level

@@ -73,7 +73,10 @@ def checked(levels: Sequence[Level]) -> tuple[Level, ...]:
         if level.dim < 1:
             raise ModelError(f"Expected level {level.name!r} to have dimensions; got dim={level.dim}. Drop the level.")
         if level.readout not in READOUTS:
-            raise ModelError(f"Expected a readout by name; got {level.readout!r}. {nearest(level.readout, READOUTS)}")
+            raise ModelError(
+                f"Expected a readout by name; got {level.readout!r}. {nearest(level.readout, READOUTS)}"
+                " One of your own is put into READOUTS first."
+            )
         for name in level.given:
             if name not in seen:
                 raise ModelError(
