@@ -24,7 +24,7 @@ from mlvae.evaluate.judge import Judge
 from mlvae.evaluate.subject import WAY, Metrics, Subject
 from mlvae.model import MLVAE
 
-VERSION = 1
+VERSION = 2
 """Raised when a number changes its meaning: what is cached under an older one is measured again."""
 
 
@@ -64,9 +64,9 @@ def evaluate(
         ``verification.*``, ``open_set.*``, ``calibration.*``, ``generation.*``, ``elbo``, ``iwae``, ``kl.*``,
         ``reconstruction.*`` always, where the data allow; ``control.<name>.*``, the same of the controls.
 
-        ``elbo`` is nats per observation, all evidence, weight 1, no penalty. For it, groups are whole where none has
-        more than 100 members; else each is cut into parts of at most 20, which count as groups. A further shared
-        level's groups are whole only within a batch of about 1,000 observations.
+        ``elbo`` is nats per observation, all evidence, weight 1, no penalty. For it, groups of the first shared level
+        are whole where none has more than 100 members; else each is cut into parts of at most 20, which count as
+        groups. Groups of further shared levels are whole.
 
     Raises:
         DataError: shapes disagree, or a column that the levels or ``factors`` name is missing.
