@@ -252,6 +252,17 @@ class TestEvaluate:
         assert metrics["unseen.way"] == 3 and "unseen.shots.1.accuracy" in metrics
         assert "unseen.pixels.shots.1.accuracy" not in metrics, "raw observations with gaps cannot be compared"
 
+    def test_errors_are_of_the_values_that_are_observed(self, digits):
+        x = torch.as_tensor(digits.x[:60]).float() / 16
+        x[torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.5] = torch.nan
+        data = GroupedData.from_arrays(x, digits.groups[:60], gaps=True)
+        model = MLVAE.for_data(data, content_dim=2, style_dim=2, network="mlp", width=8)
+        metrics = bounds.bound(Subject(model, data, data, (data.groups, data.groups)))
+        seen = model.prepare(x)
+        error, blind = (part - seen for part in (model.reconstruct(x), seen.nanmean(0)))
+        assert metrics["reconstruction.mse"] == pytest.approx(error.square().nanmean().item(), rel=1e-4)
+        assert metrics["reconstruction.mse_of_mean"] == pytest.approx(blind.square().nanmean().item(), rel=1e-4)
+
     def test_other_shape(self, digits):
         model = MLVAE.for_data(digits, network="mlp", width=8)
         with pytest.raises(DataError, match="as `train`"):

@@ -44,7 +44,8 @@ def bound(subject: Subject) -> Metrics:
     first = next(iter(ids.values()), torch.arange(len(new)))
     generator = torch.Generator(model.device).manual_seed(subject.seed)
     known = model.covariates(new.columns, len(new))
-    log_likelihood, squared, blind, kl = 0.0, 0.0, 0.0, {level.name: 0.0 for level in model.levels}
+    log_likelihood, kl = 0.0, {level.name: 0.0 for level in model.levels}
+    squared, blind, observed = 0.0, 0.0, 0
     some = torch.from_numpy(np.unique(np.linspace(0, len(subject.train) - 1, AVERAGED).astype(np.int64)))
     mean = model.prepare(subject.train.x[some]).nanmean(0)
     was = model.training
@@ -73,6 +74,7 @@ def bound(subject: Subject) -> Metrics:
             own = {name: code.mean[rows].to(x) for name, code in subject.after.items()}
             squared += (model.pictures(own, told) - x).double().square().nan_to_num(0.0).sum().item()
             blind += (mean - x).double().square().nan_to_num(0.0).sum().item()
+            observed += int((~torch.isnan(x)).sum())
     finally:
         model.train(was)
     n = len(new)
@@ -82,8 +84,8 @@ def bound(subject: Subject) -> Metrics:
         **{
             f"active_units.{name}": float((code.mean.var(0) > ACTIVE).sum()) for name, code in subject.after.items()
         },
-        "reconstruction.mse": squared / new.x.numel(),
-        "reconstruction.mse_of_mean": blind / new.x.numel(),
+        "reconstruction.mse": squared / max(observed, 1),
+        "reconstruction.mse_of_mean": blind / max(observed, 1),
     }  # fmt: skip
 
 
