@@ -71,7 +71,7 @@ def bound(subject: Subject) -> Metrics:
                 log_likelihood += terms.log_likelihood.double().sum().item()
                 for name, value in terms.kl.items():
                     kl[name] += value.double().sum().item()
-            own = {name: code.mean[rows].to(x) for name, code in subject.after.items()}
+            own = {name: code.mean[rows].to(x) for name, code in subject.after.codes.items()}
             squared += (model.pictures(own, told) - x).double().square().nan_to_num(0.0).sum().item()
             blind += (mean - x).double().square().nan_to_num(0.0).sum().item()
             observed += int((~torch.isnan(x)).sum())
@@ -82,7 +82,8 @@ def bound(subject: Subject) -> Metrics:
         "elbo": (log_likelihood - sum(kl.values())) / n,
         **{f"kl.{name}": value / n for name, value in kl.items()},
         **{
-            f"active_units.{name}": float((code.mean.var(0) > ACTIVE).sum()) for name, code in subject.after.items()
+            f"active_units.{name}": float((code.mean.var(0) > ACTIVE).sum())
+            for name, code in subject.after.codes.items()
         },
         "reconstruction.mse": squared / max(observed, 1),
         "reconstruction.mse_of_mean": blind / max(observed, 1),

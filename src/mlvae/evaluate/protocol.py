@@ -161,9 +161,7 @@ def _part(subject: Subject, rows: np.ndarray) -> Subject:
     if rows.all():
         return subject
     part = replace(subject, new=subject.new.subset(rows), labels=(subject.labels[0], subject.labels[1][rows]))
-    part.__dict__["after"] = {
-        name: code[torch.from_numpy(np.flatnonzero(rows))] for name, code in subject.after.items()
-    }
+    part.__dict__["after"] = subject.after[torch.from_numpy(np.flatnonzero(rows))]
     return part
 
 
