@@ -283,6 +283,12 @@ class TestEvaluate:
         with pytest.raises(DataError, match="as `train`"):
             mlvae.evaluate(model, digits, GroupedData.from_arrays(np.zeros((4, 5)), [0, 0, 1, 1]))
 
+    def test_something_else_than_data(self, digits):
+        model = MLVAE.for_data(digits, network="mlp", width=8)
+        for name, parts in (("train", (digits.x, digits)), ("new", (digits, None))):
+            with pytest.raises(DataError, match=f"`{name}`; got"):
+                mlvae.evaluate(model, *parts)
+
     def test_columns_in_combination(self, digits):
         columns = {"a": np.arange(80) % 2, "b": np.arange(80) // 2 % 2}
         data = GroupedData.from_arrays(digits.x[:80], columns=columns, by="a")

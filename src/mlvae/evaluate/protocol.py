@@ -69,8 +69,15 @@ def evaluate(
         groups. Groups of further shared levels are whole.
 
     Raises:
-        DataError: shapes disagree, or a column that the levels or ``factors`` name is missing.
+        DataError: ``train`` or ``new`` are no grouped data, shapes disagree, or a column that the levels or ``factors``
+            name is missing.
     """
+    for name, data in (("train", train), ("new", new)):
+        if not isinstance(data, GroupedData):
+            raise DataError(
+                f"Expected grouped data as `{name}`; got {type(data).__name__}. Keep some out before training:"
+                " train, new = data.split(by='group', test=0.2)."
+            )
     if train.shape != new.shape:
         raise DataError(f"Expected `new` of shape {train.shape}, as `train`; got {new.shape}.")
     by = model.group_levels[0].by if model.group_levels else train.by
