@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from mlvae import MLVAE, GroupedData, Level, evaluate
+from mlvae import MLVAE, GroupedData, Level, elbo, evaluate
+from mlvae.batch import GroupBatch
+from mlvae.evaluate import bounds
 from mlvae.evaluate.levels import curves, matrix, shots
 from mlvae.evaluate.subject import Subject
 
@@ -85,3 +87,31 @@ def test_evaluate_has_the_matrix_with_its_control(model: MLVAE) -> None:
     found = evaluate(model, data(), data(seed=1), quick=True)
     assert found["probe.word.word.k1.linear"] > 0.9
     assert "control.untrained.probe.word.word.k1.linear" in found and "k_curve.word.5.accuracy" in found
+
+
+@pytest.mark.parametrize("given", [(), ("a",)])
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_bound_is_that_of_all_rows_at_once(
+    nested: bool, given: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is decoded at a time, and though nested, `a` is cut: a group of `b` is whole and its KL counts once."""
+    monkeypatch.setattr(bounds, "BATCH", 60)
+    n, random = 240, np.random.default_rng(0)
+    a = random.integers(0, 2 if nested else 24, n)
+    b = a * 5 + random.integers(0, 5, n) if nested else random.integers(0, 5, n)
+    x = torch.randn(n, 4, generator=torch.Generator().manual_seed(0))
+    of = GroupedData.from_arrays(x, columns={"a": a, "b": b}, by="a")
+    levels = [Level("a", 2, by="a"), Level("b", 2, by="b", given=given), Level("style", 2, given=given)]
+    torch.manual_seed(0)
+    model = MLVAE.for_data(of, levels=levels, network="mlp", width=8).eval()
+    found = [bounds.bound(Subject(model, of, of, (of.groups, of.groups), seed)) for seed in range(20)]
+    rows, parts = (torch.cat(each) for each in zip(*bounds._batches(of.codes("a")), strict=True))
+    batch = GroupBatch.of(model.prepare(of.x)[rows], {"a": parts, "b": b[rows]})
+    with torch.no_grad():
+        terms = [elbo(model, batch) for _ in range(20)]
+    for name in ("a", "b", "style"):
+        kl = np.mean([term.kl[name].sum().item() for term in terms]) / n
+        # Given a draw of another level, a posterior is as random as that.
+        assert np.mean([each[f"kl.{name}"] for each in found]) == pytest.approx(kl, rel=0.02 if given else 1e-5)
+    bound = np.mean([term.elbo_per_observation.item() for term in terms])
+    assert np.mean([each["elbo"] for each in found]) == pytest.approx(bound, rel=0.01)

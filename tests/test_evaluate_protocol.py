@@ -19,7 +19,8 @@ from mlvae.evaluate import Controls, bounds, diagnose, measures, table
 from mlvae.evaluate.controls import permuted, untrained
 from mlvae.evaluate.judge import Judge
 from mlvae.evaluate.probes import cross_probe
-from mlvae.evaluate.subject import Subject
+from mlvae.evaluate.subject import Alone, Subject
+from mlvae.evidence import READOUTS, Evidence
 
 SEEN = {
     "probe.content.k1.linear", "probe.content.k1.mlp", "probe.style.sample.mlp", "probe.style.sample.nats",
@@ -163,7 +164,7 @@ class TestEvaluate:
 
         codes = [{"content": sure(part, "height"), "style": sure(part, "hand")} for part in parts]
         subject = Subject(model, *parts, (parts[0].groups, parts[1].groups))
-        subject.__dict__["before"], subject.__dict__["after"] = codes
+        subject.__dict__["before"], subject.__dict__["after"] = (Alone(each, {}) for each in codes)
         metrics = measures.factors(subject, [measures.factor(name, *parts) for name in ("height", "hand")])
         assert metrics["probe.content.height.k1.mlp.r2"] > 0.95 and metrics["probe.style.height.sample.mlp.r2"] < 0.1
         assert metrics["probe.content.height.k1.linear.r2"] > 0.95
@@ -198,6 +199,18 @@ class TestEvaluate:
         assert {"probe.content.k1.linear", "k_curve.5.accuracy", "elbo"} <= set(metrics)
         assert "verification.auc" not in metrics, "without a prior a Bayes factor has no meaning"
 
+    @pytest.mark.parametrize("readout", [*READOUTS, "own"])
+    def test_votes_are_what_heads_say_whatever_is_read_out_of_them(self, readout, digits, monkeypatch):
+        monkeypatch.setitem(READOUTS, "own", lambda e: mlvae.Normal(e.information / (4 + e.precision), 4 + e.precision))
+        data = digits.subset(slice(0, 50))
+        model = MLVAE.for_data(data, content_dim=3, style_dim=2, readout=readout, network="mlp", width=16)
+        part = Subject(model, data, data, (data.groups, data.groups)).after
+        said = mlvae.inference.votes(model, data.x, data.groups)["content"][0]
+        assert torch.equal(part.votes["content"].precision, said.precision)
+        assert torch.equal(part.votes["content"].information, said.information)
+        for name, votes in part.votes.items():
+            assert torch.allclose(READOUTS[readout](votes).mean.float(), part.codes[name].mean, atol=1e-5)
+
     def test_unknown_factor(self, digits):
         with pytest.raises(DataError, match="colour"):
             mlvae.evaluate(MLVAE.for_data(digits, network="mlp", width=8), digits, digits, factors=["colour"])
@@ -223,9 +236,11 @@ class TestEvaluate:
                 labels = torch.from_numpy(data.groups.astype(np.int64))
                 mean = 8.0 * (labels[:, None] >> torch.arange(4) & 1)
                 codes["style"] = mlvae.Normal(mean, torch.ones(len(data), 4))
-            return codes
+            votes = {name: Evidence(code.precision, code.precision * code.mean, torch.ones(len(data)).long())
+                     for name, code in codes.items()}  # fmt: skip
+            return Alone(codes, votes)
 
-        monkeypatch.setattr(sys.modules[Subject.__module__], "_codes", planted)
+        monkeypatch.setattr(sys.modules[Subject.__module__], "_alone", planted)
         metrics = mlvae.evaluate(model, train, new, controls=False)
         assert metrics["probe.style.sample.mlp"] > 0.9 and metrics["probe.style.sample.nats"] > 1.5
         assert metrics["probe.style.mean.mlp"] < 0.3, "the training probe alone would have missed it"
@@ -252,10 +267,27 @@ class TestEvaluate:
         assert metrics["unseen.way"] == 3 and "unseen.shots.1.accuracy" in metrics
         assert "unseen.pixels.shots.1.accuracy" not in metrics, "raw observations with gaps cannot be compared"
 
+    def test_errors_are_of_the_values_that_are_observed(self, digits):
+        x = torch.as_tensor(digits.x[:60]).float() / 16
+        x[torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.5] = torch.nan
+        data = GroupedData.from_arrays(x, digits.groups[:60], gaps=True)
+        model = MLVAE.for_data(data, content_dim=2, style_dim=2, network="mlp", width=8)
+        metrics = bounds.bound(Subject(model, data, data, (data.groups, data.groups)))
+        seen = model.prepare(x)
+        error, blind = (part - seen for part in (model.reconstruct(x), seen.nanmean(0)))
+        assert metrics["reconstruction.mse"] == pytest.approx(error.square().nanmean().item(), rel=1e-4)
+        assert metrics["reconstruction.mse_of_mean"] == pytest.approx(blind.square().nanmean().item(), rel=1e-4)
+
     def test_other_shape(self, digits):
         model = MLVAE.for_data(digits, network="mlp", width=8)
         with pytest.raises(DataError, match="as `train`"):
             mlvae.evaluate(model, digits, GroupedData.from_arrays(np.zeros((4, 5)), [0, 0, 1, 1]))
+
+    def test_something_else_than_data(self, digits):
+        model = MLVAE.for_data(digits, network="mlp", width=8)
+        for name, parts in (("train", (digits.x, digits)), ("new", (digits, None))):
+            with pytest.raises(DataError, match=f"`{name}`; got"):
+                mlvae.evaluate(model, *parts)
 
     def test_columns_in_combination(self, digits):
         columns = {"a": np.arange(80) % 2, "b": np.arange(80) // 2 % 2}

@@ -13,6 +13,7 @@ import torch
 import mlvae
 from mlvae import Level, export
 from mlvae.errors import CheckpointError, ExportError, MissingExtraError
+from mlvae.evidence import READOUTS, product
 from mlvae.likelihoods import Mixed
 from mlvae.likelihoods import Normal as NormalLikelihood
 
@@ -92,6 +93,23 @@ def test_a_graph_with_other_numbers_is_not_kept(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ExportError, match="they differ by 0.0002"):
         export.export(mlvae.MLVAE((4,), [Level("content", 1, by="g"), Level("style", 1)], width=8), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_readout_of_ones_own_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(READOUTS, "own", product)
+    model = mlvae.MLVAE((4,), [Level("content", 1, by="g", readout="own"), Level("style", 1)], width=8)
+    with pytest.raises(ExportError, match="product_with_prior, product, average.; got 'own'"):
+        export.export(model, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_posterior_is_checked_against_the_readout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = export.graphs
+    monkeypatch.setattr(export, "graphs", lambda model: {"posterior_content": every(model)["posterior_content"]})
+    monkeypatch.setitem(READOUTS, "average", product)
+    model = mlvae.MLVAE((4,), [Level("content", 1, by="g", readout="average"), Level("style", 1)], width=8)
+    with pytest.raises(ExportError, match="Expected posterior_content to give PyTorch's numbers"):
+        export.export(model, tmp_path / "out")
 
 
 def test_a_network_that_cannot_be_traced_says_so(tmp_path: Path) -> None:

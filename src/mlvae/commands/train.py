@@ -119,7 +119,7 @@ def train(
         kl: weight of a level's KL, one option each: name:weight (default: as content's, or style's for an own level)
         groups: sub-groups in a batch
         members: fewest and most observations of a sub-group
-        whole_groups: every sub-group is a whole group
+        whole_groups: every sub-group is a whole group; a step's time and memory grow with the square of the largest
         resample: draw groups with equal probability
         lr: highest learning rate
         validation: share of the training part kept to calibrate levels, and for --patience: whole groups,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from mlvae.batch import GroupBatch
 from mlvae.bound import importance_weighted_bound
 from mlvae.evaluate.amortisation import amortisation_gap
 from mlvae.evaluate.subject import Metrics, Subject
+from mlvae.evidence import READOUTS
 from mlvae.grouping import Grouping
+from mlvae.heads import looked
 from mlvae.likelihoods import Bernoulli
 from mlvae.objective import elbo
 
@@ -21,7 +23,8 @@ BATCH = 1000
 """Observations encoded at a time for the bound."""
 WHOLE = 100
 PART = 20
-"""Data with a group of more than WHOLE members have every group cut into parts of at most PART for the bound."""
+"""Where the first shared level has a group of more than WHOLE members, its groups are cut into parts of at most PART
+for the bound."""
 WEIGHTED = 256
 """Observations that the importance-weighted bound is averaged over, with SAMPLES joint samples each."""
 SAMPLES = 500
@@ -35,33 +38,43 @@ ACTIVE = 0.01
 
 @torch.no_grad()
 def bound(subject: Subject) -> Metrics:
-    """ELBO, KLs and reconstruction, a batch of whole groups at a time; active units."""
+    """ELBO, KLs and reconstruction; active units."""
     model, new = subject.model, subject.new
     ids = {level.name: new.codes(level.by) for level in model.group_levels if level.by is not None}
     first = next(iter(ids.values()), torch.arange(len(new)))
     generator = torch.Generator(model.device).manual_seed(subject.seed)
     known = model.covariates(new.columns, len(new))
-    log_likelihood, squared, blind, kl = 0.0, 0.0, 0.0, {level.name: 0.0 for level in model.levels}
+    log_likelihood, kl = 0.0, {level.name: 0.0 for level in model.levels}
+    squared, blind, observed = 0.0, 0.0, 0
     some = torch.from_numpy(np.unique(np.linspace(0, len(subject.train) - 1, AVERAGED).astype(np.int64)))
     mean = model.prepare(subject.train.x[some]).nanmean(0)
     was = model.training
     model.eval()
     try:
-        for rows, parts in _batches(first):
+        batches = list(_batches(first))
+        codes: dict[str, Tensor] = {}
+        # A batch can be made of whole groups of one level; of two that are crossed it would be all of the data.
+        if len(ids) > 1:
+            rows, parts = (torch.cat(each) for each in zip(*batches, strict=True))
+            whole = {**ids, next(iter(ids)): torch.empty_like(parts).index_copy(0, rows, parts)}
+            codes, kl = _drawn(subject, whole, generator)
+        for rows, parts in batches:
             x = model.prepare(new.x[rows])
             model.check(x)
-            groupings = {
-                name: Grouping.from_ids(parts if place == 0 else values[rows]).to(model.device)
-                for place, (name, values) in enumerate(ids.items())
-            }
             told = None if known is None else known[rows]
-            terms = elbo(model, GroupBatch(x, groupings, covariates=told), generator=generator)
-            log_likelihood += terms.log_likelihood.double().sum().item()
-            for name, value in terms.kl.items():
-                kl[name] += value.double().sum().item()
-            own = {name: code.mean[rows].to(x) for name, code in subject.after.items()}
+            if codes:
+                output = model.decode({name: code[rows] for name, code in codes.items()}, told)
+                log_likelihood += model.likelihood.log_prob(x, output).double().sum().item()
+            else:
+                groupings = dict.fromkeys(ids, Grouping.from_ids(parts).to(model.device))
+                terms = elbo(model, GroupBatch(x, groupings, covariates=told), generator=generator)
+                log_likelihood += terms.log_likelihood.double().sum().item()
+                for name, value in terms.kl.items():
+                    kl[name] += value.double().sum().item()
+            own = {name: code.mean[rows].to(x) for name, code in subject.after.codes.items()}
             squared += (model.pictures(own, told) - x).double().square().nan_to_num(0.0).sum().item()
             blind += (mean - x).double().square().nan_to_num(0.0).sum().item()
+            observed += int((~torch.isnan(x)).sum())
     finally:
         model.train(was)
     n = len(new)
@@ -69,10 +82,11 @@ def bound(subject: Subject) -> Metrics:
         "elbo": (log_likelihood - sum(kl.values())) / n,
         **{f"kl.{name}": value / n for name, value in kl.items()},
         **{
-            f"active_units.{name}": float((code.mean.var(0) > ACTIVE).sum()) for name, code in subject.after.items()
+            f"active_units.{name}": float((code.mean.var(0) > ACTIVE).sum())
+            for name, code in subject.after.codes.items()
         },
-        "reconstruction.mse": squared / new.x.numel(),
-        "reconstruction.mse_of_mean": blind / new.x.numel(),
+        "reconstruction.mse": squared / max(observed, 1),
+        "reconstruction.mse_of_mean": blind / max(observed, 1),
     }  # fmt: skip
 
 
@@ -113,6 +127,24 @@ def amortisation(subject: Subject) -> Metrics:
         "amortisation.amortised_seconds": result.amortised_seconds,
         "amortisation.groups": float(result.groups),
     }
+
+
+def _drawn(
+    subject: Subject, ids: Mapping[str, Tensor], generator: torch.Generator
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Codes (N, D) of every level, one draw a group, and the level's KL in nats: `MLVAE.encode` of all new rows."""
+    model = subject.model
+    heads = looked(model, subject.new.x, subject.new.columns)
+    codes: dict[str, Tensor] = {}
+    kl: dict[str, float] = {}
+    for level in model.levels:
+        votes = heads.votes(model, level, codes)
+        shared = ids.get(level.name)
+        grouping = (Grouping.each(len(votes)) if shared is None else Grouping.from_ids(shared)).to(model.device)
+        posterior = READOUTS[level.readout](votes.sum(grouping))
+        kl[level.name] = posterior.kl().double().sum().item()
+        codes[level.name] = grouping.expand(posterior.rsample(generator))
+    return codes, kl
 
 
 def _batches(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -94,6 +94,8 @@ def few_shot(
 ) -> FewShot:
     """Names each query's group by the exact Bayes factor, log Z(E_g + t) - log Z(E_g) - log Z(t).
 
+    Where the level's readout is not "product_with_prior" it is a score, and no Bayes factor of that model.
+
     Args:
         votes: of one level, N rows, one an observation.
         groups: (N,) labels.

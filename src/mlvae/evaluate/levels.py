@@ -30,7 +30,7 @@ def matrix(subject: Subject) -> Metrics:
         rows, asked = torch.from_numpy(np.flatnonzero(known)), asked[known]
         metrics[f"probe.{factor.name}.chance"] = float(np.unique(asked, return_counts=True)[1].max() / len(asked))
         for level in subject.model.levels:
-            a, b = subject.before[level.name], subject.after[level.name][rows]
+            a, b = subject.before.codes[level.name], subject.after.codes[level.name][rows]
             key = f"probe.{level.name}.{factor.name}"
             mean = "k1" if level.by is not None else "mean"
             for kind in ("linear", "mlp"):
@@ -52,7 +52,7 @@ def curves(subject: Subject) -> Metrics:
         fitted, asked = subject.train.column(level.by), subject.new.column(level.by)
         if not np.isin(asked, fitted).all():
             continue
-        before, after = subject.votes(level, subject.before), subject.votes(level, subject.after)
+        before, after = subject.before.votes[level.name], subject.after.votes[level.name]
         for point in k_curve(before, fitted, after, asked, level.readout, seed=subject.seed):
             metrics[f"k_curve.{level.name}.{point.k}.accuracy"] = point.accuracy
             metrics[f"k_curve.{level.name}.{point.k}.variance"] = point.variance
@@ -75,10 +75,10 @@ def shots(subject: Subject, pixels: bool = True) -> Metrics:
             metrics[f"unseen.{factor.name}.way"] = float(way)
             for level in subject.model.levels:
                 if level.by is None:
-                    sample = subject.after[level.name].rsample(torch.Generator().manual_seed(subject.seed))
+                    sample = subject.after.codes[level.name].rsample(torch.Generator().manual_seed(subject.seed))
                     votes = Evidence.votes(sample, torch.ones_like(sample))
                 else:
-                    votes = subject.votes(level, subject.after)
+                    votes = subject.after.votes[level.name]
                 found = few_shot(votes[torch.from_numpy(rows)], asked[rows], way=WAY, shots=k, seed=subject.seed)
                 for name in ("accuracy", "low", "high"):
                     metrics[f"unseen.{factor.name}.{level.name}.shots.{k}.{name}"] = getattr(found, name)

@@ -32,14 +32,14 @@ PROBES: tuple[Literal["linear"], Literal["mlp"]] = ("linear", "mlp")
 def probes(subject: Subject) -> Metrics:
     """What codes of single observations tell about the group; only where new groups are all known."""
     labels, seed = subject.labels, subject.seed
-    a, b = (codes[subject.content.name].mean for codes in (subject.before, subject.after))
+    a, b = (part.codes[subject.content.name].mean for part in (subject.before, subject.after))
     metrics = {f"probe.content.k1.{kind}": probe(a, labels[0], b, labels[1], kind, seed).accuracy for kind in PROBES}
     if subject.style:
         a, b = _samples(subject, subject.style.name)
         results = [probe(a, labels[0], b, labels[1], "mlp", seed), cross_probe(b, labels[1], "mlp", seed)]
         metrics["probe.style.sample.mlp"] = max(r.accuracy for r in results if r)
         metrics["probe.style.sample.nats"] = max(r.nats for r in results if r)
-        a, b = (codes[subject.style.name].mean for codes in (subject.before, subject.after))
+        a, b = (part.codes[subject.style.name].mean for part in (subject.before, subject.after))
         metrics["probe.style.mean.mlp"] = probe(a, labels[0], b, labels[1], "mlp", seed).accuracy
     return metrics
 
@@ -75,11 +75,11 @@ def factors(subject: Subject, kinds: Sequence[tuple[str, bool]]) -> Metrics:
         if named:
             metrics[f"probe.{name}.chance"] = float(np.unique(asked, return_counts=True)[1].max() / len(asked))
         parts = {
-            ("content", "k1"): tuple(codes[subject.content.name].mean for codes in (subject.before, subject.after))
+            ("content", "k1"): tuple(part.codes[subject.content.name].mean for part in (subject.before, subject.after))
         }
         if style := subject.style:
             parts["style", "sample"] = _samples(subject, style.name)
-            parts["style", "mean"] = subject.before[style.name].mean, subject.after[style.name].mean
+            parts["style", "mean"] = subject.before.codes[style.name].mean, subject.after.codes[style.name].mean
         for (level, code), (a, b) in parts.items():
             key = f"probe.{level}.{name}.{code}"
             for kind in PROBES:
@@ -102,7 +102,7 @@ def factors(subject: Subject, kinds: Sequence[tuple[str, bool]]) -> Metrics:
 def curve(subject: Subject) -> Metrics:
     """Accuracy and posterior variance of k pooled observations of known groups."""
     level = subject.content
-    before, after = subject.votes(level, subject.before), subject.votes(level, subject.after)
+    before, after = subject.before.votes[level.name], subject.after.votes[level.name]
     points = k_curve(before, subject.labels[0], after, subject.labels[1], level.readout, seed=subject.seed)
     return {
         f"k_curve.{point.k}.{name}": value
@@ -116,7 +116,7 @@ def unseen(subject: Subject) -> Metrics:
     groups, way = subject.labels[1], few_shot_way(subject.labels[1], 1)
     if way < 2:
         return {}
-    votes = subject.votes(subject.content, subject.after)
+    votes = subject.after.votes[subject.content.name]
     metrics: Metrics = {}
     for shots in (1, 5):
         if few_shot_way(groups, shots) == way:
@@ -135,7 +135,7 @@ def verification(subject: Subject) -> Metrics:
     """Same group or not, known group or not, and whether the odds mean what they say."""
     if subject.content.readout != "product_with_prior" or few_shot_way(subject.labels[1], 1) < 2:
         return {}
-    votes = subject.votes(subject.content, subject.after)
+    votes = subject.after.votes[subject.content.name]
     pairs = verify(votes, subject.labels[1], seed=subject.seed)
     gallery = open_set(votes, subject.labels[1], seed=subject.seed)
     return {
@@ -152,7 +152,7 @@ def verification(subject: Subject) -> Metrics:
 
 def calibrated(subject: Subject) -> Metrics:
     """Whether the content posterior is as narrow as it says, for k of a group's members."""
-    votes = subject.votes(subject.content, subject.after)
+    votes = subject.after.votes[subject.content.name]
     results = calibration(votes, subject.labels[1], subject.content.readout, seed=subject.seed)
     metrics: Metrics = {}
     for k, result in results.items():
@@ -205,4 +205,4 @@ def few_shot_way(labels: np.ndarray, shots: int) -> int:
 def _samples(subject: Subject, level: str) -> tuple[Tensor, Tensor]:
     """One draw from each observation's posterior, in train and in new."""
     generator = torch.Generator().manual_seed(subject.seed)
-    return subject.before[level].rsample(generator), subject.after[level].rsample(generator)
+    return subject.before.codes[level].rsample(generator), subject.after.codes[level].rsample(generator)

@@ -64,13 +64,20 @@ def evaluate(
         ``verification.*``, ``open_set.*``, ``calibration.*``, ``generation.*``, ``elbo``, ``iwae``, ``kl.*``,
         ``reconstruction.*`` always, where the data allow; ``control.<name>.*``, the same of the controls.
 
-        ``elbo`` is nats per observation, all evidence, weight 1, no penalty. For it, groups are whole where none has
-        more than 100 members; else each is cut into parts of at most 20, which count as groups. A further shared
-        level's groups are whole only within a batch of about 1,000 observations.
+        ``elbo`` is nats per observation, all evidence, weight 1, no penalty. For it, groups of the first shared level
+        are whole where none has more than 100 members; else each is cut into parts of at most 20, which count as
+        groups. Groups of further shared levels are whole.
 
     Raises:
-        DataError: shapes disagree, or a column that the levels or ``factors`` name is missing.
+        DataError: ``train`` or ``new`` are no grouped data, shapes disagree, or a column that the levels or ``factors``
+            name is missing.
     """
+    for name, data in (("train", train), ("new", new)):
+        if not isinstance(data, GroupedData):
+            raise DataError(
+                f"Expected grouped data as `{name}`; got {type(data).__name__}. Keep some out before training:"
+                " train, new = data.split(by='group', test=0.2)."
+            )
     if train.shape != new.shape:
         raise DataError(f"Expected `new` of shape {train.shape}, as `train`; got {new.shape}.")
     by = model.group_levels[0].by if model.group_levels else train.by
@@ -161,9 +168,7 @@ def _part(subject: Subject, rows: np.ndarray) -> Subject:
     if rows.all():
         return subject
     part = replace(subject, new=subject.new.subset(rows), labels=(subject.labels[0], subject.labels[1][rows]))
-    part.__dict__["after"] = {
-        name: code[torch.from_numpy(np.flatnonzero(rows))] for name, code in subject.after.items()
-    }
+    part.__dict__["after"] = subject.after[torch.from_numpy(np.flatnonzero(rows))]
     return part
 
 

@@ -10,6 +10,7 @@ import torch
 
 from mlvae.data import GroupedData
 from mlvae.evidence import Evidence
+from mlvae.heads import looked
 from mlvae.levels import Level
 from mlvae.model import MLVAE
 from mlvae.normal import Normal
@@ -19,6 +20,25 @@ WAY = 20
 
 Metrics = dict[str, float]
 """Numbers by their stable names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Alone:
+    """What a model makes of N observations, each understood alone, on the CPU.
+
+    Args:
+        codes: (N, D) for each level by name, the posteriors.
+        votes: (N, D) likewise, in float64: what the heads say. A posterior does not show what it was read out of.
+    """
+
+    codes: dict[str, Normal]
+    votes: dict[str, Evidence]
+
+    def __getitem__(self, rows: torch.Tensor) -> Alone:
+        return Alone(
+            {name: code[rows] for name, code in self.codes.items()},
+            {name: votes[rows] for name, votes in self.votes.items()},
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,24 +74,21 @@ class Subject:
         return own[-1] if own and self.model.group_levels else None
 
     @cached_property
-    def before(self) -> dict[str, Normal]:
-        """Every training observation understood alone, (N, D) for each level, on the CPU."""
-        return _codes(self.model, self.train)
+    def before(self) -> Alone:
+        """The training observations."""
+        return _alone(self.model, self.train)
 
     @cached_property
-    def after(self) -> dict[str, Normal]:
-        """Every new observation understood alone."""
-        return _codes(self.model, self.new)
-
-    def votes(self, level: Level, codes: dict[str, Normal]) -> Evidence:
-        """What each observation says about a level: its posterior of itself alone, less the prior if that has one."""
-        code = codes[level.name]
-        prior = 1.0 if level.readout == "product_with_prior" else 0.0
-        precision = code.precision.double()
-        ones = torch.ones(len(precision), dtype=torch.int64)
-        return Evidence((precision - prior).clamp_min(0), precision * code.mean.double(), ones)
+    def after(self) -> Alone:
+        """The new observations."""
+        return _alone(self.model, self.new)
 
 
-def _codes(model: MLVAE, data: GroupedData) -> dict[str, Normal]:
-    codes = model.codes(data.x, covariates=data.columns)
-    return {name: Normal(code.mean.cpu(), code.precision.cpu()) for name, code in codes.items()}
+def _alone(model: MLVAE, data: GroupedData) -> Alone:
+    heads = looked(model, data.x, data.columns)
+    codes = model.codes(data.x, covariates=data.columns, heads=heads)
+    means = {name: code.mean for name, code in codes.items()}
+    return Alone(
+        {name: Normal(code.mean.cpu(), code.precision.cpu()) for name, code in codes.items()},
+        {level.name: heads.votes(model, level, means).to(torch.float64, "cpu") for level in model.levels},
+    )

@@ -103,7 +103,7 @@ def find(
         numbers |= _shrinking(subject, random)
     maps = {}
     for level in model.levels:
-        maps[level.name], shares = _map(subject.after[level.name].mean)
+        maps[level.name], shares = _map(subject.after.codes[level.name].mean)
         numbers |= {f"report.map.{level.name}.axis{axis + 1}": share for axis, share in enumerate(shares)}
     scores = _scores(model, subject)
     found = Findings(
@@ -153,7 +153,7 @@ def _sizes(train: GroupedData, new: GroupedData, by: Any) -> dict[str, float]:
 
 def _shrinking(subject: Subject, random: np.random.Generator) -> dict[str, float]:
     """The mean posterior variance of content after k observations of a group: one pool a group, at most 200."""
-    votes = subject.votes(subject.content, subject.after)
+    votes = subject.after.votes[subject.content.name]
     order = random.permutation(len(subject.labels[1]))
     members = [order[subject.labels[1][order] == name] for name in np.unique(subject.labels[1])[:POOLS]]
     numbers = {}
@@ -194,7 +194,7 @@ def _scores(model: MLVAE, subject: Subject) -> np.ndarray[Any, Any]:
     model.eval()
     for rows in torch.arange(len(subject.new)).split(512):
         x = model.prepare(subject.new.x[rows])
-        codes = {name: code[rows] for name, code in subject.after.items()}
+        codes = {name: code[rows] for name, code in subject.after.codes.items()}
         means = {name: code.mean.to(x) for name, code in codes.items()}
         output = model.decode(means, None if known is None else known[rows.to(known.device)])
         nats = model.likelihood.log_prob(x, output).double().cpu()
