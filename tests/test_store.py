@@ -77,6 +77,21 @@ def test_merging_is_adding_and_retracting_is_taking_back(tmp_path: Path, labels)
     assert {p.name for p in tmp_path.iterdir()} == {"a", "b", "sub", "rest", "nothing", "again"}
 
 
+def test_taking_out_votes_that_were_never_added_is_refused(tmp_path: Path) -> None:
+    for name, labels, seed in (("all", [1, 1, 2], 1), ("last", [2], 2), ("strange", [1], 3)):
+        evidence = some(labels, seed)
+        if name == "strange":
+            evidence = replace(
+                evidence,
+                levels={"content": Evidence.votes(torch.ones(1, 3).double(), torch.full((1, 3), 1e3).double())},
+            )
+        files.write(evidence, MODEL, tmp_path / name)
+    for name, message in (("strange", "of the 2 votes on group 1 of 'content' those 1 of"), ("last", "on group 2 of")):
+        with pytest.raises(EvidenceError, match=message):
+            adding.retract(tmp_path / "all", tmp_path / name, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
 def test_several_levels_of_different_dimensions_add(tmp_path: Path) -> None:
     levels = [Level("speaker", 3, by="speaker"), Level("word", 2, by="word"), Level("style", 2)]
     crossed = MLVAE((4,), levels, width=8, likelihood="normal")
