@@ -182,6 +182,12 @@ def test_groups_without_votes_or_names_are_not_written(tmp_path: Path) -> None:
         files.write(MODEL.evidence(torch.randn(2, 4)), MODEL, tmp_path / "f")
 
 
+def test_whole_numbers_beyond_int64_are_written_as_text(tmp_path: Path) -> None:
+    for name, labels in (("array", np.array([2**63 + 1, 2**63, 1], np.uint64)), ("list", [2**63 + 1, 2**63, 1])):
+        found = files.read(files.write(some(labels), MODEL, tmp_path / name)).groups["content"]
+        assert sorted(found) == ["1", str(2**63), str(2**63 + 1)]  # type: ignore[arg-type]
+
+
 def test_odd_names_are_files_not_patterns(tmp_path: Path) -> None:
     path = files.write(some([1]), MODEL, tmp_path / "it's [a] *.parquet")
     other = files.write(some([1], seed=2), MODEL, tmp_path / "b?")

@@ -21,8 +21,8 @@ def as_labels(values: Any) -> Array:
         values: (N,) labels of any kind.
 
     Returns:
-        (N,) array of numbers, strings or times; of Python objects only where labels are missing
-        or of mixed types.
+        (N,) array of numbers, strings or times; of Python objects only where labels are missing, of mixed types, or
+        whole numbers that no type of numpy's holds.
 
     Raises:
         DataError: it is no column at all.
@@ -55,7 +55,10 @@ def tidy(labels: Array) -> Array:
     if types and all(issubclass(kind, str) for kind in types):
         return labels.astype(str)
     if types and all(issubclass(kind, Number) for kind in types):
-        return np.asarray(labels.tolist())
+        numbers = np.asarray(labels.tolist())
+        # Of whole numbers, some beyond int64, numpy makes floats, which merge neighbours.
+        whole = all(issubclass(kind, (int, np.integer)) for kind in types)
+        return labels if whole and numbers.dtype.kind == "f" else numbers
     return labels
 
 
