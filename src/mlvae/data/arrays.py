@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlvae.data.rounding import warn_of_rounding
 from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest, row
 from mlvae.labels import is_missing, refuse_missing, tidy
@@ -24,6 +25,8 @@ def as_observations(x: Any, gaps: bool = False) -> Tensor:
 
     Raises:
         DataError: `x` is not real, finite numbers, or has no observations.
+
+    A warning says where float32 rounds away what tells observations apart.
 
     Example:
         >>> as_observations([[1, 2], [3, 4]]).dtype
@@ -62,6 +65,7 @@ def as_observations(x: Any, gaps: bool = False) -> Tensor:
                 f" {len(tensor)} rows, the first in {row(int(bad[0]))}. Fill or drop them"
                 f"{'' if gaps else ', or pass gaps=True from Python where NaN means that a value was not observed'}."
             )
+        warn_of_rounding(x.detach() if isinstance(x, Tensor) else array, "`x`")
     return tensor
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mlvae.data.arrays import as_observations, check_shape, dense, settle
 from mlvae.data.deform import deformed
+from mlvae.data.rounding import warn_of_rounding
 from mlvae.data.splits import SPLITS, group_folds, latest, marked, share
 from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest
@@ -261,6 +262,9 @@ class GroupedData:
             ('A', 'B')
         """
         covariates = tuple(as_feature(name, self.column(name)) for name in names)
+        for feature in covariates:
+            if feature.kind == "number":
+                warn_of_rounding(self.column(feature.name), f"column {feature.name!r}")
         return replace(self, schema=replace(self.schema, covariates=covariates))
 
     def split(
