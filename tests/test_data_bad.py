@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -316,3 +317,42 @@ def test_a_rare_word_of_a_large_table_is_known(monkeypatch: pytest.MonkeyPatch) 
 def test_labels_that_are_no_list_are_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="one label for each observation"):
         GroupedData.from_arrays(np.zeros((3, 2), np.float32), tmp_path)
+
+
+PEOPLE = np.arange(2000) % 4
+
+
+def large() -> np.ndarray[Any, Any]:
+    return 1.7e9 + 20 * np.random.default_rng(0).standard_normal((2000, 3))
+
+
+def as_table(x: np.ndarray[Any, Any]) -> pa.Table:
+    return pa.table({"p": np.arange(len(x)) % 4, "time": x[:, 0], "lag": x[:, 1] - x[:, 2]})
+
+
+LARGE = {
+    "column 'time' are": lambda folder: read(as_table(large()), by="p"),
+    "column 'x' at (0,) (and at 2": lambda folder: read(pa.table({"p": PEOPLE, "x": large().tolist()}), by="p"),
+    "`x` at (0,) (and at 2 places more)": lambda folder: GroupedData.from_arrays(large(), PEOPLE),
+    "`x` at (0,)": lambda folder: GroupedData.from_arrays(torch.from_numpy(large()).long(), PEOPLE),
+    "column 'time'": lambda folder: read(as_table(large()), by="p", features="lag", covariates=("time",)),
+    "'x.npy' at": lambda folder: np.save(folder / "x.npy", large()) or read(folder / "x.npy", groups=PEOPLE),
+}
+
+
+@pytest.mark.parametrize(("what", "source"), LARGE.items(), ids=["table", "vectors", "array", "tensor", "known", "npy"])
+def test_numbers_that_float32_rounds_together_are_told(
+    tmp_path: Path, what: str, source: Callable[[Path], GroupedData]
+) -> None:
+    with pytest.warns(UserWarning, match=re.escape(what)):
+        source(tmp_path)
+
+
+def test_numbers_that_float32_holds_are_not(recwarn: pytest.WarningsRecorder) -> None:
+    noise = 1 + 1e-15 * np.random.default_rng(0).standard_normal(2000)
+    columns = [large()[:, 0] - 1.7e9, 2.0**24 - np.arange(2000), np.full(2000, 1.7e9 + 1), noise, np.full(2000, np.nan)]
+    x = np.stack(columns, 1)
+    GroupedData.from_arrays(x, PEOPLE, gaps=True)
+    read(pa.table({"p": PEOPLE, **{f"c{i}": x[:, i] for i in range(4)}}), by="p")
+    read(as_table(1e3 * np.arange(3 * 10**5.0).reshape(-1, 3) + 1.7e9), by="p")  # spread shows over all pieces only
+    assert not [str(warning.message) for warning in recwarn if "float32" in str(warning.message)]

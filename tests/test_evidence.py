@@ -129,3 +129,23 @@ def test_rounding_leaves_no_negative_precision() -> None:
     left = (zero + small + large) - large - small
     assert left.count.item() == 1
     assert left.precision.item() == 0.0
+
+
+def test_removing_votes_that_were_never_added_is_an_error() -> None:
+    def vote(mean: float, precision: float) -> Evidence:
+        return Evidence.votes(torch.tensor([[mean]]), torch.tensor([[precision]]))
+
+    with pytest.raises(EvidenceError, match="of the 2 votes of group 0 those 1 can be no part"):
+        vote(0, 0.1) + vote(0, 0.1) - vote(5, 100)  # more precision than there is
+    for other in (vote(1, 2), vote(2, 1)):
+        with pytest.raises(EvidenceError, match="Remove only evidence that was added before"):
+            vote(1, 1) - other  # no vote would be left, and yet something
+
+
+def test_many_votes_in_float32_are_taken_back() -> None:
+    many = votes(50_000)
+    many = Evidence(many.precision.float(), many.information.float(), many.count)
+    total = many.sum(Grouping.one(50_000))
+    for start in range(0, 50_000, 10_000):
+        total = total - many[torch.arange(start, start + 10_000).flip(0)].sum(Grouping.one(10_000))
+    assert total.count.item() == 0

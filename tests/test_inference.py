@@ -289,6 +289,27 @@ def test_observations_are_scored_against_the_others_of_their_group_or_against_wh
         model.score(x[:1], None, model.evidence(x, LABELS))
 
 
+def test_numbers_are_compared_with_text_as_text_in_every_call(model: MLVAE) -> None:
+    x, labels = pictures(4), np.array([10, 9, 10, 9])
+    numbers, words = model.evidence(x, labels), model.evidence(x, labels.astype(str))
+    for mine, known in ((labels, words), (labels.astype(str), numbers)):
+        odds = model.score(x, mine, known)["content"].log_odds
+        assert torch.equal(odds, model.score(x, labels, numbers)["content"].log_odds) and odds.all()
+    assert (numbers - words).count().tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("labels", [[1.0, np.nan, 1.0], ["a", None, "a"], ["a", " ", "a"]])
+def test_missing_labels_are_no_group(model: MLVAE, labels: list[object]) -> None:
+    with pytest.raises(DataError, match=r"got 1 without one .* the first in row 1"):
+        model.evidence(pictures(3), labels)
+
+
+@pytest.mark.parametrize("labels", [["a", 1, "a"], np.array(["a", 1, "a"], object)])
+def test_labels_of_two_types_are_refused(model: MLVAE, labels: object) -> None:
+    with pytest.raises(DataError, match="Expected group ids of one type; got int, str"):
+        model.evidence(pictures(3), labels)  # type: ignore[arg-type]
+
+
 def test_one_look_serves_codes_and_evidence() -> None:
     levels = [Level("a", 3, by="a"), Level("b", 2, by="b", given=("a",)), Level("style", 2, given=("a",))]
     for model in (

@@ -77,6 +77,21 @@ def test_merging_is_adding_and_retracting_is_taking_back(tmp_path: Path, labels)
     assert {p.name for p in tmp_path.iterdir()} == {"a", "b", "sub", "rest", "nothing", "again"}
 
 
+def test_taking_out_votes_that_were_never_added_is_refused(tmp_path: Path) -> None:
+    for name, labels, seed in (("all", [1, 1, 2], 1), ("last", [2], 2), ("strange", [1], 3)):
+        evidence = some(labels, seed)
+        if name == "strange":
+            evidence = replace(
+                evidence,
+                levels={"content": Evidence.votes(torch.ones(1, 3).double(), torch.full((1, 3), 1e3).double())},
+            )
+        files.write(evidence, MODEL, tmp_path / name)
+    for name, message in (("strange", "of the 2 votes on group 1 of 'content' those 1 of"), ("last", "on group 2 of")):
+        with pytest.raises(EvidenceError, match=message):
+            adding.retract(tmp_path / "all", tmp_path / name, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
 def test_several_levels_of_different_dimensions_add(tmp_path: Path) -> None:
     levels = [Level("speaker", 3, by="speaker"), Level("word", 2, by="word"), Level("style", 2)]
     crossed = MLVAE((4,), levels, width=8, likelihood="normal")
@@ -165,6 +180,12 @@ def test_groups_without_votes_or_names_are_not_written(tmp_path: Path) -> None:
     assert files.read(files.write(evidence, MODEL, tmp_path / "e")).groups["content"].tolist() == [1, 2]  # type: ignore[union-attr]
     with pytest.raises(EvidenceError, match="named groups"):
         files.write(MODEL.evidence(torch.randn(2, 4)), MODEL, tmp_path / "f")
+
+
+def test_whole_numbers_beyond_int64_are_written_as_text(tmp_path: Path) -> None:
+    for name, labels in (("array", np.array([2**63 + 1, 2**63, 1], np.uint64)), ("list", [2**63 + 1, 2**63, 1])):
+        found = files.read(files.write(some(labels), MODEL, tmp_path / name)).groups["content"]
+        assert sorted(found) == ["1", str(2**63), str(2**63 + 1)]  # type: ignore[arg-type]
 
 
 def test_odd_names_are_files_not_patterns(tmp_path: Path) -> None:

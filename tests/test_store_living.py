@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mlvae import MLVAE, EvidenceStore, Level, save
-from mlvae.errors import CheckpointError, EvidenceError
+from mlvae.errors import CheckpointError, DataError, EvidenceError
 from mlvae.store import adding, files
 from test_store import close
 
@@ -56,6 +56,8 @@ def test_observations_count_once_and_go_by_id(tmp_path: Path) -> None:
         again.add(["b"], X[:1], ["x"])
     with pytest.raises(EvidenceError, match="2 for 1"):
         store.add(["b", "c"], X[:1], ["x"])
+    with pytest.raises(DataError, match="got 1 without one"):
+        store.add(["b", "c"], X[:2], ["x", None])
 
 
 def test_in_any_order_the_evidence_is_the_sum_of_what_is_left(tmp_path: Path) -> None:

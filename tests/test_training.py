@@ -8,12 +8,14 @@ import os
 import shutil
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import mlvae
+from mlvae import states
 from mlvae.augment import Augmentation
 from mlvae.batch import GroupBatch
 from mlvae.errors import CheckpointError, DataError, TrainingError
@@ -134,6 +136,59 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
         run(small(), tmp_path, lr=0.1, resume=True)
     with pytest.raises(CheckpointError, match="there is none"):
         run(small(), tmp_path / "elsewhere", resume=True)
+
+
+def test_resuming_with_other_observations_or_groups_is_refused(tmp_path: Path) -> None:
+    data = small()
+    run(data, tmp_path)
+    x, groups = data.x.clone(), data.groups.copy()
+    x[100, 0, 0] += 1
+    groups[100] += 1
+    for other in (replace(data, x=x), replace(data, columns={**data.columns, "group": groups})):
+        with pytest.raises(TrainingError, match="got others"):
+            run(other, tmp_path, resume=True)
+    run(data, tmp_path, resume=True)
+    before_digests(tmp_path)
+    run(replace(data, x=x), tmp_path, resume=True)
+
+
+def before_digests(folder: Path) -> None:
+    """Makes of a run one that was begun before its data were kept."""
+    tensors, about = states.latest(folder)
+    for name in ("train", "valid"):
+        del about["settings"][name]
+    states.write(folder, tensors, about)
+
+
+def temperature(trained: mlvae.MLVAE) -> torch.Tensor:
+    return trained.calibration("content").temperature
+
+
+def test_a_run_that_has_ended_stays_as_it_was(tmp_path: Path) -> None:
+    data = small()
+    train, valid = data.split(by="observation", test=0.3, seed=0)
+    trained, _ = run(train, tmp_path / "with", valid=valid)
+    again, history = run(train, tmp_path / "with", valid=valid.subset(range(60)), resume=True)
+    assert len(history.epochs) == 2 and not torch.equal(temperature(again), torch.ones(4))
+    for one in (again, mlvae.load(tmp_path / "with")):
+        assert torch.equal(temperature(one), temperature(trained)) and torch.equal(weights(one), weights(trained))
+    before_digests(tmp_path / "with")
+    again, _ = run(train, tmp_path / "with", resume=True)
+    assert torch.equal(temperature(again), temperature(trained))
+    run(train, tmp_path / "without")
+    with pytest.raises(TrainingError, match="valid is False, not True"):
+        run(train, tmp_path / "without", valid=valid, resume=True)
+
+
+def test_a_run_stopped_before_its_calibration_is_calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, valid = small().split(by="observation", test=0.3, seed=0)
+    trained, _ = run(train, valid=valid)
+    with monkeypatch.context() as stopping:
+        stopping.setattr("mlvae.training.temper", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(train, tmp_path, valid=valid)
+    run(train, tmp_path, valid=valid, resume=True)
+    assert torch.equal(temperature(mlvae.load(tmp_path)), temperature(trained))
 
 
 @pytest.mark.usefixtures("every_epoch")

@@ -17,6 +17,10 @@ from mlvae.errors import EvidenceError
 from mlvae.grouping import Grouping
 from mlvae.normal import Normal
 
+ROUNDING = 0.01
+"""How far, beside the prior and what was there, a retraction may miss: votes that are taken out may come from another
+device than those that went in, and convolutions on a GPU round to three digits."""
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -113,7 +117,7 @@ class Evidence:
         """Takes votes back out; a count of zero is exactly empty.
 
         Raises:
-            EvidenceError: more votes would be taken out than went in.
+            EvidenceError: more votes would be taken out than went in, or others than went in, as far as sums can tell.
         """
         self._same_layout(other)
         count = self.count - other.count
@@ -124,10 +128,24 @@ class Evidence:
                 f" {int(other.count[row])}. Remove only evidence that was added before."
             )
         some = (count > 0).unsqueeze(-1)
+        precision, information = self.precision - other.precision, self.information - other.information
+        allowed = ROUNDING * (1 + self.precision)
+        strange = torch.where(
+            some,
+            precision < -allowed,
+            (precision.abs() > allowed) | (information.abs() > allowed + ROUNDING * self.information.abs()),
+        ).any(-1)
+        if strange.any():
+            row = int(strange.nonzero()[0])
+            raise EvidenceError(
+                f"Expected to remove votes that were added; of the {int(self.count[row])} votes of group {row} those"
+                f" {int(other.count[row])} can be no part, as what would be left is no evidence. Remove only evidence"
+                " that was added before."
+            )
         return Evidence(
             # Rounding may leave a precision of -1e-17 where nothing but a vote of zero precision remains.
-            torch.where(some, (self.precision - other.precision).clamp_min(0), 0),
-            torch.where(some, self.information - other.information, 0),
+            torch.where(some, precision.clamp_min(0), 0),
+            torch.where(some, information, 0),
             count,
         )
 

@@ -17,6 +17,8 @@ from mlvae.grouping import Grouping
 from mlvae.normal import Normal
 from mlvae.notebook import table
 
+Labels = np.ndarray[Any, Any]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GroupEvidence:
@@ -90,7 +92,7 @@ class GroupEvidence:
 
         Args:
             level: whose groups.
-            labels: (rows,); None takes the one group without a name.
+            labels: (rows,); None takes the one group without a name. Numbers and text are compared as text.
             rows: how many.
         """
         level, mine = self._known(level), self.groups[level]
@@ -99,6 +101,7 @@ class GroupEvidence:
             raise EvidenceError(f"Expected groups of level {level!r} named on both sides or on neither. Pass `groups`.")
         if mine is None or labels is None:
             return evidence[torch.zeros(rows, dtype=torch.int64)]
+        mine, labels = _alike(mine, labels)
         order = np.argsort(mine)
         place = order[np.searchsorted(mine, labels, sorter=order).clip(max=len(mine) - 1)]
         known = torch.from_numpy(mine[place] == labels)
@@ -181,6 +184,7 @@ class GroupEvidence:
             if mine is None or theirs is None:
                 levels[name], groups[name] = operation(self.levels[name], other.levels[name]), None
             else:
+                mine, theirs = _alike(mine, theirs)
                 union = np.unique(np.concatenate([mine, theirs]))
                 placed = [
                     _placed(evidence, np.searchsorted(union, labels), len(union))
@@ -193,6 +197,14 @@ class GroupEvidence:
         if level not in self.levels:
             raise ModelError(f"Expected a level that groups share; got {level!r}. {nearest(level, self.levels)}")
         return level
+
+
+def _alike(mine: Labels, theirs: Labels) -> tuple[Labels, Labels]:
+    """Labels to be compared: numbers with numbers, those of two kinds as text, which files and stores keep."""
+    kinds = {mine.dtype.kind, theirs.dtype.kind}
+    if len(kinds) == 1 or kinds <= set("biuf"):
+        return mine, theirs
+    return mine.astype(str), theirs.astype(str)
 
 
 def _placed(evidence: Evidence, rows: np.ndarray[Any, Any], groups: int) -> Evidence:

@@ -49,7 +49,7 @@ class Grouping:
             ids: (N,) labels of any one sortable type.
 
         Raises:
-            DataError: the ids are not one-dimensional, or there are none.
+            DataError: the ids are not one-dimensional, of types that cannot be sorted, or there are none.
         """
         if not isinstance(ids, Tensor):
             ids = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
@@ -61,7 +61,13 @@ class Grouping:
         if isinstance(ids, Tensor):
             labels, index = torch.unique(ids, return_inverse=True)
         else:
-            labels, inverse = np.unique(ids, return_inverse=True)
+            try:
+                labels, inverse = np.unique(ids, return_inverse=True)
+            except TypeError as error:
+                kinds = ", ".join(sorted({kind.__name__ for kind in map(type, ids.tolist())}))
+                raise DataError(
+                    f"Expected group ids of one type; got {kinds}. Convert them, for example with `map(str, labels)`."
+                ) from error
             index = torch.from_numpy(inverse.astype(np.int64))
         return cls(index, len(labels))
 

@@ -19,6 +19,7 @@ from mlvae.group_evidence import GroupEvidence
 from mlvae.grouping import Grouping
 from mlvae.heads import CHUNK, Array, Evaluating, Heads, looked, mark, rows_of
 from mlvae.identification import Belonging, belonging
+from mlvae.labels import as_labels, refuse_missing
 from mlvae.normal import Normal
 from mlvae.schema import Covariates
 
@@ -48,7 +49,7 @@ def evidence(
 
     Raises:
         ModelError: the model has no shared level.
-        DataError: ``x`` or ``groups`` of another shape.
+        DataError: ``x`` or ``groups`` of another shape, or some labels are missing.
     """
     x = rows_of(x)
     cast = votes(model, x, groups, covariates, heads)
@@ -76,7 +77,7 @@ def votes(
 
     Raises:
         ModelError: the model has no shared level.
-        DataError: ``x`` or ``groups`` of another shape.
+        DataError: ``x`` or ``groups`` of another shape, or some labels are missing.
     """
     if not model.group_levels:
         raise ModelError("Expected a model with a level that groups share; this one has none (a plain VAE).")
@@ -339,9 +340,10 @@ def _labels(model: MLVAE, x: Tensor, groups: Groups) -> dict[str, np.ndarray[Any
     labels: dict[str, np.ndarray[Any, Any] | None] = {}
     for name, value in groups.items():
         model.level(name)
-        array = np.asarray(value)
+        array = as_labels(value)
         if array.shape != (len(x),):
             raise DataError(f"Expected one label an observation, shape ({len(x)},), for {name!r}; got {array.shape}.")
+        refuse_missing(array, f"the groups of {name!r}")
         labels[name] = array
     if missing := [name for name in names if name not in labels]:
         raise DataError(f"Expected labels for each of the levels {names}; {missing} are missing.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from mlvae.batch import GroupBatch, nests
 from mlvae.data import GroupedData, GroupSampler, LevelSampler
-from mlvae.data.stored import ahead
+from mlvae.data.stored import Stored, ahead
 from mlvae.errors import DataError
 from mlvae.grouping import Grouping
 from mlvae.model import MLVAE
@@ -18,6 +19,9 @@ from mlvae.ranks import ALONE, Ranks
 
 LARGEST = 31 * 2**20
 """Bytes: from 32 MiB on a piece is always given back, and teaches nothing."""
+
+HASHED = 64 * 2**20
+"""Bytes of observations in memory by which data are known again; of rows on disk, which each cost a look, 256."""
 
 
 class Part(NamedTuple):
@@ -60,6 +64,19 @@ class Resident:
         self.ids = {name: ids.to(device) for name, ids in self.ids.items()}
         self.totals = {name: totals.to(device) for name, totals in self.totals.items()}
         return self
+
+    def digest(self) -> str:
+        """What tells these data from others of their size: a hash of groups, covariates and evenly spaced observations.
+
+        Of data in memory up to 64 MiB those are all.
+        """
+        most = 256 if isinstance(self.x, Stored) else max(256, HASHED // self.x[0].nbytes)
+        some = torch.linspace(0, len(self.x) - 1, min(most, len(self.x)), dtype=torch.float64).long()
+        known = [] if self.covariates is None else [self.covariates]
+        found = hashlib.blake2b(digest_size=16)
+        for values in (*self.ids.values(), *known, self.x[some]):
+            found.update(values.cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     def sampler(
         self, groups: int, members: int | tuple[int, int] | str, resample: bool, seed: int

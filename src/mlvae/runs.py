@@ -30,6 +30,9 @@ LOG_FILE = "log.csv"
 SAME_NUMBERS_EITHER_WAY = {"patience"}
 """Settings that a resumption may change: they decide when training ends, not what it computes."""
 
+NOT_ALWAYS_KEPT = {"train", "valid"}
+"""Settings that runs begun before they were kept go on without."""
+
 
 class Run:
     """The files of one run: what is in them, and when they may be written.
@@ -58,7 +61,7 @@ class Run:
 
         Raises:
             CheckpointError: the folder holds a run and ``resume`` is not asked for, or holds none and it is.
-            TrainingError: the saved run had other settings, or another model.
+            TrainingError: the saved run had other settings, other data, or another model.
         """
         if self.folder is None:
             if resume:
@@ -79,6 +82,13 @@ class Run:
         saved = {**about["settings"], "model": about["model"]}
         asked = {**self.settings, "model": json.loads(json.dumps(checkpoint.describe(self.model)))}
         for name in sorted((saved.keys() | asked.keys()) - SAME_NUMBERS_EITHER_WAY):
+            if name in NOT_ALWAYS_KEPT - saved.keys():
+                continue
+            if saved.get(name) != asked.get(name) and name == "train":
+                raise TrainingError(
+                    f"Expected the observations and groups of the run in {self.folder}, in their order, to resume it;"
+                    " got others. Use the same, or start a new run."
+                )
             if saved.get(name) != asked.get(name):
                 raise TrainingError(
                     f"Expected the settings of the run in {self.folder} to resume it; its {name} is"

@@ -48,3 +48,14 @@ def uncalibrate(model: MLVAE) -> None:
     """Takes votes as the network says them, in place."""
     for level in model.group_levels:
         model.calibration(level.name).take(Calibration(level.dim))
+
+
+def calibrated(model: MLVAE) -> bool:
+    """Whether votes of any level are taken otherwise than the network says them."""
+    return any(
+        not torch.equal(value, neutral.to(value))
+        for level in model.group_levels
+        for value, neutral in zip(
+            model.calibration(level.name).buffers(), Calibration(level.dim).buffers(), strict=True
+        )
+    )

@@ -24,7 +24,7 @@ from mlvae.resident import Resident, keep_freed
 from mlvae.runs import Interrupt, Progress, Run, engine
 from mlvae.states import KEEP
 from mlvae.steps import Compiled, Meter, State, Step, one_order
-from mlvae.temperature import temper, uncalibrate
+from mlvae.temperature import calibrated, temper, uncalibrate
 from mlvae.weights import Holder
 
 STEPS = 4000
@@ -104,7 +104,8 @@ def fit(
             does anyway); slower there, and a network of one's own whose operations cannot is refused.
         compile: let `torch.compile` make encoder and decoder faster; its first steps take long, and it needs a C++
             compiler. Sums are rounded in another order.
-        resume: go on from ``out``, to the same numbers as without the stop.
+        resume: go on from ``out``, to the same numbers as without the stop; from a run that has ended the model gets
+            what was kept for use.
         keep: training states that ``out`` holds, the latest and those before it; where the latest is damaged,
             ``resume`` goes on from the one before it, and warns.
         progress: show a bar.
@@ -117,8 +118,8 @@ def fit(
 
     Raises:
         DataError: data outside the likelihood's domain, or without the columns that the levels name.
-        TrainingError: the loss is no longer a number, a setting differs from the resumed run's, or the device has no
-            bfloat16.
+        TrainingError: the loss is no longer a number, a setting or the data differ from the resumed run's, or the
+            device has no bfloat16.
         CheckpointError: ``out`` holds a run already and ``resume`` is not asked for, or the reverse.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
     """
@@ -139,6 +140,7 @@ def fit(
     settings: dict[str, Any] = {
         "objective": asdict(objective), "epochs": epochs, "groups": groups, "members": members, "resample": resample,
         "lr": lr, "seed": seed, "patience": patience, "precision": precision, "observations": len(train),
+        "train": data.digest(), "valid": valid is not None,
         **({"augment": asdict(augment)} if augment else {}), **({"compile": True} if compile else {}),
         **({"deterministic": True} if deterministic else {}),
     }  # fmt: skip
@@ -161,6 +163,7 @@ def fit(
         checked = None if valid is None else Resident(model, valid).to(fabric.device)
         state = State() if saved is None else State(**run.restore(saved, optimizer))
         holder.load(state.held)
+        ended = saved is not None and (state.epoch == epochs or _out_of_patience(state, patience))
         bar = Progress(epochs, enabled=progress and ranks.first)
         uncalibrate(model)
         model.train()
@@ -208,18 +211,18 @@ def fit(
                 # Weights of penalties grow and the learning rate falls to the end, so without early stopping the last
                 # are the ones to use, whatever noise says of an earlier epoch.
                 best = improved and patience is not None
-                ended = state.epoch == epochs or _out_of_patience(state, patience)
-                if best or ended or run.unsaved() > SAVE_EVERY:
+                last = state.epoch == epochs or _out_of_patience(state, patience)
+                if best or last or run.unsaved() > SAVE_EVERY:
                     run.save(optimizer, asdict(state), weights=best or patience is None)
     model.eval()
-    if valid is not None:
-        if patience is not None and ranks.first:
-            run.take_best()
-        ranks.agree(model)
-        if model.group_levels:
-            groups_of = {level.name: valid.codes(level.by) for level in model.group_levels if level.by}
-            temper(model, valid.x, groups_of, valid.columns)
-            run.keep()
+    if ranks.first and (ended or patience is not None):
+        run.take_best()
+    ranks.agree(model)
+    # A run that was stopped between its last step and its calibration is not calibrated yet.
+    if valid is not None and model.group_levels and not (ended and calibrated(model)):
+        groups_of = {level.name: valid.codes(level.by) for level in model.group_levels if level.by}
+        temper(model, valid.x, groups_of, valid.columns)
+        run.keep()
     return History(state.history, state.epoch < epochs)
 
 

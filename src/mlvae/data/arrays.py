@@ -1,17 +1,17 @@
-"""What may come in as arrays and what is kept: observations, and columns of labels with or without gaps."""
+"""What may come in as arrays and what is kept: observations, and columns of labels without gaps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from numbers import Number
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mlvae.data.rounding import warn_of_rounding
 from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest, row
+from mlvae.labels import is_missing, refuse_missing, tidy
 
 POLICIES = ("error", "drop", "own")
 
@@ -25,6 +25,8 @@ def as_observations(x: Any, gaps: bool = False) -> Tensor:
 
     Raises:
         DataError: `x` is not real, finite numbers, or has no observations.
+
+    A warning says where float32 rounds away what tells observations apart.
 
     Example:
         >>> as_observations([[1, 2], [3, 4]]).dtype
@@ -63,6 +65,7 @@ def as_observations(x: Any, gaps: bool = False) -> Tensor:
                 f" {len(tensor)} rows, the first in {row(int(bad[0]))}. Fill or drop them"
                 f"{'' if gaps else ', or pass gaps=True from Python where NaN means that a value was not observed'}."
             )
+        warn_of_rounding(x.detach() if isinstance(x, Tensor) else array, "`x`")
     return tensor
 
 
@@ -72,82 +75,6 @@ def check_shape(what: str, labels: np.ndarray, count: int) -> None:
     """
     if labels.shape != (count,):
         raise DataError(f"Expected {what} of shape ({count},); got {labels.shape}. Give one label for each row of `x`.")
-
-
-def as_labels(values: Any) -> np.ndarray:
-    """A column from whatever came: a list, an array, a tensor, a pandas series.
-
-    Args:
-        values: (N,) labels of any kind.
-
-    Returns:
-        (N,) array of numbers, strings or times; of Python objects only where labels are missing
-        or of mixed types.
-
-    Example:
-        >>> as_labels(["ann", "bob"]), as_labels(["ann", None])
-        (array(['ann', 'bob'], dtype='<U3'), array(['ann', None], dtype=object))
-    """
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    elif isinstance(values, np.ma.MaskedArray):
-        gaps, values = np.ma.getmaskarray(values), values.data.astype(object)
-        values[gaps] = None
-    elif not hasattr(values, "__array__"):
-        if not isinstance(values, Iterable):
-            raise DataError(f"Expected one label for each observation, as a list or an array; got {values!r}.")
-        # Left to itself, numpy turns the NaN of ["ann", nan] into the label "nan".
-        values = np.array(list(values), dtype=object)
-    return _tidy(np.asarray(values))
-
-
-def _tidy(labels: np.ndarray) -> np.ndarray:
-    if labels.dtype.kind == "S":
-        return np.asarray(np.char.decode(labels, "utf-8", "backslashreplace"))
-    if labels.dtype != object or labels.ndim != 1:
-        return labels
-    types = set(map(type, labels.tolist()))
-    if types and all(issubclass(kind, str) for kind in types):
-        return labels.astype(str)
-    if types and all(issubclass(kind, Number) for kind in types):
-        return np.asarray(labels.tolist())
-    return labels
-
-
-def _object_is_missing(value: Any) -> bool:
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas' own, which refuse comparison
-        return True
-    return not value.strip() if isinstance(value, str) else bool(value != value)
-
-
-def is_missing(labels: np.ndarray) -> np.ndarray:
-    """Which labels are None, NaN, NaT or blank: (N,) bool.
-
-    Example:
-        >>> is_missing(np.array([1.0, np.nan])), is_missing(np.array(["ann", ""]))
-        (array([False,  True]), array([False,  True]))
-    """
-    kind = labels.dtype.kind
-    if kind == "O":
-        return np.asarray(np.frompyfunc(_object_is_missing, 1, 1)(labels), bool)
-    if kind == "U":
-        return np.asarray(np.char.strip(labels) == "")
-    if kind in "mM":
-        return np.asarray(np.isnat(labels))
-    return np.asarray(np.isnan(labels)) if kind in "fc" else np.zeros(labels.shape, bool)
-
-
-def refuse_missing(labels: np.ndarray, column: str) -> None:
-    """Raises:
-    DataError: some labels are missing; says how many, and the first row.
-    """
-    rows = np.flatnonzero(is_missing(labels))
-    if len(rows):
-        raise DataError(
-            f"Expected a label in every row of column {column!r}; got {len(rows)} without one "
-            f"(None, NaN, NaT or blank), the first in {row(rows[0])}. Fill them in, or group with missing='drop' to"
-            f" leave these rows out or missing='own' to make each a group of its own (--missing drop, --missing own)."
-        )
 
 
 def settle(labels: np.ndarray, column: str, missing: str) -> tuple[np.ndarray, np.ndarray]:
@@ -174,11 +101,11 @@ def settle(labels: np.ndarray, column: str, missing: str) -> tuple[np.ndarray, n
         )
     gone = is_missing(labels)
     if missing == "error":
-        refuse_missing(labels, column)
+        refuse_missing(labels, f"column {column!r}")
     if not gone.any():
         return labels, np.arange(len(labels))
     rows = np.flatnonzero(~gone)
-    known = _tidy(labels[rows])
+    known = tidy(labels[rows])
     if known.dtype.kind == "f" and np.isfinite(known).all() and (known == np.floor(known)).all():
         known = known.astype(np.int64)  # whole numbers were floats only to make room for NaN
     if missing == "drop":
@@ -205,7 +132,7 @@ def dense(labels: np.ndarray, column: str) -> np.ndarray:
         >>> dense(np.array(["bob", "ann", "bob"]), "person")
         array([1, 0, 1])
     """
-    refuse_missing(labels, column)
+    refuse_missing(labels, f"column {column!r}")
     try:
         index = np.unique(labels, return_inverse=True)[1]
     except TypeError as error:

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlvae.data.arrays import as_labels, as_observations, check_shape, dense, refuse_missing, settle
+from mlvae.data.arrays import as_observations, check_shape, dense, settle
 from mlvae.data.deform import deformed
+from mlvae.data.rounding import warn_of_rounding
 from mlvae.data.splits import SPLITS, group_folds, latest, marked, share
 from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest
+from mlvae.labels import as_labels, refuse_missing
 from mlvae.notebook import table
 from mlvae.schema import Schema, as_feature
 
@@ -66,7 +68,7 @@ class GroupedData:
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "columns", columns)
         if self.by is not None:
-            refuse_missing(self.column(self.by), self.by)
+            refuse_missing(self.column(self.by), f"column {self.by!r}")
 
     @classmethod
     def from_arrays(
@@ -260,6 +262,9 @@ class GroupedData:
             ('A', 'B')
         """
         covariates = tuple(as_feature(name, self.column(name)) for name in names)
+        for feature in covariates:
+            if feature.kind == "number":
+                warn_of_rounding(self.column(feature.name), f"column {feature.name!r}")
         return replace(self, schema=replace(self.schema, covariates=covariates))
 
     def split(

@@ -11,9 +11,9 @@ import torch
 
 from mlvae.calibration import FEWEST
 from mlvae.data import GroupedData, GroupSampler
-from mlvae.data.arrays import is_missing
 from mlvae.data.checks import COMPARED, leaks, near_duplicates
 from mlvae.data.splits import SHARES, SPLITS, TEST, spared
+from mlvae.labels import is_missing
 from mlvae.likelihoods import likelihood_for
 
 SAMPLE = 20_000

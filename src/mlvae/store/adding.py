@@ -13,6 +13,9 @@ from mlvae.errors import EvidenceError, MissingExtraError
 from mlvae.store.layout import COLUMNS, KEY, Layout, PathLike, free, layout_of
 from mlvae.untrusted import reading
 
+ROUNDING = 0.01
+"""As in `mlvae.evidence`."""
+
 
 def merge(inputs: Sequence[PathLike], out: PathLike) -> Path:
     """Adds files of evidence up, group by group, in a database that spills to the disk what memory cannot hold.
@@ -44,8 +47,8 @@ def retract(everything: PathLike, part: PathLike, out: PathLike) -> Path:
         out: a file that does not exist yet.
 
     Raises:
-        EvidenceError: more votes on a group would be taken out than went in, other models or layouts, or ``part`` was
-            taken out before.
+        EvidenceError: more votes on a group would be taken out than went in, or others as far as sums can tell, other
+            models or layouts, or ``part`` was taken out before.
         CheckpointError: there is something at ``out``.
     """
     names = [str(everything), str(part)]
@@ -99,6 +102,8 @@ def _summed(plus: Sequence[PathLike], minus: Sequence[PathLike], layout: Layout,
         try:
             if minus:
                 _check_enough(connection, source, str(plus[0]), str(minus[0]))
+                for level in layout.levels:
+                    _check_added(connection, level, layout, _files(plus), _files(minus), str(minus[0]))
             query = " union all ".join(
                 sums(level, layout, source, sign="sign * " if minus else "") for level in layout.levels
             )
@@ -121,6 +126,28 @@ def _check_enough(connection: Any, source: str, everything: str, part: str) -> N
         raise EvidenceError(
             f"Expected to remove at most the {row[2] or 0} votes that {everything} has on group {row[1]!r} of"
             f" {row[0]!r}; {part} has {row[3]}. Remove only evidence that was added before."
+        )
+
+
+def _check_added(connection: Any, level: str, layout: Layout, plus: str, minus: str, part: str) -> None:
+    """Raises EvidenceError where what would be left of a group is no evidence, as `Evidence.__sub__` does."""
+    left = {name: f"a.{name}[d] - b.{name}[d]" for name in ("precision", "information")}
+    allowed = f"{ROUNDING} * (1 + a.precision[d])"
+    strange = (
+        f"case when a.count > b.count then {left['precision']} < -{allowed} else abs({left['precision']}) > {allowed}"
+        f" or abs({left['information']}) > {allowed} + {ROUNDING} * abs(a.information[d]) end"
+    )
+    touched = f'(select * from {plus} semi join b using (level, "group"))'
+    row = connection.execute(
+        f"with b as ({sums(level, layout, minus)}), a as ({sums(level, layout, touched)})"
+        f' select "group", a.count, b.count from a join b using ("group"),'
+        f" unnest(range(1, {layout.levels[level].dim + 1})) as each(d) where {strange} limit 1"
+    ).fetchone()
+    if row:
+        raise EvidenceError(
+            f"Expected to remove votes that were added; of the {row[1]} votes on group {row[0]!r} of {level!r} those"
+            f" {row[2]} of {part} can be no part, as what would be left is no evidence. Remove only evidence that was"
+            " added before."
         )
 
 

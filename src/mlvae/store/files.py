@@ -44,7 +44,9 @@ def write(evidence: GroupEvidence, model: MLVAE, path: PathLike) -> Path:
     named = {level: labels for level, labels in evidence.groups.items() if labels is not None}
     if len(named) < len(evidence.groups):
         raise EvidenceError("Expected evidence of named groups to write; got some without. Pass `groups` to evidence.")
-    label = "int64" if all(labels.dtype.kind in "iu" for labels in named.values()) else "string"
+    # By its type, not its values, so that all parts of a column of uint64 are alike.
+    fits = all(labels.dtype.kind in "iu" and labels.dtype != np.uint64 for labels in named.values())
+    label = "int64" if fits else "string"
     return write_rows(table_of(evidence, label), layout_for(model, label), path)
 
 

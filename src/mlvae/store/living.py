@@ -19,6 +19,7 @@ from mlvae.evidence import Evidence
 from mlvae.gallery import Gallery, Ranking
 from mlvae.group_evidence import GroupEvidence
 from mlvae.heads import Array, mark
+from mlvae.labels import as_labels, refuse_missing
 from mlvae.model import MLVAE
 from mlvae.store import adding, files
 from mlvae.store.layout import COLUMNS, Layout, layout_of, parsed
@@ -112,7 +113,10 @@ class EvidenceStore:
         if not rows:
             return 0
         labels = groups if isinstance(groups, Mapping) else {self.model.group_levels[0].name: groups}
-        labels = {level: np.asarray(values)[rows].astype(str) for level, values in labels.items()}
+        labels = {level: as_labels(values) for level, values in labels.items()}
+        for level, values in labels.items():
+            refuse_missing(values, f"the groups of {level!r}")
+        labels = {level: values[rows].astype(str) for level, values in labels.items()}
         told = {name: np.asarray(values)[rows] for name, values in (covariates or {}).items()}
         cast = inference.votes(self.model, x[rows], labels, told)
         fresh = [names[row] for row in rows]

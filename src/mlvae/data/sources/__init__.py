@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlvae.data.arrays import as_labels, check_shape
+from mlvae.data.arrays import check_shape
 from mlvae.data.builtin import BUILTIN
 from mlvae.data.grouped import GroupedData
 from mlvae.data.sources import arrays, images, memory, tables
 from mlvae.data.sources.raw import Asked, Raw
 from mlvae.errors import DataError, nearest
+from mlvae.labels import as_labels
 from mlvae.schema import Schema
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlvae.data.rounding import warn_of_rounding
 from mlvae.data.sources.raw import Asked, Raw
 from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest
@@ -34,6 +35,7 @@ def npy(path: Path, asked: Asked) -> Raw:
     from mlvae.data.sources.tables import labels_of
 
     stored = Stored(path)
+    warn_of_rounding(np.load(path, mmap_mode="r"), f"{path.name!r}")
     found = columns_beside(path)
     columns = {} if found is None else read_npz(found) if found.suffix == ".npz" else labels_of(found)
     for name, values in columns.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mlvae.data.rounding import Rounding
 from mlvae.data.sources import cache
 from mlvae.data.sources.delimited import csv_table
 from mlvae.data.sources.files import Table, parquet_table
@@ -153,9 +154,10 @@ def plain(array: Any) -> Any:
 
 
 def _features(table: Table, kinds: Mapping[str, str], told: Collection[str]) -> list[Feature]:
-    """One look over the table: vocabularies of words, which numbers are only 0 and 1, words among numbers."""
+    """One look over the table: vocabularies, which numbers are only 0 and 1 or too large, words among numbers."""
     words: dict[str, set[str]] = {name: set() for name, kind in kinds.items() if kind == "category"}
-    binary = {name for name, kind in kinds.items() if kind == "number"}
+    rounding = {name: Rounding() for name, kind in kinds.items() if kind == "number"}
+    binary = set(rounding)
     _refuse_mixed(table, [name for name in words if name not in told and table.types[name] == "category"], MIXED_FROM)
     start = 0
     for batch in table.batches([*words, *binary]) if words or binary else ():
@@ -163,11 +165,14 @@ def _features(table: Table, kinds: Mapping[str, str], told: Collection[str]) -> 
             words[name] |= {
                 label(value) for value in plain(batch.column(name)).unique().to_pylist() if value is not None
             }
-        for name in list(binary):
+        for name in rounding:
             values = floats(batch.column(name), name, table, start)
-            if not np.isin(values[~np.isnan(values)], (0, 1)).all():
+            rounding[name].add(values)
+            if name in binary and not np.isin(values[~np.isnan(values)], (0, 1)).all():
                 binary.discard(name)
         start += len(batch)
+    for name, found in rounding.items():
+        found.warn(f"column {name!r}")
     features = []
     for name, kind in kinds.items():
         if kind == "category":
@@ -294,7 +299,7 @@ def _vectors(table: Table, name: str, asked: Asked) -> Any:
     """A column of lists of one length, or of lists of lists, as (N, *shape)."""
     import pyarrow as pa
 
-    parts = []
+    parts, rounding = [], Rounding()
     for batch in table.batches([name]):
         column, shape = batch.column(name), [len(batch)]
         while (
@@ -313,6 +318,9 @@ def _vectors(table: Table, name: str, asked: Asked) -> Any:
             column = flat
         values = column.to_numpy(zero_copy_only=False)
         parts.append(np.asarray(values, np.uint8 if values.dtype == np.uint8 else np.float32).reshape(shape))
+        if values.dtype == np.float64 and parts[0].shape[1:] == parts[-1].shape[1:]:
+            rounding.add(values.reshape(shape))
+    rounding.warn(f"column {name!r}")
     try:
         return np.concatenate(parts)
     except ValueError as error:
