@@ -116,3 +116,14 @@ def test_sum_others_is_not_rounded_under_autocast() -> None:
         others = Grouping.one(8).sum_others(values)
     assert others.dtype == torch.float32
     assert torch.allclose(others, values.sum(0) - values, rtol=1e-6)
+
+
+def test_what_lies_elsewhere_is_counted_by_its_twin() -> None:
+    """Nothing can be counted on the meta device; on an accelerator it would wait."""
+    people, countries = Grouping.from_ids([3, 3, 1, 0, 1, 3]), Grouping.from_ids([0, 0, 1, 1, 1, 0])
+    there, owners = people.to("meta"), countries.to("meta").of(people.to("meta"))
+    assert there.twin is people and there.to("meta") is there
+    assert there.sizes.shape == (3,) and there.sizes.device.type == "meta"
+    assert there.sum_others(torch.zeros(6, 2, device="meta")).shape == (6, 2)
+    assert owners.twin.index.tolist() == [1, 1, 0] and owners.index.device.type == "meta"
+    assert owners.sum_others(torch.zeros(3, 2, device="meta")).shape == (3, 2)

@@ -15,7 +15,7 @@ from mlvae.data import read
 from mlvae.data.stored import Stored, ahead
 from mlvae.errors import DataError
 from mlvae.ranks import Ranks
-from mlvae.resident import Resident
+from mlvae.resident import Resident, fits
 
 
 def model() -> MLVAE:
@@ -81,3 +81,19 @@ def test_processes_read_their_own_rows_only(tmp_path: Path, groups: int) -> None
             assert one.shared and sorted([*one.rows.tolist(), *other.rows.tolist()]) == sorted(rows.tolist())
         for part in (one, other):
             assert part.x is not None and len(part.x) == len(part.rows)
+
+
+def test_what_does_not_fit_a_gpu_stays_and_is_sent_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.zeros(40, 6)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (x.nbytes * 2, x.nbytes * 4))
+    assert not fits(x, torch.device("cuda")) and fits(x[:20], torch.device("cuda")) and fits(x, torch.device("cpu"))
+    data = GroupedData.from_arrays(torch.rand(40, 6), np.arange(40) // 5)
+    model = MLVAE.for_data(data, content_dim=2, style_dim=2, width=4)
+    resident = Resident(model, data)
+    sampler = resident.sampler(4, 2, False, 0)
+    assert resident.here
+    monkeypatch.setattr("mlvae.resident.fits", lambda *_: False)
+    resident.to(torch.device("meta"))
+    assert not resident.here and resident.x.device.type == "cpu"
+    for part in resident.parts(sampler.epoch(0)):
+        assert torch.equal(part.x, data.x[part.rows])

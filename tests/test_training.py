@@ -22,7 +22,7 @@ from mlvae.errors import CheckpointError, DataError, TrainingError
 from mlvae.normal import Normal
 from mlvae.objective import Objective, Ramp, loss
 from mlvae.runs import options_of
-from mlvae.steps import Step, one_order
+from mlvae.steps import CUBLAS, Step, one_order
 from mlvae.training import History, fit
 
 
@@ -306,6 +306,19 @@ def test_compiled_networks_learn_the_same_and_keep_their_names(tmp_path: Path) -
     assert mlvae.load(tmp_path / "run").state_dict().keys() == plain[0].state_dict().keys()
 
 
+def test_a_gpu_that_was_used_before_cannot_be_told_to_compute_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setenv(CUBLAS, ":0:0")
+    with pytest.raises(TrainingError, match="before Python starts"), one_order(True, torch.device("cuda")):
+        pass
+    with one_order(True, torch.device("cpu")):
+        assert torch.are_deterministic_algorithms_enabled()
+    monkeypatch.setenv(CUBLAS, ":16:8")
+    with one_order(True, torch.device("cuda")):
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
 
@@ -339,7 +352,6 @@ def test_the_same_seed_gives_the_same_weights_on_any_device_when_asked(
         return original(self, *arguments)
 
     monkeypatch.setattr(Step, "forward", watched)
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     first, second = (
         run(small(), tmp_path / name, device=device, deterministic=True)[0].cpu() for name in ("one", "two")
     )
@@ -352,7 +364,7 @@ def test_the_same_seed_gives_the_same_weights_on_any_device_when_asked(
 def test_a_stop_leaves_the_order_of_sums_as_it_was() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        with pytest.raises(ZeroDivisionError), one_order(True):
+        with pytest.raises(ZeroDivisionError), one_order(True, torch.device("cpu")):
             raise ZeroDivisionError
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:

@@ -56,8 +56,8 @@ def stepper(
     levels = [Level("content", 16, by="group"), Level("style", 16)]
     model = MLVAE((28, 28), levels, network=network, width=500 if network == "mlp" else None).cuda()
     if compiled:
-        model.encoder.compile(dynamic=True)
-        model.decoder.compile(dynamic=True)
+        for part in (model.encoder, model.decoder):
+            part.forward = torch.compile(part.forward)  # `compile()` leaves a Sequential as it is
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     x, groups = torch.rand(size, 28, 28), {"content": torch.arange(size) // 10}
     batch = GroupBatch.of(x, groups).to("cuda")

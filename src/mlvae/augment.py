@@ -81,8 +81,8 @@ class Augmentation:
             place = (torch.arange(steps, device=x.device) + by).clamp(0, steps - 1)
             x = x.gather(-1, place.reshape(len(x), *[1] * (x.ndim - 2), steps).expand(x.shape))
         if self.noise:
-            there = x[~torch.isnan(x)]
-            x = (x + self.noise * torch.randn_like(x)).clamp(there.min(), there.max())
+            least, most = x.nan_to_num(nan=math.inf).amin(), x.nan_to_num(nan=-math.inf).amax()
+            x = (x + self.noise * torch.randn_like(x)).clamp(least, most)
         return x
 
     def _moved(self, x: Tensor) -> Tensor:

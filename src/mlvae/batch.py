@@ -100,8 +100,7 @@ class GroupBatch:
         grouping, witnesses = self.grouping(level), self.witnesses(level)
         if witnesses.singletons:
             return votes.sum_others(grouping)
-        owners = Grouping(grouping.index[witnesses.first], grouping.num_groups)
-        return votes.sum(witnesses).sum_others(owners)[witnesses.index]
+        return votes.sum(witnesses).sum_others(grouping.of(witnesses))[witnesses.index]
 
     def inverse_inclusion(self, level: str) -> Tensor:
         """n/k of each observation's group at a level, (N,); one where each observation is its own.

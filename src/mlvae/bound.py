@@ -105,7 +105,7 @@ def _log_weights(
         votes = model.votes(level.name, features, [codes[name] for name in level.given])
         sample, ratio = _drawn(votes.sum(_repeated(grouping, k)), level.readout, generator)
         codes[level.name] = _repeated(grouping, k).expand(sample)
-        component = Grouping(components.index[grouping.first], components.num_groups)
+        component = components.of(grouping)
         log_weight = log_weight + component.sum(ratio.reshape(k, -1).T).T
 
     features = features.repeat_interleave(m, 0)
@@ -143,7 +143,7 @@ def _components(model: MLVAE, batch: GroupBatch) -> Grouping:
     shared = [batch.groupings[level.name] for level in model.levels if level.name in batch.groupings]
     if not shared:
         return Grouping.each(len(batch), batch.x.device)
-    labels, before = shared[0].index, torch.empty(0)
+    labels, before = shared[0].index, shared[0].index.new_empty(0)
     while not torch.equal(labels, before):
         before = labels
         for grouping in shared:

@@ -117,7 +117,7 @@ class Calibration(nn.Module):
             units = Evidence.votes(mean, torch.exp(power * log_precision))
             index = grouping
             if witnesses is not None:
-                units, index = units.sum(witnesses), Grouping(grouping.index[witnesses.first], grouping.num_groups)
+                units, index = units.sum(witnesses), grouping.of(witnesses)
             centre = units.sum(index)
             free = max(len(units) - index.num_groups, 1)
             gap = units.information / units.precision - index.expand(centre.information / centre.precision)

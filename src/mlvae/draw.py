@@ -35,7 +35,7 @@ def swap(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0, levels:
     given = model.restore(x)
     a, b = given.repeat_interleave(n, 0), given.repeat(n, *[1] * len(model.shape))
     made = model.swap(a, b, levels, covariates=covariates)
-    made = made.unflatten(0, (n, n))
+    made = made.cpu().unflatten(0, (n, n))
     corner = torch.ones_like(x[:1])
     return torch.cat([torch.cat([corner, x])[None], torch.cat([x[:, None], made], 1)])
 
@@ -53,7 +53,7 @@ def interpolate(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) 
     shared = [level.name for level in model.group_levels]
     own = [level.name for level in model.levels if level.name not in shared]
     walks = [
-        model.interpolate(model.restore(a), model.restore(b), count, levels, covariates)
+        model.interpolate(model.restore(a), model.restore(b), count, levels, covariates).cpu()
         for levels in (None, shared, own)
         if levels is None or levels
     ]
@@ -69,7 +69,7 @@ def generate(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> 
     x, known = _one_a_group(model, data, 3, seed)
     told = None if known is None else known[:1].expand(count, -1)
     if not model.group_levels:
-        return torch.stack([model.generate(count, seed=seed + row, covariates=told) for row in range(count)])
+        return torch.stack([model.generate(count, seed=seed + row, covariates=told) for row in range(count)]).cpu()
     level = model.group_levels[0]
     familiar = model.codes(model.restore(x), covariates=known)[level.name].mean
     noise = torch.Generator().manual_seed(seed)
@@ -79,7 +79,7 @@ def generate(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> 
         for row, code in enumerate([*familiar, *new])
     ]
     free = [model.generate(count, seed=seed + 100 + row, covariates=told) for row in range(2)]
-    return torch.stack([*fixed, *free])
+    return torch.stack([*fixed, *free]).cpu()
 
 
 def reconstruct(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> Tensor:
@@ -88,7 +88,7 @@ def reconstruct(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) 
     x = x[: len(x) // count * count] if len(x) >= count else x
     width = min(count, len(x))
     made = model.reconstruct(model.restore(x), covariates=None if known is None else known[: len(x)])
-    pairs = torch.stack([x.unflatten(0, (-1, width)), made.unflatten(0, (-1, width))], 1)
+    pairs = torch.stack([x.unflatten(0, (-1, width)), made.cpu().unflatten(0, (-1, width))], 1)
     return pairs.flatten(0, 1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ class Grouping:
         index: (N,) int64, the group of each observation, dense in 0..G-1.
         num_groups: G.
         singletons: every observation is its own group and ``index`` counts up; sums and expansions are then free.
+        twin: the same on the CPU, where this one is elsewhere and came from there.
 
     Example:
         >>> grouping = Grouping.from_ids(["ann", "bob", "ann"])
@@ -40,6 +41,7 @@ class Grouping:
     index: Tensor
     num_groups: int
     singletons: bool = False
+    twin: Grouping | None = field(default=None, repr=False)
 
     @classmethod
     def from_ids(cls, ids: Tensor | np.ndarray[Any, Any] | Iterable[Any]) -> Grouping:
@@ -86,21 +88,24 @@ class Grouping:
 
     def to(self, device: torch.device | str) -> Grouping:
         """The same grouping with its index on ``device``."""
-        if self.index.device == torch.device(device):
+        target, here = torch.device(device), self.index.device
+        if target.type == here.type and target.index in (None, here.index):
             return self
-        moved = Grouping(self.index.to(device), self.num_groups, self.singletons)
-        if self.index.device.type == "cpu" and not self.singletons:
-            # Counted before they leave: counting on an accelerator would wait for all that it has to do.
-            order, steps = self._scan
-            moved.__dict__["sizes"] = self.sizes.to(device)
-            moved.__dict__["_scan"] = order.to(device), [(n, a.to(device), b.to(device)) for n, a, b in steps]
-        return moved
+        # Counting on an accelerator would wait for all that it has to do: what is counted is asked of the twin.
+        twin = self if here.type == "cpu" else None
+        index = self.index.to(target, non_blocking=twin is not None)
+        return Grouping(index, self.num_groups, self.singletons, twin)
+
+    def _sent(self, counted: Tensor) -> Tensor:
+        return counted.to(self.index.device, non_blocking=True)
 
     @cached_property
     def sizes(self) -> Tensor:
         """(G,) int64, members of each group."""
         if self.singletons:
             return torch.ones_like(self.index)
+        if self.twin:
+            return self._sent(self.twin.sizes)
         return torch.bincount(self.index, minlength=self.num_groups)
 
     @cached_property
@@ -109,6 +114,18 @@ class Grouping:
         positions = torch.arange(len(self), device=self.index.device)
         last = torch.full((self.num_groups,), len(self), device=self.index.device)
         return last.scatter_reduce(0, self.index, positions, "amin")
+
+    def of(self, finer: Grouping) -> Grouping:
+        """The groups in which those of a finer grouping lie, as countries that people are of.
+
+        Example:
+            >>> people, countries = Grouping.from_ids(["ann", "bob", "ann"]), Grouping.from_ids(["uk", "uk", "uk"])
+            >>> countries.of(people).index
+            tensor([0, 0])
+        """
+        if self.twin and finer.twin:
+            return self.twin.of(finer.twin).to(self.index.device)
+        return Grouping(self.index[finer.first], self.num_groups)
 
     def refines(self, other: Grouping) -> bool:
         """Whether each group lies within one group of ``other``, as people do within countries.
@@ -187,13 +204,19 @@ class Grouping:
     @cached_property
     def _scan(self) -> Scan:
         """Members ordered by group, and for every doubling who has another so far before him, and after him."""
+        order, place, after, steps = self._places
+        return order, [(step, (place >= step).unsqueeze(1), (after > step).unsqueeze(1)) for step in steps]
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+        if self.twin:
+            order, place, after, steps = self.twin._places
+            return self._sent(order), self._sent(place), self._sent(after), steps
         order = torch.argsort(self.index, stable=True)
         owner = self.index[order]
         place = torch.arange(len(self), device=order.device) - (torch.cumsum(self.sizes, 0) - self.sizes)[owner]
-        after = self.sizes[owner] - place
         doublings = max(int(self.sizes.max()) - 2, 0).bit_length()
-        steps = [1, *(2**j for j in range(doublings))]
-        return order, [(step, (place >= step).unsqueeze(1), (after > step).unsqueeze(1)) for step in steps]
+        return order, place, self.sizes[owner] - place, [1, *(2**j for j in range(doublings))]
 
 
 Scan = tuple[Tensor, list[tuple[int, Tensor, Tensor]]]

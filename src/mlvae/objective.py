@@ -22,7 +22,6 @@ from torch import Tensor
 from mlvae.batch import GroupBatch
 from mlvae.errors import ModelError, TrainingError, nearest
 from mlvae.evidence import READOUTS
-from mlvae.grouping import Grouping
 from mlvae.levels import Level
 from mlvae.model import MLVAE, Latent
 from mlvae.penalties import leakage, misidentification, told
@@ -322,7 +321,7 @@ def _penalties(
             grouping, witnesses = batch.grouping(name), batch.witnesses(name)
             votes, ids, others_votes = latent.votes.sum(witnesses), batch.ids[name], latent.others
             if not witnesses.singletons:
-                grouping, ids = Grouping(grouping.index[witnesses.first], grouping.num_groups), ids[witnesses.first]
+                grouping, ids = grouping.of(witnesses), ids[witnesses.first]
                 others_votes = None  # those are of single observations
             penalties["identification", name] = misidentification(votes, grouping, ids, others_votes)
     return penalties, by_means

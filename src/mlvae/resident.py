@@ -59,7 +59,9 @@ class Resident:
         self.nested = nests({name: Grouping.from_ids(ids) for name, ids in self.ids.items()})
 
     def to(self, device: torch.device) -> Resident:
-        self.x, self.device = self.x.to(device), device
+        self.device = device
+        if fits(self.x, device):
+            self.x = self.x.to(device)
         self.covariates = None if self.covariates is None else self.covariates.to(device)
         self.ids = {name: ids.to(device) for name, ids in self.ids.items()}
         self.totals = {name: totals.to(device) for name, totals in self.totals.items()}
@@ -77,6 +79,11 @@ class Resident:
         for values in (*self.ids.values(), *known, self.x[some]):
             found.update(values.cpu().contiguous().numpy().tobytes())
         return found.hexdigest()
+
+    @property
+    def here(self) -> bool:
+        """Whether the observations are where steps are made."""
+        return isinstance(self.x, Tensor) and self.x.device.type == self.device.type
 
     def sampler(
         self, groups: int, members: int | tuple[int, int] | str, resample: bool, seed: int
@@ -104,13 +111,13 @@ class Resident:
                 index = index if self.ids else torch.arange(len(rows))
                 share = ranks.share(rows, index)
             mine, where = share or (rows, index)  # a batch of too few groups is done by every process
-            x = None if isinstance(self.x, Tensor) else self.x[mine]
+            x = None if self.here else self.x[mine]
             if x is not None and self.device.type == "cuda":
                 x = x.pin_memory()
             return Part(mine, where, x, len(rows), share is not None)
 
         parts = (part(rows, index) for rows, index in batches)
-        return parts if isinstance(self.x, Tensor) else ahead(parts)
+        return parts if self.here else ahead(parts)
 
     def batch(self, model: MLVAE, part: Part) -> GroupBatch:
         """Its observations, in the sampler's sub-groups of every shared level."""
@@ -127,6 +134,11 @@ class Resident:
         totals = {name: value.index_select(0, here) for name, value in self.totals.items()}
         known = None if self.covariates is None else self.covariates.index_select(0, here)
         return GroupBatch(model.prepare(x), groupings, ids, totals, known, self.nested)
+
+
+def fits(x: Tensor, device: torch.device) -> bool:
+    """Whether observations may lie on a device: on a GPU, in half of what is free, as steps need the rest."""
+    return device.type != "cuda" or x.nbytes < torch.cuda.mem_get_info(device)[0] / 2
 
 
 def check(model: MLVAE, data: GroupedData) -> None:

@@ -144,7 +144,7 @@ class Schema:
         if not self.features:
             return x
         mean, scale = self._scaling
-        x = (x - mean.to(x)) / scale.to(x)
+        x = (x - mean.to(x, non_blocking=True)) / scale.to(x, non_blocking=True)
         for place, feature in enumerate(self.features):
             if feature.unseen:
                 strange = torch.isin(x[:, place], torch.tensor(feature.unseen, device=x.device, dtype=x.dtype))

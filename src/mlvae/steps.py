@@ -34,6 +34,9 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+CUBLAS, ONE_ORDER = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
+
+
 class Step(nn.Module):
     """What Fabric wraps: from rows to the loss, under its precision."""
 
@@ -58,7 +61,8 @@ class Step(nn.Module):
         """This process's total, and the terms of the whole batch; ``share`` is that of this step in all of training."""
         batch = self.data.batch(self.model, part)
         if self.augment is not None:
-            batch = replace(batch, x=self.augment(batch.x))
+            with torch.autocast(batch.x.device.type, enabled=False):  # where pixels are taken from is no rough number
+                batch = replace(batch, x=self.augment(batch.x))
         ranks = self.ranks if part.shared else ALONE
         held = self.holder.weights
         value = loss(self.model, batch, self.objective, progress=progress, ranks=ranks, held=held)
@@ -129,11 +133,20 @@ class Compiled:
 
 
 @contextmanager
-def one_order(wanted: bool) -> Iterator[None]:
-    """Sums in one order only, also on a GPU, for a while; an operation that has none raises torch's RuntimeError."""
+def one_order(wanted: bool, device: torch.device) -> Iterator[None]:
+    """Sums in one order only, also on a GPU, for a while; an operation that has none raises torch's RuntimeError.
+
+    Raises:
+        TrainingError: the GPU was used before cuBLAS was told, which it is but once in a process.
+    """
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
+        if device.type == "cuda" and torch.cuda.is_initialized() and os.environ.get(CUBLAS) not in ONE_ORDER:
+            raise TrainingError(
+                f"Expected {CUBLAS}={ONE_ORDER[0]} in the environment, to compute in one order on a GPU that this"
+                " process has used before; it is not there. Set it before Python starts."
+            )
+        os.environ.setdefault(CUBLAS, ONE_ORDER[0])  # else cuBLAS refuses
         torch.use_deterministic_algorithms(True)
     try:
         yield

@@ -153,7 +153,7 @@ def fit(
         raise TrainingError(
             f"Expected one process for a model of several shared levels; got {ranks.size}. Start it without torchrun."
         )
-    with torch.random.fork_rng(), Interrupt() as interrupt:
+    with torch.random.fork_rng(_drawn_on(fabric.device)), Interrupt() as interrupt:
         torch.manual_seed(seed)
         holder = Holder(objective.independence, [level.name for level in model.levels if level.by is None])
         step_module = Step(model, data, objective, augment, ranks, holder.to(fabric.device))
@@ -167,7 +167,7 @@ def fit(
         bar = Progress(epochs, enabled=progress and ranks.first)
         uncalibrate(model)
         model.train()
-        with bar, Compiled(model, compile), one_order(deterministic):
+        with bar, Compiled(model, compile), one_order(deterministic, fabric.device):
             while state.epoch < epochs and not _out_of_patience(state, patience):
                 started, meter = time.perf_counter(), Meter(state.sums, state.seen)
                 batches = sampler.batches(state.epoch)
@@ -237,13 +237,18 @@ def _validation_loss(model: MLVAE, data: Resident, objective: Objective, groups:
     """The objective on validation groups, nats per group, with the same sub-groups and noise every time."""
     model.eval()
     total, seen = 0.0, 0
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng(_drawn_on(data.device)):
         torch.manual_seed(seed)
         for part in data.parts(data.sampler(groups, members, False, seed).epoch(0)):
             value = loss(model, data.batch(model, part), objective)
             total, seen = total + value.total.item() * value.terms.groups, seen + value.terms.groups
     model.train()
     return total / seen
+
+
+def _drawn_on(device: torch.device) -> list[torch.device]:
+    """The GPU whose generator is used, if any."""
+    return [device] if device.type == "cuda" else []
 
 
 def _out_of_patience(state: State, patience: int | None) -> bool:

@@ -99,6 +99,7 @@ def amortisation_gap(
         encoded = time.perf_counter()
         bound = _Bound(model, shared, prepared, features, grouping)
         best = _optimised(bound, start, steps, torch.Generator(model.device).manual_seed(seed))
+        best.mean.sum().item()
         fitted = time.perf_counter()
         with torch.no_grad():
             gain = bound.average(best, samples, seed + 1) - bound.average(start, samples, seed + 1)

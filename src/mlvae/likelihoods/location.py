@@ -75,6 +75,7 @@ class _Scattered(Features):
     @classmethod
     def for_data(cls, x: Tensor, scale: float | Literal["shared"] = "shared") -> Self:
         """Centred on observations (N, *shape), with a scale that is learned from their spread where none is given."""
+        x = x.cpu()
         centre = x.nanmean(0).nan_to_num(0.0)
         values, differences = observed(x).double(), observed(x - centre).double()
         # Of data that hardly differ, what float32 makes of their size.
@@ -92,6 +93,11 @@ class _Scattered(Features):
             scale = self.SMALLEST + F.softplus(self.raw_scale)
             return self.spread.to(scale) * scale if self.relative else scale
         return torch.tensor(float(self.scale_setting), dtype=torch.float64)
+
+    def scale_for(self, output: Tensor) -> Tensor:
+        """The scale where ``output`` is, in its type; a fixed one is not sent there, which would wait."""
+        fixed = None if isinstance(self.scale_setting, str) else self.scale_setting
+        return self.scale.to(output) if fixed is None else output.new_full((), fixed)
 
     def view(self, x: Tensor) -> Tensor:
         return super().view((x - self.centre.to(x)) / self.spread.to(x) if self.centred else x)
@@ -122,12 +128,12 @@ class Normal(_Scattered):
     """
 
     def per_feature(self, x: Tensor, output: Tensor) -> Tensor:
-        scale = self.scale.to(output)
+        scale = self.scale_for(output)
         return -0.5 * ((x - self.mean(output)) / scale) ** 2 - torch.log(scale) - 0.5 * LOG_2PI
 
     def sample(self, output: Tensor, generator: torch.Generator | None = None) -> Tensor:
         noise = torch.empty_like(output).normal_(generator=generator)
-        return self.mean(output) + self.scale.to(output) * noise
+        return self.mean(output) + self.scale_for(output) * noise
 
 
 class Laplace(_Scattered):
@@ -139,10 +145,10 @@ class Laplace(_Scattered):
     """
 
     def per_feature(self, x: Tensor, output: Tensor) -> Tensor:
-        scale = self.scale.to(output)
+        scale = self.scale_for(output)
         return -(x - self.mean(output)).abs() / scale - torch.log(2 * scale)
 
     def sample(self, output: Tensor, generator: torch.Generator | None = None) -> Tensor:
         size = torch.empty_like(output).exponential_(generator=generator)
         sign = torch.empty_like(output).bernoulli_(0.5, generator=generator) * 2 - 1
-        return self.mean(output) + self.scale.to(output) * size * sign
+        return self.mean(output) + self.scale_for(output) * size * sign
