@@ -60,7 +60,7 @@ class Resident:
 
     def to(self, device: torch.device) -> Resident:
         self.device = device
-        if fits(self.x, device):
+        if isinstance(self.x, Tensor) and fits(self.x, device):
             self.x = self.x.to(device)
         self.covariates = None if self.covariates is None else self.covariates.to(device)
         self.ids = {name: ids.to(device) for name, ids in self.ids.items()}

@@ -61,7 +61,7 @@ class _Leakage(torch.autograd.Function):
         left = rest - theirs.expand(theirs.mean(rest))
         within = torch.stack([part.T @ part for part in (rest, left)]) / freedom
         ridge = RIDGE / dim * within[0].trace() + torch.finfo(rest.dtype).tiny
-        factors: Tensor = torch.linalg.cholesky(within + ridge * torch.eye(dim).to(rest))
+        factors: Tensor = torch.linalg.cholesky(within + ridge * torch.eye(dim, dtype=rest.dtype, device=rest.device))
         before, after = factors.diagonal(dim1=1, dim2=2).log().sum(1).unbind()  # half of log determinants
         context.save_for_backward(rest, left, factors)
         context.mine, context.freedom = mine, freedom
