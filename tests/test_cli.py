@@ -22,6 +22,8 @@ import mlvae
 from mlvae import MLVAE, GroupedData, __version__, read
 from mlvae.cli import main
 from mlvae.commands import COMMANDS
+from mlvae.commands.common import opened
+from mlvae.commands.show import _line
 from mlvae.objective import Objective
 from mlvae.runs import options_of
 
@@ -601,3 +603,65 @@ except SystemExit:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=path
     )
     assert done.returncode == 0 and "there is none" in done.stderr, done.stderr
+
+
+@pytest.fixture
+def survey(tmp_path: Path) -> Path:
+    """People in countries, numbered anew in each; two columns say what is kept out, and some rows have no country."""
+    random = np.random.default_rng(0)
+    rows = ["country,person,fold,split,a,b"]
+    for number in range(400):
+        country, person = number % 4, number // 4 % 6
+        known = "" if number % 50 == 7 else f"C{country}"
+        a, b = random.normal(country, 1, 2)
+        rows.append(f"{known},{person},{'new' if number % 5 == 0 else 'train'},{number % 2},{a},{b}")
+    (tmp_path / "survey.csv").write_text("\n".join(rows))
+    return tmp_path / "survey.csv"
+
+
+LEVELS = ("--level", "country:2:country", "--level", "person:2:country, person", "--level", "style:2")
+HASTY = ("--epochs", "1", "--groups", "10", "--width", "8", "--features", "a,b")
+
+
+def test_a_run_reads_its_data_as_it_did_in_training(survey: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(survey.parent / "run")
+    main(["train", str(survey), "--out", out, *LEVELS, *HASTY, "--split-column", "fold", "--missing", "drop"])
+    model, part, held, how = opened(out, str(survey), None, None, None, None, new=True)
+    assert how == {"column": "fold"} and (len(part), len(held)) == (312, 80)
+    assert {level.by for level in model.group_levels} == {"country", ("country", "person")}
+    _, part, _, how = opened(out, str(survey), None, "split", None, None)
+    assert how == {"column": "split"} and len(part) == 200
+    main(["encode", out, str(survey), "--out", str(survey.parent / "codes")])
+    assert "C0,1" in (line := pq.read_table(survey.parent / "codes").to_pylist()[4]).values() or line
+    typed = _line("train", {"level": ["a:2:a", "b:2:a,b"], "members": [2, 8], "test": 0.2})
+    assert typed == "mlvae train --level a:2:a --level b:2:a,b --members 2,8 --test 0.2"
+
+
+def test_one_level_is_grouped_by_its_own_column(survey: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, options = str(survey.parent / "one"), [*HASTY, "--missing", "drop", "--level", "style:2"]
+    main(["train", str(survey), "--out", out, "--level", "country:2:country", *options])
+    assert "2 groups by 'country'" in capsys.readouterr().out
+    pairs = str(survey.parent / "pairs")
+    main(["train", str(survey), "--out", pairs, "--level", "person:2:country,person", *options])
+    main(["evaluate", pairs, str(survey), "--quick", "--controls", "none"])
+    wrong = ["train", str(survey), "--out", out, *options]
+    assert "Did you mean 'country'" in fails(capsys, *wrong, "--level", "country:2:contry")
+    assert "Leave --by out" in fails(capsys, *wrong, "--level", "country:2:country", "--by", "person")
+    assert "--style-dim" in fails(capsys, *wrong, "--level", "country:2:country", "--style-dim", "4")
+
+
+def test_names_of_folders_are_remembered(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for place in range(24):
+        folder = tmp_path / "faces" / f"p{place % 3}" / f"s{place % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / f"{place}.png")
+    out, levels = str(tmp_path / "run"), ["--level", "person:2:person", "--level", "session:2:person,session"]
+    main(["train", str(tmp_path / "faces"), "--out", out, "--folders", "person,session", *levels, "--level", "style:2",
+          "--epochs", "1", "--groups", "4", "--width", "4", "--validation", "0"])  # fmt: skip
+    for kind in ("swap", "interpolate"):
+        main(
+            ["draw", kind, out, str(tmp_path / "faces"), "--levels", "session", "--out", str(tmp_path / f"{kind}.png")]
+        )
+    main(["encode", out, str(tmp_path / "faces"), "--evidence", str(tmp_path / "e.parquet")])
+    assert "p0,p0/s0" in pq.read_table(tmp_path / "e.parquet")["group"].to_pylist()

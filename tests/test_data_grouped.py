@@ -394,3 +394,9 @@ def test_folds_are_whole_groups_and_all_of_them(groups: list[int], k: int, seed:
     assert sorted(row for _, new in parts for row in new.x.flatten().tolist()) == list(range(len(groups)))
     for train, new in parts:
         assert not set(train.groups) & set(new.groups) and len(train) + len(new) == len(groups)
+
+
+def test_whole_numbers_as_floats_are_the_same_names() -> None:
+    data = GroupedData.from_arrays(torch.zeros(3, 2), columns={"person": [2.0, 2.0, 5.0]}).grouped_by("person")
+    assert data.groups.tolist() == [2, 2, 5] and data.groups.dtype.kind == "i"
+    assert GroupedData.from_arrays(torch.zeros(2, 2), [0.5, 1.0]).groups.tolist() == [0.5, 1.0]

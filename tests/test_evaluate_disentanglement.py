@@ -98,6 +98,8 @@ def test_turning_the_codes_costs_all_of_them() -> None:
     [
         ({"codes": CODES[:, :1]}, "at least two dimensions"),
         ({"factors": {"hue": HUE}}, "two factors"),
+        ({"factors": np.stack([SHAPE, HUE], 1)}, "factors by name"),
+        ({"numbers": []}, "Name it in `numbers`"),
         ({"factors": {**FACTORS, "hue": HUE[:3]}}, "same rows"),
         ({"factors": {**FACTORS, "hue": 0 * HUE}}, "'hue' is constant"),
         ({"numbers": ["shape"]}, "'shape'"),

@@ -9,7 +9,7 @@ from torch import nn
 
 from mlvae import MLVAE, GroupedData, Level, elbo, evaluate
 from mlvae.batch import GroupBatch
-from mlvae.evaluate import bounds
+from mlvae.evaluate import bounds, table
 from mlvae.evaluate.levels import curves, matrix, shots
 from mlvae.evaluate.subject import Subject
 
@@ -80,6 +80,8 @@ def test_unseen_groups_are_named_by_their_own_level_and_known_ones_have_a_curve(
     assert 0 < found["unseen.speaker.pixels.shots.1.accuracy"] < 0.9
     assert not any(key.startswith("unseen.word") for key in found)
     assert {key.split(".")[1] for key in curves(of)} == {"word"}
+    some = subject(model, data(), data(speakers=7, seed=1))  # one of seven is new
+    assert {key.split(".")[1] for key in curves(some)} == {"speaker", "word"}
     assert "probe.word.word.k1.linear" in matrix(of) and "probe.speaker.speaker.k1.linear" not in matrix(of)
 
 
@@ -115,3 +117,13 @@ def test_the_bound_is_that_of_all_rows_at_once(
         assert np.mean([each[f"kl.{name}"] for each in found]) == pytest.approx(kl, rel=0.02 if given else 1e-5)
     bound = np.mean([term.elbo_per_observation.item() for term in terms])
     assert np.mean([each["elbo"] for each in found]) == pytest.approx(bound, rel=0.01)
+
+
+def test_the_table_has_linear_probes_of_shared_levels_and_names_of_new_groups() -> None:
+    text = table({
+        "probe.speaker.word.k1.linear": 0.14, "probe.speaker.word.k1.mlp": 0.58, "probe.word.chance": 0.1,
+        "unseen.speaker.speaker.shots.1.accuracy": 0.74, "unseen.speaker.way": 20.0,
+    })  # fmt: skip
+    found = {line.split()[0]: line.split()[1:] for line in text.splitlines()[1:]}
+    assert found["speaker.word.k1.linear"] == ["14.0", "10.0"] and found["speaker.word.k1.mlp"] == ["58.0", "10.0"]
+    assert found["unseen.speaker.speaker.shots.1"] == ["74.0", "5.0"]

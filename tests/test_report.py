@@ -104,6 +104,10 @@ def test_given_metrics_are_not_measured_again(folder: Path, tmp_path: Path) -> N
     text = Page(out.read_text()).text
     assert "12.3 %" in text and "Style collapsed: 0.010 nats" in text
     assert json.loads((tmp_path / "report.json").read_text())["probe.content.k1.linear"] == 0.1234
+    assert "is in report.json beside it" in text
+    with pytest.raises(SystemExit):
+        main(["report", str(folder / "run"), "digits", "--metrics", str(given), "--out", str(tmp_path / "given.html")])
+    assert "probe.chance" in given.read_text() and not (tmp_path / "given.html").exists()
 
 
 @pytest.mark.parametrize("content", ["{", '{"a": "b"}', "[1]", '{"model": "1234abcd56", "elbo": 1.0}', None])
@@ -256,4 +260,12 @@ def test_the_words_say_what_chance_and_an_untrained_network_give() -> None:
     also = {**numbers, "probe.b.b.k1.linear": 0.7, "probe.b.chance": 0.2, "probe.a.chance": 0.5}
     first = learned(three, also)[0]
     assert "what an exercise shares" in first and first.endswith("; b names its day in 70.0 % (chance 20.0 %).")
+    nested = {key: value for key, value in also.items() if not key.startswith(("unseen", "control"))}
+    assert learned(three, nested)[0].endswith("how well was not measured; b names its day in 70.0 % (chance 20.0 %).")
+    first = learned(three, {**nested, "probe.a.a.k1.linear": 0.6})[0]
+    assert "names its exercise in 60.0 % of cases (chance 50.0 %)" in first and "b names its day" in first
+    first = learned(three, {**nested, "unseen.a.a.shots.1.accuracy": 0.6, "unseen.a.way": 4.0})[0]
+    assert (
+        "one example of each of 4 groups never seen is enough to name them in 60.0 % of cases (chance 25.0 %)" in first
+    )
     assert "costs 0.033 nats" in learned(model, {**numbers, "kl.style": 0.0331})[1]

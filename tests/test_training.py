@@ -319,6 +319,14 @@ def test_a_gpu_that_was_used_before_cannot_be_told_to_compute_in_one_order(monke
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_a_resumed_run_is_told_where_its_settings_differ(tmp_path: Path) -> None:
+    run(small(), tmp_path / "run", epochs=1)
+    other = mlvae.MLVAE.for_data(small(), content_dim=7, style_dim=2, width=16)
+    with pytest.raises(TrainingError) as error:
+        fit(other, small(), tmp_path / "run", epochs=1, resume=True, progress=False)
+    assert len(str(error.value)) < 300 and "model." in str(error.value) and "not 7" in str(error.value)
+
+
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
 

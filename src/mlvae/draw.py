@@ -40,8 +40,12 @@ def swap(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0, levels:
     return torch.cat([torch.cat([corner, x])[None], torch.cat([x[:, None], made], 1)])
 
 
-def interpolate(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> Tensor:
+def interpolate(
+    model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0, levels: Sequence[str] | None = None
+) -> Tensor:
     """Each row a walk between two groups: first content and style, then content alone, then style alone, in thirds.
+
+    With ``levels`` it is these alone that move.
 
     Returns:
         (rows, count + 2, *shape), the true observations at both ends.
@@ -53,9 +57,9 @@ def interpolate(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) 
     shared = [level.name for level in model.group_levels]
     own = [level.name for level in model.levels if level.name not in shared]
     walks = [
-        model.interpolate(model.restore(a), model.restore(b), count, levels, covariates).cpu()
-        for levels in (None, shared, own)
-        if levels is None or levels
+        model.interpolate(model.restore(a), model.restore(b), count, moving, covariates).cpu()
+        for moving in ((None, shared, own) if levels is None else (levels,))
+        if moving is None or moving
     ]
     return torch.cat([torch.cat([a[:, None], walk, b[:, None]], 1) for walk in walks])
 

@@ -353,4 +353,4 @@ def _labels(model: MLVAE, x: Tensor, groups: Groups) -> dict[str, np.ndarray[Any
 def _chosen(model: MLVAE, levels: Sequence[str] | None) -> list[str]:
     if levels is None:
         return [level.name for level in model.group_levels]
-    return [model.level(name).name for name in levels]
+    return [model.level(name).name for name in ([levels] if isinstance(levels, str) else levels)]

@@ -46,7 +46,7 @@ class Level:
         """
         name, _, rest = text.partition(":")
         dim, colon, columns = rest.partition(":")
-        by = tuple(column for column in columns.split(",") if column)
+        by = tuple(column.strip() for column in columns.split(",") if column.strip())
         if not name.isidentifier() or not dim.isdecimal() or (colon and not by) or ":" in columns:
             raise ModelError(
                 f"Expected a level as name:dimensions:column, or name:dimensions for what is each observation's own;"

@@ -90,9 +90,10 @@ class Run:
                     " got others. Use the same, or start a new run."
                 )
             if saved.get(name) != asked.get(name):
+                where, was, now = _difference(name, saved.get(name), asked.get(name))
                 raise TrainingError(
-                    f"Expected the settings of the run in {self.folder} to resume it; its {name} is"
-                    f" {saved.get(name)}, not {asked.get(name)}. Use the same, or start a new run."
+                    f"Expected the settings of the run in {self.folder} to resume it; its {where} is {was}, not {now}."
+                    " Use the same, or start a new run."
                 )
         return tensors, about
 
@@ -284,3 +285,15 @@ def _csv(rows: list[dict[str, float]]) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
+
+
+def _difference(name: str, was: Any, now: Any) -> tuple[str, Any, Any]:
+    """Where two settings first differ, as deep as it goes, and how."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        pairs = [(key, was.get(key), now.get(key)) for key in sorted({*was, *now})]
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        pairs = list(zip(range(len(was)), was, now, strict=True))
+    else:
+        return name, was, now
+    key, was, now = next(pair for pair in pairs if pair[1] != pair[2])
+    return _difference(f"{name}.{key}", was, now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from mlvae.commands.common import grouped, kept_out, listed, load_run, parts, say
+from mlvae.commands.common import grouped, listed, load_run, opened, read_like, say
 from mlvae.errors import DataError, nearest
 
 
@@ -15,7 +15,7 @@ def encode(
     out: str | None = None,
     evidence: str | None = None,
     by: str | None = None,
-    missing: Literal["error", "drop", "own"] = "error",
+    missing: Literal["error", "drop", "own"] | None = None,
     cache: str | None = None,
     folders: str | None = None,
     on_bad_file: Literal["error", "skip"] = "error",
@@ -32,9 +32,9 @@ def encode(
         evidence: Parquet, a row a group of each shared level: count, precision and information, which add; a job that
             was killed goes on when started again
         by: the grouping column (default: the run's own, "group", or the only one)
-        missing: rows without a group: error, drop, or own
+        missing: rows without a group: error, drop, or own (default: as in training)
         cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
-        folders: names of the levels of folders of pictures, outermost first, as in training: country,person
+        folders: names of the levels of folders of pictures, outermost first: country,person (default: as in training)
         on_bad_file: error, or skip and go on
         network: package.module:name of the network that the run was trained with, where it is one's own
         likelihood: likewise of the likelihood
@@ -43,7 +43,9 @@ def encode(
     for target in (out, evidence):
         if target is not None and Path(target).suffix not in ("", ".parquet"):
             raise DataError(f"Expected a .parquet file to write; got {target}. Codes and evidence are kept as Parquet.")
-    reading = {"cache": cache, "folders": listed(folders), "on_bad_file": on_bad_file}
+    usual = read_like(run)
+    missing = missing or usual["missing"]
+    reading = {"cache": cache, "folders": listed(folders) or usual["folders"], "on_bad_file": on_bad_file}
     if workers is None:
         from mlvae.store import jobs
 
@@ -82,9 +84,10 @@ def draw(
         data: what `mlvae train` takes
         out: the PNG to write; of a table, `draw generate` writes .csv or .parquet
         by: the grouping column (default: the run's own, "group", or the only one)
-        split_column: pictures come from rows where it is not 0 (default: "split", where there is one)
+        split_column: pictures come from rows where it is not 0 (default: as in training, or "split")
         count: pictures a row, or rows of a table
-        levels: of a swap, the levels that the side gives, by commas (default: all that groups share)
+        levels: by commas, of a swap the levels that the side gives (default: all that groups share), of interpolate
+            those that move (default: all, what groups share, and the rest, a third of the rows each)
         seed: of the choice
         cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
         on_bad_file: error, or skip and go on
@@ -100,18 +103,17 @@ def draw(
         raise DataError("Expected a file to write; got none. Add --out grid.png.")
     if count < 2:
         raise DataError(f"Expected at least 2 pictures a row; got {count}.")
-    model = load_run(run, network, likelihood)
     if Path(out).suffix in (".csv", ".parquet"):
         if kind != "generate":
             raise DataError(f"Expected a .png for {kind}; got {out}. Only `draw generate` writes tables.")
+        model = load_run(run, network, likelihood)
         members = grouped(data, by, "own", model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
         say(f"Wrote {tables.write_generated(model, members, out, count, seed)}: {count:,} rows")
         return
-    kept = kept_out(run)
-    part, held, _ = parts(
-        data, by, split_column, "error", model.levels, kept, like=model, cache=cache, on_bad_file=on_bad_file
+    if levels is not None and kind not in ("swap", "interpolate"):
+        raise DataError(f"Expected --levels with a swap or interpolate; got {kind!r}. Leave it out.")
+    model, part, held, _ = opened(
+        run, data, by, split_column, network, likelihood, cache=cache, on_bad_file=on_bad_file
     )
-    if levels is not None and kind != "swap":
-        raise DataError(f"Expected --levels with a swap only; got {kind!r}. Leave it out.")
     chosen = {"levels": [name.strip() for name in levels.split(",")]} if levels is not None else {}
     say(f"Wrote {save_grid(DRAWINGS[kind](model, held or part, count, seed, **chosen), out)}")

@@ -20,13 +20,14 @@ DIGESTED = 256
 def grouped(source: str, by: str | None, missing: str, levels: Any = (), **reading: Any) -> Any:
     """The data, a GroupedData (the parser would import it, if named); says what bad files were skipped.
 
-    With several shared levels they are grouped by the first column that these name, where nothing else is asked for;
-    rows without a label in any of the columns are dealt with as ``missing`` says.
+    Where levels name several columns they are grouped by the first of these, unless something else is asked for; rows
+    without a label in any of the columns are dealt with as ``missing`` says.
     """
     from mlvae.data import read
 
     keys = [(level.by,) if isinstance(level.by, str) else level.by for level in levels if level.by]
-    columns = list(dict.fromkeys(column for key in keys for column in key)) if len(keys) > 1 else []
+    named = list(dict.fromkeys(column for key in keys for column in key))
+    columns = named if len(named) > 1 else []  # one column alone is what the data are grouped by
     labels = (*reading.pop("labels", ()), *columns)
     data = read(source, by or next(iter(columns), None), missing=missing, labels=labels, **reading)
     if data.skipped:
@@ -57,14 +58,16 @@ def listed(text: str | None) -> tuple[str, ...]:
 
 def parts(
     source: str, by: str | None, split_column: str | None, missing: str, levels: Any = (),
-    kept: Callable[[Any], dict[str, Any] | None] = lambda data: None, **reading: Any,
+    kept: Callable[[Any], dict[str, Any] | None] = lambda data: None, usual: str | None = None, **reading: Any,
 ) -> tuple[Any, Any, dict[str, Any] | None]:  # fmt: skip
     """The training part, the rows kept out of it, and the arguments of `GroupedData.split` that part them.
 
-    Rows are kept out where a column says so; where there is none, as ``kept`` says of the whole data, or not at all.
+    Rows are kept out where a column says so: ``split_column``, or the ``usual`` one or "split" where there is such a
+    column; else as ``kept`` says of the whole data, or not at all.
     """
-    data = grouped(source, by, missing, levels, labels=(split_column,) if split_column else (), **reading)
-    column = split_column or ("split" if "split" in data.columns else None)
+    asked = tuple(name for name in (split_column, usual) if name)
+    data = grouped(source, by, missing, levels, labels=asked, **reading)
+    column = split_column or next((name for name in (usual, "split") if name in data.columns), None)
     how = {"column": column} if column is not None else kept(data)
     return (*data.split(**how), how) if how else (data, None, None)
 
@@ -132,7 +135,9 @@ def opened(
         DataError: there are no such rows, and ``new`` asks for them.
     """
     model = load_run(run, network, likelihood)
-    part, held, how = parts(data, by, split_column, "error", model.levels, kept_out(run), like=model, **reading)
+    part, held, how = parts(
+        data, by, split_column, like=model, levels=model.levels, kept=kept_out(run), **read_like(run), **reading
+    )
     if new and held is None:
         raise DataError(
             "Expected rows kept out of training to measure on; there are none. Train with --test 0.2, which keeps a"
@@ -196,6 +201,16 @@ def config_of(run: str) -> dict[str, Any]:
         if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
             raise ValueError("it is no list of options by name")
     return options
+
+
+def read_like(run: str) -> dict[str, Any]:
+    """How a run of the command line read its data, as `parts` takes it."""
+    options = config_of(run)
+    return {
+        "missing": options.get("missing", "error"),
+        "folders": listed(options.get("folders")),
+        "usual": options.get("split_column"),
+    }
 
 
 def multiplied(part: Any, quarter_turns: bool, copies: int, seed: int) -> Any:

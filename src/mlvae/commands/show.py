@@ -33,7 +33,7 @@ def tell(
         out: the HTML file to write; its numbers are written beside it, to report.json for report.html
         by: the grouping column (default: the run's own, "group", or the only one)
         metrics: JSON that `mlvae evaluate` wrote (default: the quick protocol is run)
-        split_column: 0 for the training part, else kept out (default: "split", where there is one)
+        split_column: 0 for the training part, else kept out (default: as in training, or "split")
         factors: further columns to read from the codes and to colour maps by, by commas: mouth:label,tilt
         seed: of what is measured, chosen and drawn
         cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
@@ -49,6 +49,11 @@ def tell(
     )
     names = listed(factors)
     if metrics is not None:
+        if Path(metrics).resolve() == (beside := Path(out).with_suffix(".json")).resolve():
+            raise DataError(
+                f"Expected another name for the page than {out}: its numbers are written to {beside}, which is the file"
+                " of metrics. Name the page anew with --out."
+            )
         numbers = _numbers(Path(metrics), model)
     else:
         from mlvae.evaluate import evaluate
@@ -87,7 +92,7 @@ def _numbers(file: Path, model: Any) -> dict[str, float]:
     return found
 
 
-def _line(command: str, options: dict[str, object], *first: str) -> str:
+def _line(command: str, options: dict[str, Any], *first: str) -> str:
     """A command as it is typed."""
     import shlex
 
@@ -96,8 +101,10 @@ def _line(command: str, options: dict[str, object], *first: str) -> str:
         if value is True:
             words.append(f"--{name.replace('_', '-')}")
         elif value is not None:
-            text = "[" + ",".join(map(str, value)) + "]" if isinstance(value, (list, tuple)) else str(value)
-            words += [f"--{name.replace('_', '-')}", text]
+            if name == "members":  # two numbers of one option; other lists are an option each
+                value = ",".join(map(str, value))
+            for each in value if isinstance(value, (list, tuple)) else [value]:
+                words += [f"--{name.replace('_', '-')}", str(each)]
     return shlex.join(words)
 
 
@@ -120,7 +127,7 @@ def serve(
         run: the folder that training wrote
         data: what `mlvae train` takes
         by: the grouping column (default: the run's own, "group", or the only one)
-        split_column: observations come from rows where it is not 0 (default: "split", where there is one)
+        split_column: observations come from rows where it is not 0 (default: as in training, or "split")
         host: the address to listen at; another than this machine's own lets others see the data who have the token
         port: of the page; 0 takes a free one
         cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)

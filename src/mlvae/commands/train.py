@@ -87,7 +87,7 @@ def train(
         by: the grouping column (default: "group", or the only one)
         split_column: rows where it is not 0 or "train" are never trained on (default: "split", where there is one)
         test: without such a column, the share kept out of training for `mlvae evaluate`: whole groups, or with fewer
-            than 20 groups observations of each
+            than 20 groups, or several shared levels, observations of each
         epochs: passes over the data (default: as many as make 4,000 steps)
         augment: changes that keep a group's content, drawn anew in every step: of pictures
             shift:2,rotate:10,zoom:0.1,flip:0.5, of windows time:3, of either noise:0.1
@@ -155,6 +155,16 @@ def train(
         raise CheckpointError("Expected a folder for the run; got none. Add --out runs/NAME.")
     chosen = setting(objective)
     levels = [Level.parse(text, chosen.readout) for text in level or ()]
+    if levels and (content_dim, style_dim, style_given_content) != (16, 16, False):
+        raise ModelError(
+            "Expected --content-dim, --style-dim and --style-given-content without --level, which says the levels and"
+            " their dimensions itself. Leave them out."
+        )
+    keys = [level.by for level in levels if level.by]
+    if len(keys) == 1 and isinstance(keys[0], str):
+        if by not in (None, keys[0]):
+            raise ModelError(f"Expected --by as the level's own column, {keys[0]!r}; got {by!r}. Leave --by out.")
+        by = keys[0]
     if levels and (quarter_turns or deformed):
         raise ModelError(
             "Expected --quarter-turns and --deformed without --level; got both. Of which levels a changed picture has"

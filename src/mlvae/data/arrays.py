@@ -102,12 +102,12 @@ def settle(labels: np.ndarray, column: str, missing: str) -> tuple[np.ndarray, n
     gone = is_missing(labels)
     if missing == "error":
         refuse_missing(labels, f"column {column!r}")
-    if not gone.any():
-        return labels, np.arange(len(labels))
     rows = np.flatnonzero(~gone)
-    known = tidy(labels[rows])
+    known = tidy(labels[rows]) if gone.any() else labels
     if known.dtype.kind == "f" and np.isfinite(known).all() and (known == np.floor(known)).all():
-        known = known.astype(np.int64)  # whole numbers were floats only to make room for NaN
+        known = known.astype(np.int64)  # 2.0 and 2 are one name; many are floats only to make room for NaN
+    if not gone.any():
+        return known, rows
     if missing == "drop":
         return known, rows
     if known.dtype.kind in "iu":

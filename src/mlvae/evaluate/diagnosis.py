@@ -101,7 +101,7 @@ def _posterior(m: Metrics) -> str | None:
 
 
 def _swap(m: Metrics) -> str | None:
-    if m["swap.content_of_style_giver"] < 0.1:
+    if m["swap.content_of_style_giver"] < max(0.1, 1.5 * m.get("probe.chance", 0.0)):
         return None
     return (
         f"Swaps show the style giver's group in {m['swap.content_of_style_giver']:.0%} of pictures. Style carries"

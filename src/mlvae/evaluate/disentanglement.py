@@ -167,6 +167,8 @@ def importance(codes: Array, factors: Mapping[str, Array], numbers: Sequence[str
 
 
 def _checked(codes: Any, factors: Mapping[str, Any], numbers: Sequence[str]) -> tuple[Array, dict[str, Array]]:
+    if not isinstance(factors, Mapping):
+        raise DataError(f"Expected factors by name, as {{'size': values}}; got {type(factors).__name__}.")
     x = np.asarray(codes, float)
     table = {name: np.asarray(values) for name, values in factors.items()}
     if x.ndim != 2 or x.shape[1] < 2 or len(table) < 2 or any(v.shape != (len(x),) for v in table.values()):
@@ -176,6 +178,9 @@ def _checked(codes: Any, factors: Mapping[str, Any], numbers: Sequence[str]) -> 
         )
     if unknown := [name for name in numbers if name not in table or table[name].dtype.kind not in "biuf"]:
         raise DataError(f"Expected `numbers` to name factors that are numbers; got {unknown[0]!r}.")
+    for name, values in table.items():
+        if name not in numbers and values.dtype.kind == "f" and (values != np.floor(values)).any():
+            raise DataError(f"Expected labels of factor {name!r}; got numbers. Name it in `numbers`.")
     if not np.isfinite(x).all() or any(not np.isfinite(table[name].astype(float)).all() for name in numbers):
         raise DataError("Expected finite codes and numbers; got NaN or infinity. Drop those rows.")
     if constant := [name for name, values in table.items() if len(np.unique(values)) < 2]:

@@ -45,15 +45,16 @@ def matrix(subject: Subject) -> Metrics:
 
 
 def curves(subject: Subject) -> Metrics:
-    """For every shared level whose new groups are all known, ``k_curve.<level>.<k>.*``, as the k-curve of content."""
+    """For every shared level ``k_curve.<level>.<k>.*``, the k-curve of new observations of known groups."""
     metrics: Metrics = {}
     for level in subject.model.group_levels:
         assert level.by is not None
         fitted, asked = subject.train.column(level.by), subject.new.column(level.by)
-        if not np.isin(asked, fitted).all():
+        rows = np.flatnonzero(np.isin(asked, fitted))
+        if not len(rows):
             continue
-        before, after = subject.before.votes[level.name], subject.after.votes[level.name]
-        for point in k_curve(before, fitted, after, asked, level.readout, seed=subject.seed):
+        before, after = subject.before.votes[level.name], subject.after.votes[level.name][torch.from_numpy(rows)]
+        for point in k_curve(before, fitted, after, asked[rows], level.readout, seed=subject.seed):
             metrics[f"k_curve.{level.name}.{point.k}.accuracy"] = point.accuracy
             metrics[f"k_curve.{level.name}.{point.k}.variance"] = point.variance
     return metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 CONTROL = "control.untrained."
@@ -32,6 +33,8 @@ ROWS = {
     "reconstruction.mse": "reconstruction, squared error per feature",
     "reconstruction.mse_of_mean": "the same of the training part's mean",
 }
+NAMED = r"unseen\.[^.]+\.[^.]+\.shots\.\d+\.accuracy"
+"""New groups of one of several levels, by the code of one."""
 CONTROLS = {"untrained": "untrained", "vae": "plain VAE", "permuted": "shuffled"}
 PLAIN = ("elbo", "iwae", "amortisation.gap", "calibration.ratio", "swap.cross_member_mse_ratio")
 """Numbers that are shown as they are; the others are shares, in percent."""
@@ -65,9 +68,17 @@ def rows(metrics: Mapping[str, float]) -> list[tuple[str, ...]]:
             found.append((label, _value(metrics, key), _floor(metrics, key), *beside))
     for key in sorted(metrics):
         # Factors have names of their own: they come last, as their keys.
-        if key.startswith("probe.") and key not in ROWS and key.endswith((".mlp", ".mlp.r2")):
+        probe = key.startswith("probe.") and key.endswith((".k1.linear", ".mlp", ".mlp.r2"))
+        if (probe or re.fullmatch(NAMED, key)) and key not in ROWS:
             beside = (_number(metrics, f"control.{name}.{key}") for name in controls)
-            found.append((key.removeprefix("probe."), _value(metrics, key), _floor(metrics, key), *beside))
+            found.append(
+                (
+                    key.removeprefix("probe.").removesuffix(".accuracy"),
+                    _value(metrics, key),
+                    _floor(metrics, key),
+                    *beside,
+                )
+            )
     return found
 
 

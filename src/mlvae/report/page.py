@@ -112,6 +112,7 @@ def write(
         looked=f"{len(found.scores):,}",
         of=f"{len(new):,}",
         commands=commands,
+        beside=Path(out).with_suffix(".json").name,
         versions=[f"mlvae {__version__}", f"Python {platform.python_version()}"]
         + [f"{name} {version(name)}" for name in ("torch", "numpy", "scikit-learn", "matplotlib")],
     )

@@ -34,8 +34,17 @@ def _content(model: MLVAE, m: Numbers) -> str:
             f"one example of each of {way:.0f} groups never seen is enough to name them in {_percent(m[key])} of cases"
         )
         beside = f"chance {_percent(1 / way)}"
+    elif (key := f"probe.{level.name}.{level.name}.k1.linear") in m:
+        named = f"a single observation kept out of training names its {by} in {_percent(m[key])} of cases"
+        beside = f"chance {_percent(m[f'probe.{level.name}.chance'])}"
+    elif (key := f"unseen.{level.name}.{level.name}.shots.1.accuracy") in m:
+        way = m[f"unseen.{level.name}.way"]
+        named = (
+            f"one example of each of {way:.0f} groups never seen is enough to name them in {_percent(m[key])} of cases"
+        )
+        beside = f"chance {_percent(1 / way)}"
     else:
-        return f"{start}how well was not measured."
+        return f"{start}how well was not measured{''.join(_further(model, m))}."
     if (control := f"control.untrained.{key}") in m:
         beside += f", an untrained network {_percent(m[control])}"
     return f"{start}{named} ({beside}){''.join(_further(model, m))}."
