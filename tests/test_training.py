@@ -21,7 +21,7 @@ from mlvae.batch import GroupBatch
 from mlvae.errors import CheckpointError, DataError, TrainingError
 from mlvae.normal import Normal
 from mlvae.objective import Objective, Ramp, loss
-from mlvae.runs import options_of
+from mlvae.runs import options_of, unfinished
 from mlvae.steps import CUBLAS, Step, one_order
 from mlvae.training import History, fit
 
@@ -82,8 +82,10 @@ def test_ctrl_c_saves_and_resuming_ends_with_the_same_weights(
     monkeypatch.setattr(Step, "forward", interrupted)
     with pytest.raises(KeyboardInterrupt, match="--resume"):
         run(small(), tmp_path, epochs=3, objective=strict)
+    assert unfinished(tmp_path).startswith(f"Training stopped in epoch {1 + steps // 8} of 3")
     monkeypatch.undo()
     resumed, continued = run(small(), tmp_path, epochs=3, objective=strict, resume=True)
+    assert unfinished(tmp_path) is None
     assert torch.equal(weights(whole), weights(resumed))
     for one, other in zip(history.epochs, continued.epochs, strict=True):
         assert {k: v for k, v in one.items() if "second" not in k} == {k: other[k] for k in one if "second" not in k}
@@ -320,7 +322,7 @@ def test_a_gpu_that_was_used_before_cannot_be_told_to_compute_in_one_order(monke
 
 
 def test_a_resumed_run_is_told_where_its_settings_differ(tmp_path: Path) -> None:
-    run(small(), tmp_path / "run", epochs=1)
+    fit(model(small()), small(), tmp_path / "run", epochs=1, progress=False)
     other = mlvae.MLVAE.for_data(small(), content_dim=7, style_dim=2, width=16)
     with pytest.raises(TrainingError) as error:
         fit(other, small(), tmp_path / "run", epochs=1, resume=True, progress=False)

@@ -180,6 +180,20 @@ def options_of(run: str | Path) -> dict[str, Any]:
         return {**options, "objective": Objective.from_settings(settings["objective"])}
 
 
+def unfinished(run: str | Path) -> str | None:
+    """What is to be said of a run that was stopped; None where it came to its end, or holds no training state."""
+    path = Path(run) / checkpoint.TRAINING_FILE
+    if not path.exists():
+        return None
+    _, about = states.read(path)
+    with reading(states.KIND, path, CheckpointError, checkpoint.ADVICE):
+        state, settings = about["state"], about["settings"]
+        done, epochs, patience = state["epoch"], settings["epochs"], settings["patience"]
+        if done >= epochs or (patience is not None and state["waited"] >= patience):
+            return None
+    return f"Training stopped in epoch {done + 1} of {epochs}, and levels are not calibrated: --resume goes on"
+
+
 def engine(device: str, precision: Any, logger: Any = None) -> Any:
     """The engine, on one device; on all that `torchrun` started processes for, where it did.
 

@@ -33,11 +33,14 @@ def info(run: str | None = None, network: str | None = None, likelihood: str | N
     print(f"  this folder {'can' if os.access('.', os.W_OK) else 'CANNOT'} be written to: {os.getcwd()}")
     if run is not None:
         from mlvae.commands.common import load_run
+        from mlvae.runs import unfinished
 
         model = load_run(run, network, likelihood)
         shape = " x ".join(map(str, model.shape))
         parameters = sum(p.numel() for p in model.parameters())
         print(f"{run}: {model.network} of width {model.width}, {parameters:,} parameters, observations {shape}")
+        if left := unfinished(run):
+            print(f"  ! {left}")
         for level in model.levels:
             by = "each observation its own" if level.by is None else f"shared by {level.by}"
             given = f", given {', '.join(level.given)}" if level.given else ""

@@ -134,7 +134,11 @@ def opened(
     Raises:
         DataError: there are no such rows, and ``new`` asks for them.
     """
+    from mlvae.runs import unfinished
+
     model = load_run(run, network, likelihood)
+    if left := unfinished(run):
+        say(f"! {left}")
     part, held, how = parts(
         data, by, split_column, like=model, levels=model.levels, kept=kept_out(run), **read_like(run), **reading
     )

@@ -109,7 +109,8 @@ def _floor(metrics: Mapping[str, float], key: str) -> str:
     if key.startswith("probe.") and not key.endswith(".nats"):
         return _number(metrics, "probe.chance" if key in ROWS else f"probe.{key.split('.')[2]}.chance")
     if key.startswith("unseen."):
-        chance = f"{100 / metrics['unseen.way']:.1f}" if metrics.get("unseen.way") else ""
+        way = metrics.get(f"unseen.{key.split('.')[1]}.way" if re.fullmatch(NAMED, key) else "unseen.way")
+        chance = f"{100 / way:.1f}" if way else ""
         pixels = _number(metrics, "unseen.pixels.shots.1.accuracy") if key == "unseen.shots.1.accuracy" else ""
         return " / ".join(part for part in (chance, pixels) if part)
     return "0" if key.endswith(".nats") else ""
