@@ -32,7 +32,13 @@ def test_it_finds_what_was_put_in() -> None:
     x[:, 3] = 7.0
     x[::4, 2] = np.nan
     word = np.tile(list("abcdef"), 20)
-    columns = {"country": person // 5, "word": word, "shot": np.arange(120), "year": np.full(120, 3)}
+    columns = {
+        "country": person // 5,
+        "iso": np.array(list("wxyz"))[person // 5],
+        "word": word,
+        "shot": np.arange(120),
+        "year": np.full(120, 3),
+    }
     data = GroupedData.from_arrays(x, person, by="person", columns=columns, gaps=True)
     train, new = data.subset(slice(96)), data.subset(slice(90, 120))
     found = inspect(train, new)

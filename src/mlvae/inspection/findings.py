@@ -13,6 +13,7 @@ from mlvae.calibration import FEWEST
 from mlvae.data import GroupedData, GroupSampler
 from mlvae.data.checks import COMPARED, leaks, near_duplicates
 from mlvae.data.splits import SHARES, SPLITS, TEST, spared
+from mlvae.grouping import Grouping
 from mlvae.labels import is_missing
 from mlvae.likelihoods import likelihood_for
 
@@ -118,7 +119,7 @@ def inspect(
     # Names of picture files are no factor, though 1.png may be in every folder.
     passed_over = {data.by, split, "file" if schema.image_size else None}
     columns = {name: _relation(data, name) for name in data.columns if name not in passed_over}
-    coarser = [name for name, what in columns.items() if what.startswith("coarser")]
+    coarser = _distinct(data, [name for name, what in columns.items() if what.startswith("coarser")])
     levels = [f"{name} by {name}" for name in coarser] + [f"content by {data.by}"]
     levels += [*(f"{covariate.name} as a covariate" for covariate in schema.covariates), "style"]
     sampler = GroupSampler(data.codes(data.by or ""), GROUPS, (2, 8))
@@ -201,6 +202,16 @@ def _validation(ids: np.ndarray[Any, Any]) -> float | None:
         if len(kept) - len(np.unique(kept)) >= FEWEST:
             return share if share != SHARES[0] else None
     return None
+
+
+def _distinct(data: GroupedData, names: list[str]) -> list[str]:
+    """Of columns with the same groups, as a country and its code, the first: they make one level."""
+    kept: dict[str, Grouping] = {}
+    for name in names:
+        found = Grouping.from_ids(data.codes(name))
+        if not any(found.num_groups == other.num_groups and found.refines(other) for other in kept.values()):
+            kept[name] = found
+    return list(kept)
 
 
 def _relation(data: GroupedData, name: str) -> str:
