@@ -321,6 +321,13 @@ def test_a_gpu_that_was_used_before_cannot_be_told_to_compute_in_one_order(monke
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_a_run_that_has_ended_makes_its_model_file_again(tmp_path: Path) -> None:
+    first, _ = run(small(), tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    again, _ = run(small(), tmp_path, resume=True)
+    assert torch.equal(weights(first), weights(again)) and torch.equal(weights(mlvae.load(tmp_path)), weights(first))
+
+
 def test_a_resumed_run_is_told_where_its_settings_differ(tmp_path: Path) -> None:
     fit(model(small()), small(), tmp_path / "run", epochs=1, progress=False)
     other = mlvae.MLVAE.for_data(small(), content_dim=7, style_dim=2, width=16)

@@ -282,7 +282,9 @@ def test_an_upload_that_no_decoder_understands_is_a_message() -> None:
     from mlvae.depict import Depiction
     from mlvae.explore.uploads import picture
 
-    shown = Depiction.of(MLVAE((16, 16), LEVELS, width=8), mlvae.GroupedData.from_arrays(torch.rand(4, 16, 16), "aabb"))
+    shown = Depiction.of(
+        MLVAE((16, 16), LEVELS, width=8), mlvae.GroupedData.from_arrays(torch.rand(4, 16, 16), list("aabb"))
+    )
     file = io.BytesIO()
     Image.effect_noise((20, 20), 50).save(file, "PNG")
     whole = file.getvalue()

@@ -162,10 +162,7 @@ class GroupEvidence:
         scores = self.log_bayes_factor(gallery, level)
         if not scores.shape[1]:
             raise EvidenceError("Expected at least one known group to identify among; the gallery is empty. Add some.")
-        # A group that was taken out again is nobody.
-        there = gallery.levels[level].count > 0
-        scores = scores.masked_fill(~there, -torch.inf)
-        known = scores + math.log1p(-new) - math.log(max(int(there.sum()), 1)) if new < 1 else scores - torch.inf
+        known = scores + math.log1p(-new) - math.log(scores.shape[1]) if new < 1 else scores - torch.inf
         none = scores.new_full((len(scores), 1), math.log(new) if new > 0 else -torch.inf)
         return torch.cat([known, none], 1).softmax(1)
 

@@ -147,7 +147,10 @@ class Run:
         return dict(about["state"])
 
     def take_best(self) -> None:
-        """Gives the model the weights that were last saved for use."""
+        """Gives the model the weights that were last saved for use; keeps its own, the last, where those are gone."""
+        if self.folder and not (self.folder / checkpoint.MODEL_FILE).exists() and self.settings.get("patience") is None:
+            self.keep()
+            return
         kept = self.best if self.folder is None else checkpoint.read(self.folder / checkpoint.MODEL_FILE, "model")[0]
         self.model.load_state_dict(kept)
 

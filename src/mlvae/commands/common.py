@@ -27,7 +27,7 @@ def grouped(source: str, by: str | None, missing: str, levels: Any = (), **readi
 
     keys = [(level.by,) if isinstance(level.by, str) else level.by for level in levels if level.by]
     named = list(dict.fromkeys(column for key in keys for column in key))
-    columns = named if len(named) > 1 else []  # one column alone is what the data are grouped by
+    columns = named if len(keys) > 1 or len(named) > 1 else []  # one alone is what the data are grouped by
     labels = (*reading.pop("labels", ()), *columns)
     data = read(source, by or next(iter(columns), None), missing=missing, labels=labels, **reading)
     if data.skipped:

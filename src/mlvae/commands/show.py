@@ -101,7 +101,7 @@ def _line(command: str, options: dict[str, Any], *first: str) -> str:
         if value is True:
             words.append(f"--{name.replace('_', '-')}")
         elif value is not None:
-            if name == "members":  # two numbers of one option; other lists are an option each
+            if name == "members" and isinstance(value, list):  # numbers of one option; other lists are an option each
                 value = ",".join(map(str, value))
             for each in value if isinstance(value, (list, tuple)) else [value]:
                 words += [f"--{name.replace('_', '-')}", str(each)]

@@ -221,6 +221,7 @@ def train(
     )
     if told is not None:
         asked = asked.changed(independence=Held(end=told))
+    asked = asked.over(model.levels)
     none = "no rows kept out, so `mlvae evaluate` will have none to measure on; --test 0.2 would keep a fifth"
     say(f"{part!r}; {none if held is None else f'{len(held):,} rows kept out'}")
     parameters = sum(p.numel() for p in model.parameters())
@@ -232,7 +233,7 @@ def train(
     if not begun:
         write_options(Path(out), arguments, kept)  # in place of those of an attempt that never came to a run
     fit(
-        model, part, out, valid=valid, objective=asked.over(model.levels), epochs=epochs, groups=groups,
+        model, part, out, valid=valid, objective=asked, epochs=epochs, groups=groups,
         members="all" if whole_groups else members, resample=resample, lr=lr, seed=seed, patience=patience,
         device=device, precision=precision, deterministic=deterministic, compile=compile, resume=resume, keep=keep,
         augment=change,

@@ -35,7 +35,7 @@ def npy(path: Path, asked: Asked) -> Raw:
     from mlvae.data.sources.tables import labels_of
 
     stored = Stored(path)
-    warn_of_rounding(np.load(path, mmap_mode="r"), f"{path.name!r}")
+    warn_of_rounding(np.load(path, mmap_mode="r", allow_pickle=False), f"{path.name!r}")
     found = columns_beside(path)
     columns = {} if found is None else read_npz(found) if found.suffix == ".npz" else labels_of(found)
     for name, values in columns.items():
