@@ -10,7 +10,6 @@ Reference: Bouchacourt, Tomioka, Nowozin 2018, "Multi-Level Variational Autoenco
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -30,6 +29,7 @@ from mlvae.grouping import Grouping
 from mlvae.levels import Level, check_groups, checked
 from mlvae.likelihoods import Likelihood, by_name, likelihood_for
 from mlvae.networks import LAYOUTS, NETWORKS, Network, beside, default_network, joined
+from mlvae.networks.trial import check_decoder, features_of, warn_of_batch_norm
 from mlvae.normal import Normal
 from mlvae.schema import Covariates, Schema
 
@@ -118,7 +118,7 @@ class MLVAE(nn.Module):
         known = self.schema.covariate_dim
         seen = beside(self.likelihood.input_shape(self.shape), known)
         self.encoder = encoder or pair.encoder(seen, self.width)
-        features = _features(self.encoder, seen)
+        features = features_of(self.encoder, seen)
         dims = {level.name: level.dim for level in self.levels}
         self.heads = nn.ModuleDict(
             {
@@ -130,13 +130,8 @@ class MLVAE(nn.Module):
         made = self.likelihood.output_shape(self.shape)
         codes = sum(dims.values()) + known
         self.decoder = decoder or pair.decoder(made, self.width, codes)
-        _fits(self.decoder, codes, made)
-        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.modules()):
-            warnings.warn(
-                "The network has batch normalisation: observations of a batch leak into each other's votes. Normalise"
-                " by group or layer.",
-                stacklevel=2,
-            )
+        check_decoder(self.decoder, codes, made)
+        warn_of_batch_norm(self.encoder, self.decoder)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Weights from before there were calibrations have at most a temperature."""
@@ -416,34 +411,3 @@ class MLVAE(nn.Module):
 def _exact(output: Tensor) -> Tensor:
     """What a network that may compute in half precision made, for densities and evidence: float32 at least."""
     return output.to(torch.promote_types(output.dtype, torch.float32))
-
-
-def _features(encoder: nn.Module, shape: tuple[int, ...]) -> int:
-    features = _tried(encoder, shape)
-    if features.ndim != 2 or len(features) != 2:
-        raise ModelError(
-            f"Expected the encoder to map (2, *{shape}) to features (2, F); got {tuple(features.shape)}."
-            " End it with nn.Flatten()."
-        )
-    return int(features.shape[1])
-
-
-def _fits(decoder: nn.Module, codes: int, shape: tuple[int, ...]) -> None:
-    """Raises ModelError where a decoder makes of codes another shape than the likelihood asks for."""
-    if (made := tuple(_tried(decoder, (codes,)).shape)) != (2, *shape):
-        raise ModelError(
-            f"Expected the decoder to map codes (2, {codes}) to (2, *{shape}), as the likelihood asks; got {made}."
-            " End it with nn.Unflatten(1, shape)."
-        )
-
-
-@torch.no_grad()
-def _tried(network: nn.Module, shape: tuple[int, ...]) -> Tensor:
-    """What a network makes of two zeros of a shape."""
-    like = next(network.parameters(), torch.zeros(()))
-    training = network.training
-    try:
-        made: Tensor = network.eval()(like.new_zeros(2, *shape))
-    finally:
-        network.train(training)
-    return made

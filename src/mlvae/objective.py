@@ -148,7 +148,8 @@ class Objective:
         if "content" not in self.kl_weight:
             return self
         shared = {level.name: self.kl_weight["content"] for level in levels if level.by is not None}
-        return replace(self, kl_weight={**shared, **self.kl_weight})
+        weights = {**shared, **self.kl_weight}
+        return self if weights == self.kl_weight else replace(self, kl_weight=weights)
 
     def weight(self, level: str, progress: float) -> float:
         """The KL weight of a level after a share ``progress`` of training."""
