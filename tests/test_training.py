@@ -309,16 +309,18 @@ def test_compiled_networks_learn_the_same_and_keep_their_names(tmp_path: Path) -
 
 
 def test_a_gpu_that_was_used_before_cannot_be_told_to_compute_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setenv(CUBLAS, ":0:0")
-    with pytest.raises(TrainingError, match="before Python starts"), one_order(True, torch.device("cuda")):
+    with pytest.raises(TrainingError, match="before Python starts"), one_order(True, used=True):
         pass
-    with one_order(True, torch.device("cpu")):
+    with one_order(True):
         assert torch.are_deterministic_algorithms_enabled()
     monkeypatch.setenv(CUBLAS, ":16:8")
-    with one_order(True, torch.device("cuda")):
+    with one_order(True, used=True):
         assert torch.are_deterministic_algorithms_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
+    monkeypatch.delenv(CUBLAS)
+    with one_order(True):
+        assert os.environ[CUBLAS] == ":4096:8"
 
 
 def test_a_run_that_has_ended_makes_its_model_file_again(tmp_path: Path) -> None:
@@ -381,7 +383,7 @@ def test_the_same_seed_gives_the_same_weights_on_any_device_when_asked(
 def test_a_stop_leaves_the_order_of_sums_as_it_was() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        with pytest.raises(ZeroDivisionError), one_order(True, torch.device("cpu")):
+        with pytest.raises(ZeroDivisionError), one_order(True):
             raise ZeroDivisionError
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:

@@ -133,15 +133,19 @@ class Compiled:
 
 
 @contextmanager
-def one_order(wanted: bool, device: torch.device) -> Iterator[None]:
+def one_order(wanted: bool, used: bool = False) -> Iterator[None]:
     """Sums in one order only, also on a GPU, for a while; an operation that has none raises torch's RuntimeError.
 
+    Args:
+        wanted: else nothing is changed.
+        used: this process has used the GPU before. cuBLAS is told but once, at the first product there.
+
     Raises:
-        TrainingError: the GPU was used before cuBLAS was told, which it is but once in a process.
+        TrainingError: it was used, and the environment did not say so.
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if wanted:
-        if device.type == "cuda" and torch.cuda.is_initialized() and os.environ.get(CUBLAS) not in ONE_ORDER:
+        if used and os.environ.get(CUBLAS) not in ONE_ORDER:
             raise TrainingError(
                 f"Expected {CUBLAS}={ONE_ORDER[0]} in the environment, to compute in one order on a GPU that this"
                 " process has used before; it is not there. Set it before Python starts."

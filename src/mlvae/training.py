@@ -147,6 +147,7 @@ def fit(
     run = Run(None if out is None else Path(out), model, settings, keep)
     saved = run.open(resume)
 
+    used = torch.cuda.is_initialized()  # before the engine moves the model there
     fabric = engine(device, precision, logger)
     ranks = Ranks.launched()
     if ranks.size > 1 and len(model.group_levels) > 1:
@@ -167,7 +168,7 @@ def fit(
         bar = Progress(epochs, enabled=progress and ranks.first)
         uncalibrate(model)
         model.train()
-        with bar, Compiled(model, compile), one_order(deterministic, fabric.device):
+        with bar, Compiled(model, compile), one_order(deterministic, used and fabric.device.type == "cuda"):
             while state.epoch < epochs and not _out_of_patience(state, patience):
                 started, meter = time.perf_counter(), Meter(state.sums, state.seen)
                 batches = sampler.batches(state.epoch)
