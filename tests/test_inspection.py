@@ -14,7 +14,7 @@ from PIL import Image
 
 import mlvae
 from mlvae.cli import main
-from mlvae.commands.common import share_out
+from mlvae.commands.sharing import share_out, validation_of
 from mlvae.data import GroupedData
 from mlvae.data.splits import SHARES, TEST
 from mlvae.inspection import inspect, save_picture
@@ -83,7 +83,7 @@ def test_the_advised_share_is_the_least_that_training_takes(sizes: list[int]) ->
     assert setting("default").validation == SHARES[0]
     data = GroupedData.from_arrays(torch.randn(sum(sizes), 2), np.repeat(np.arange(len(sizes)), sizes))
     part, new = data.split(**share_out(data, TEST, 0))
-    enough = [share for share in SHARES if train._validation(part, share, 0, ())[1] is not None]
+    enough = [share for share in SHARES if validation_of(part, share, 0, (), asked=True)[1] is not None]
     advised = str(enough[0]) if enough and enough[0] != SHARES[0] else None
     for found, test in ((inspect(data), str(TEST)), (inspect(part, new), None)):
         assert (found.options.get("test"), found.options.get("validation")) == (test, advised)

@@ -30,6 +30,9 @@ s² / T = 1/40 of what the network says."""
 
 FEWEST = 30
 """Members beyond the first of their group, over all groups, without which a temperature is not worth fitting."""
+FEWEST_WITNESSES = 8
+"""Likewise groups of a finer level, whole, beyond the first in each group: there are seldom many. Eight say a variance
+to within a half; a coarse level that is not fitted is several times too sure."""
 FEWEST_GROUPS = 8
 """Groups without which centre and spread are not: they stay 0 and 1."""
 
@@ -84,7 +87,10 @@ class Calibration(nn.Module):
     def fit(cls, votes: Evidence, grouping: Grouping, witnesses: Grouping | None = None) -> Self:
         """By maximum likelihood: T and β of votes around their group (whose own value has a flat prior), then b and s.
 
-            T = Σ_i Λ_i^β (μ_i - m_g(i))² / (N - G),    m_g = Σ Λ^β μ / Σ Λ^β over the members of g
+            T = Σ_i Λ_i^β (μ_i - m_g(i))² / (N - G - 2),    m_g = Σ Λ^β μ / Σ Λ^β over the members of g
+
+        The 2 is what few members need: then it is errors over promises that are 1 in the mean, not T that is right in
+        the mean.
 
         Args:
             votes: N votes of one level in D dimensions, as the network says them.
@@ -93,7 +99,7 @@ class Calibration(nn.Module):
                 around their country more than their pictures around them.
 
         Raises:
-            DataError: fewer than 30 members beyond the first of each group.
+            DataError: fewer than 30 members, or 8 witnesses, beyond the first of each group.
 
         Example:
             >>> draws = torch.Generator().manual_seed(0)
@@ -102,11 +108,12 @@ class Calibration(nn.Module):
             >>> Calibration.fit(votes, Grouping.from_ids([0, 1] * 1000)).temperature.round()
             tensor([9.], dtype=torch.float64)
         """
-        surplus = len(votes) - grouping.num_groups
-        if surplus < FEWEST:
+        units, fewest = (len(votes), FEWEST) if witnesses is None else (witnesses.num_groups, FEWEST_WITNESSES)
+        if units - grouping.num_groups < fewest:
+            what = "members" if witnesses is None else "groups of a finer level"
             raise DataError(
-                f"Expected at least {FEWEST} members beyond the first of each group to fit a temperature; got {surplus}"
-                f" ({len(votes)} observations of {grouping.num_groups} groups). Keep more observations out of training."
+                f"Expected at least {fewest} {what} beyond the first of each group to fit a temperature; got"
+                f" {units - grouping.num_groups} ({units} in {grouping.num_groups} groups). Keep more out of training."
             )
         votes = votes.to(torch.float64)
         mean, log_precision = votes.information / votes.precision, votes.precision.log()
@@ -114,19 +121,20 @@ class Calibration(nn.Module):
         found = cls(votes.dim).double()
         best: Tensor | None = None
         for power in POWERS:
-            units = Evidence.votes(mean, torch.exp(power * log_precision))
+            said = Evidence.votes(mean, torch.exp(power * log_precision))
             index = grouping
             if witnesses is not None:
-                units, index = units.sum(witnesses), grouping.of(witnesses)
-            centre = units.sum(index)
-            free = max(len(units) - index.num_groups, 1)
-            gap = units.information / units.precision - index.expand(centre.information / centre.precision)
+                said, index = said.sum(witnesses), grouping.of(witnesses)
+            centre = said.sum(index)
+            free = len(said) - index.num_groups
+            gap = said.information / said.precision - index.expand(centre.information / centre.precision)
             coldest = COLDEST * torch.exp((power - 1) * typical)
-            scale = ((units.precision * gap**2).sum(0) / free).maximum(coldest)
-            likelihood = 0.5 * (units.precision.log().sum(0) - centre.precision.log().sum(0) - free * scale.log())
+            scatter = (said.precision * gap**2).sum(0)
+            scale = (scatter / free).maximum(coldest)
+            likelihood = 0.5 * (said.precision.log().sum(0) - centre.precision.log().sum(0) - free * scale.log())
             better = torch.ones_like(scale, dtype=torch.bool) if best is None else likelihood > best
             best = likelihood + WORTH if best is None else best.maximum(likelihood)
-            found.temperature[better], found.power[better] = scale[better], power
+            found.temperature[better], found.power[better] = (scatter / (free - 2)).maximum(coldest)[better], power
         if grouping.num_groups >= FEWEST_GROUPS:
             found._standardise(found.votes(mean, log_precision).sum(grouping))
         return found

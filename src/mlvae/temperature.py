@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 
 from mlvae import inference
-from mlvae.batch import nests
-from mlvae.calibration import Calibration
+from mlvae.calibration import FEWEST_WITNESSES, Calibration
 from mlvae.errors import DataError
+from mlvae.grouping import Grouping
 from mlvae.heads import Array
 from mlvae.schema import Covariates
 
@@ -22,7 +25,9 @@ def temper(model: MLVAE, x: Array, groups: inference.Groups, covariates: Covaria
     """Fits the `Calibration` of every shared level, in place; a former one is forgotten.
 
     Where a level is nested in another, the coarser one is fitted on the summed votes of the finer one's groups: people
-    scatter around their country more than their pictures around them. It is right for groups of the size seen here.
+    scatter around their country more than their pictures around them. It is right for groups of the size seen here, and
+    needs people whom training did not see: of those it knows, it knows the country. With fewer than 8 beyond the first
+    of each country the level is left as the network says it, with a warning.
 
     Args:
         model: after training.
@@ -37,11 +42,38 @@ def temper(model: MLVAE, x: Array, groups: inference.Groups, covariates: Covaria
         raise DataError("Expected the group of each observation to calibrate levels with; got None. Pass labels.")
     uncalibrate(model)
     cast = inference.votes(model, x, groups, covariates)
-    nested = nests({name: grouping for name, (_, grouping) in cast.items()})
+    speak = witnesses({name: grouping for name, (_, grouping) in cast.items()})
     for name, (votes, grouping) in cast.items():
-        finer = [cast[fine][1] for fine, coarse in nested if coarse == name]
-        witnesses = min(finer, key=lambda each: each.num_groups) if finer else None
-        model.calibration(name).take(Calibration.fit(votes, grouping, witnesses))
+        finer = cast[speak[name]][1] if name in speak else None
+        if finer is not None and finer.num_groups - grouping.num_groups < FEWEST_WITNESSES:
+            warnings.warn(
+                f"Level {name!r} stays as sure as the network says, which is too sure: {finer.num_groups} groups of"
+                f" {speak[name]!r} in {grouping.num_groups} of its own are too few to calibrate it by. Keep more whole"
+                " ones out of training.",
+                UserWarning,
+                stacklevel=2,
+            )
+            continue
+        model.calibration(name).take(Calibration.fit(votes, grouping, finer))
+
+
+def witnesses(groupings: Mapping[str, Grouping]) -> dict[str, str]:
+    """For each level with others nested in it the coarsest of these, whose groups speak for it.
+
+    Args:
+        groupings: coarse to fine; of two with the same groups here the later one is nested in the earlier.
+
+    Example:
+        >>> witnesses({"country": Grouping.from_ids([0, 0, 1]), "person": Grouping.from_ids([5, 6, 7])})
+        {'country': 'person'}
+    """
+    speak: dict[str, str] = {}
+    for (coarse, own), (fine, other) in itertools.permutations(groupings.items(), 2):
+        later = other.num_groups > own.num_groups or list(groupings).index(fine) > list(groupings).index(coarse)
+        coarsest = coarse not in speak or other.num_groups < groupings[speak[coarse]].num_groups
+        if later and coarsest and other.refines(own):
+            speak[coarse] = fine
+    return speak
 
 
 def uncalibrate(model: MLVAE) -> None:

@@ -72,15 +72,6 @@ def parts(
     return (*data.split(**how), how) if how else (data, None, None)
 
 
-def share_out(data: Any, share: float, seed: int, levels: Any = ()) -> dict[str, Any]:
-    """How `GroupedData.split` takes a share out of data: whole groups, or observations of each where they are few."""
-    from mlvae.data.splits import spared
-
-    # Of several levels none should lose whole groups that only the others need.
-    several = sum(level.by is not None for level in levels) > 1
-    return {"by": "observation" if several else spared(data.num_groups), "test": share, "seed": seed}
-
-
 def kept_out(run: str) -> Callable[[Any], dict[str, Any] | None]:
     """How a run of the command line kept a share of its data out of training: as `parts` takes it.
 
@@ -95,6 +86,9 @@ def kept_out(run: str) -> Callable[[Any], dict[str, Any] | None]:
         with reading("file of what a run kept out", file, CheckpointError, "It is damaged. Restore or remove it."):
             found = plain_json(file.read_bytes())
             split, size = {name: found[name] for name in ("by", "test", "seed")}, (found["rows"], found["groups"])
+            for name in ("of", "within"):
+                if name in found:
+                    split[name] = tuple(found[name]) if isinstance(found[name], list) else found[name]
             known = found.get("digest")  # none where the run is older than digests
         if size != (len(data), data.num_groups) or known not in (None, digest_of(data)):
             raise DataError(

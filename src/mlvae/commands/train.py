@@ -16,11 +16,11 @@ from mlvae.commands.common import (
     parts,
     refuse_idle,
     say,
-    share_out,
     warn_of_leaks,
     write_options,
 )
 from mlvae.commands.measure import measure
+from mlvae.commands.sharing import share_out, validation_of
 from mlvae.commands.weights import penalty_of, weight_of
 from mlvae.errors import CheckpointError, DataError, ModelError
 
@@ -87,7 +87,8 @@ def train(
         by: the grouping column (default: "group", or the only one)
         split_column: rows where it is not 0 or "train" are never trained on (default: "split", where there is one)
         test: without such a column, the share kept out of training for `mlvae evaluate`: whole groups, or with fewer
-            than 20 groups, or several shared levels, observations of each
+            than 20 observations of each; of levels nested in each other whole countries, or people of each; of
+            levels that are only crossed observations
         epochs: passes over the data (default: as many as make 4,000 steps)
         augment: changes that keep a group's content, drawn anew in every step: of pictures
             shift:2,rotate:10,zoom:0.1,flip:0.5, of windows time:3, of either noise:0.1
@@ -122,9 +123,9 @@ def train(
         whole_groups: every sub-group is a whole group; a step's time and memory grow with the square of the largest
         resample: draw groups with equal probability
         lr: highest learning rate
-        validation: share of the training part kept to calibrate levels, and for --patience: whole groups,
-            or with fewer than 20 groups observations of each (default: 0.05; for paper and vae 0; with --deformed no
-            share, but further copies, deformed three times as far)
+        validation: share of the training part kept to calibrate levels, and for --patience, taken as for --test
+            (default: 0.05, of nested groups up to 0.2; for paper and vae 0; with --deformed no share, but further
+            copies, deformed three times as far)
         patience: epochs without a better validation loss before stopping
         precision: of the networks; bf16-mixed pays where the processor or GPU has bfloat16
         deterministic: compute in one order only: the same seed gives the same weights on a GPU too, which is slower
@@ -201,7 +202,8 @@ def train(
         copies = f"{valid.num_groups} copies deformed {FAR:g} times as far as those learned from"
         say(f"No {part.by} is kept out of training: levels are calibrated on {copies}")
     else:
-        part, valid = _validation(part, chosen.validation if validation is None else validation, seed, levels)
+        share = chosen.validation if validation is None else validation
+        part, valid = validation_of(part, share, seed, levels, asked=validation is not None)
         if valid is not None:
             say(
                 f"{len(valid):,} rows more are kept out, to calibrate levels and to be looked at while training (valid)"
@@ -246,27 +248,6 @@ def train(
     say(f"Wrote {out}. Next: mlvae {what} {out} {data}{again} --out {file}")
     if held is not None:
         say(f"To measure it on what was kept out: mlvae evaluate {out} {data}{again} --out metrics.json")
-
-
-def _validation(data: Any, share: float, seed: int, levels: Any) -> tuple[Any, Any]:  # GroupedData, the second or None
-    from mlvae.calibration import FEWEST
-    from mlvae.data.splits import SHARES
-
-    if not share:
-        return data, None
-    keys = [level.by for level in levels if level.by] or [data.by]
-    for tried in (share, *(larger for larger in SHARES if larger > share)):
-        how = share_out(data, tried, seed, levels)
-        rest, kept = data.split(**how)
-        if all(len(kept) - int(kept.codes(key).max()) - 1 >= FEWEST for key in keys):
-            if tried == share:
-                return rest, kept
-            advice = f". --validation {tried:g} would keep enough {how['by']}s"
-            break
-    else:
-        advice = ""
-    say(f"Too few observations to keep {share:.0%} of them out of training: levels stay uncalibrated{advice}")
-    return data, None
 
 
 def demo(out: str = "demo", epochs: int = 30, seed: int = 0, device: str = "auto") -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mlvae.data.arrays import as_observations, check_shape, dense, settle
 from mlvae.data.deform import deformed
 from mlvae.data.rounding import warn_of_rounding
-from mlvae.data.splits import SPLITS, group_folds, latest, marked, share
+from mlvae.data.splits import SPLITS, group_folds, latest, marked, share, unseen_nested
 from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest
 from mlvae.labels import as_labels, refuse_missing
@@ -271,6 +271,8 @@ class GroupedData:
         self,
         by: str = "group",
         *,
+        of: str | tuple[str, ...] | None = None,
+        within: str | tuple[str, ...] | None = None,
         column: str | None = None,
         time: str | None = None,
         test: float = 0.2,
@@ -281,6 +283,9 @@ class GroupedData:
         Args:
             by: "group": the two share no group. "observation": a share of each group's members is new, at
                 least one; groups of one stay in training. "time": what came last, by the column `time`, is new.
+            of: the grouping, a column or a combination of several, in place of the data's own.
+            within: with by="group" a coarser grouping, of whose each group a share of groups is new, people of each
+                country; never all of them, and none where that is less than half a group.
             column: split by this column instead: rows of value 0 (or "train") are for training, all others are new.
             time: the column of numbers or times for by="time"; rows of one time stay together.
             test: the share that is new, between 0 and 1.
@@ -297,6 +302,10 @@ class GroupedData:
             >>> train, new = data.split(by="group", test=0.2)
             >>> len(train), len(new), set(train.groups) & set(new.groups)
             (8, 2, set())
+            >>> data = GroupedData.from_arrays(np.zeros((10, 2)), columns={"who": np.arange(10) // 2, "land": [0] * 10})
+            >>> _, new = data.split(of="who", within="land")
+            >>> np.unique(new.column("who"))
+            array([3])
         """
         if column is not None:
             new, what = marked(self.column(column), column)
@@ -304,9 +313,14 @@ class GroupedData:
             if time is None:
                 raise DataError("Expected the column of times for by='time'; got none. Pass time='...'.")
             new, what = latest(self.column(time), time, share(test)), f"at least two different times in {time!r}"
+        elif within is not None:
+            if by != "group" or of is None:
+                raise DataError(f"Expected by='group' and `of` beside within={within!r}; got by={by!r}, of={of!r}.")
+            what, random = f"enough groups of {of!r} in those of {within!r}", np.random.default_rng(seed)
+            new = unseen_nested(self.codes(of).numpy(), self.codes(within).numpy(), share(test), random)
         elif by in SPLITS:
             mask, what = SPLITS[by]
-            new = mask(self.codes(self._grouping()).numpy(), share(test), np.random.default_rng(seed))
+            new = mask(self.codes(of or self._grouping()).numpy(), share(test), np.random.default_rng(seed))
         else:
             raise DataError(
                 f"Expected `by` 'group', 'observation' or 'time'; got {by!r}. For a column: split(column={by!r})."

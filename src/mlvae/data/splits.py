@@ -30,10 +30,39 @@ def unseen_members(ids: np.ndarray, share: float, random: np.random.Generator) -
     """
     sizes = np.bincount(ids)
     counts = np.clip(np.rint(share * sizes), np.minimum(1, sizes - 1), sizes - 1)
+    return np.asarray(_ranks(ids, random) < counts[ids])
+
+
+def unseen_nested(
+    ids: np.ndarray[Any, Any], coarse: np.ndarray[Any, Any], share: float, random: np.random.Generator
+) -> np.ndarray[Any, Any]:
+    """A share of the groups in each coarser one, never all of them: (N,) bool, True for every member of them.
+
+    Raises:
+        DataError: a group lies in several of the coarser ones.
+
+    Example:
+        >>> people, countries = np.arange(12) // 2, np.repeat([0, 1], 6)
+        >>> new = unseen_nested(people, countries, 0.3, np.random.default_rng(0))
+        >>> np.unique(people[new]), np.unique(countries[new])
+        (array([2, 3]), array([0, 1]))
+    """
+    _, first = np.unique(ids, return_index=True)
+    within = coarse[first]
+    if (within[ids] != coarse).any():
+        raise DataError("Expected each group to lie within one of the coarser groups; some lie in several.")
+    sizes = np.bincount(within)
+    counts = np.clip(np.rint(share * sizes), 0, np.maximum(sizes - 1, 0))
+    return np.asarray((_ranks(within, random) < counts[within])[ids])
+
+
+def _ranks(ids: np.ndarray[Any, Any], random: np.random.Generator) -> np.ndarray[Any, Any]:
+    """The place of each row among those of its group, in a random order."""
+    sizes = np.bincount(ids)
     order = np.lexsort((random.random(len(ids)), ids))
     rank = np.empty(len(ids), np.int64)
     rank[order] = np.arange(len(ids)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return np.asarray(rank < counts[ids])
+    return rank
 
 
 SPLITS = {
@@ -50,6 +79,9 @@ TEST = 0.2
 
 SHARES = (0.05, 0.1, 0.15, 0.2, 0.3)
 """Of the training part, to calibrate levels on: the default, and what else is proposed where that is too little."""
+
+WHOLE = 0.2
+"""The most that is kept for it without being asked, of groups nested in others: few people tell of a country."""
 
 
 def spared(groups: int) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from mlvae.evaluate.report import calibrations
+
 Metrics = Mapping[str, float]
 
 
@@ -87,17 +89,19 @@ def _confounded(m: Metrics) -> str | None:
 
 
 def _posterior(m: Metrics) -> str | None:
-    ratio = m["calibration.ratio"]
+    ratios = {level: ratio for level, points in calibrations(m).items() for k, ratio, _ in points if k == 1}
+    ratios = ratios or {"content": m["calibration.ratio"]}
+    name, ratio = max(ratios.items(), key=lambda item: abs(math.log(max(item[1], 1e-6))))
     if ratio > 1.5:
         how, what = (
             "over-confident",
-            "Calibrate it on observations like these (`mlvae.temper`), or raise its KL weight.",
+            "Calibrate it on groups like these (`mlvae.temper`), or raise its KL weight.",
         )
     elif ratio < 0.67:
         how, what = "under-confident", "Calibrate it (`mlvae.temper`), train longer, or lower its KL weight."
     else:
         return None
-    return f"Content's posterior is {how}: squared errors are {ratio:.2f} of what it promises. {what}"
+    return f"The posterior of {name!r} is {how}: squared errors are {ratio:.2f} of what it promises. {what}"
 
 
 def _swap(m: Metrics) -> str | None:

@@ -22,6 +22,9 @@ from mlvae.evaluate.subject import WAY, Metrics, Subject
 from mlvae.evaluate.swaps import SEVERAL, cross_member_mse, swaps
 from mlvae.evaluate.verification import open_set, verify
 from mlvae.evidence import Evidence
+from mlvae.grouping import Grouping
+from mlvae.levels import Level
+from mlvae.temperature import witnesses
 
 GENERATED = 2000
 MANY_VALUES = 20
@@ -151,18 +154,36 @@ def verification(subject: Subject) -> Metrics:
 
 
 def calibrated(subject: Subject) -> Metrics:
-    """Whether the content posterior is as narrow as it says, for k of a group's members."""
-    votes = subject.after.votes[subject.content.name]
-    results = calibration(votes, subject.labels[1], subject.content.readout, seed=subject.seed)
-    metrics: Metrics = {}
-    for k, result in results.items():
-        metrics[f"calibration.k{k}.used"] = result.used
-        if result.ratio is not None and result.coverage90 is not None:
-            metrics[f"calibration.k{k}.ratio"] = result.ratio
-            metrics[f"calibration.k{k}.coverage90"] = result.coverage90
+    """Whether posteriors of groups are as narrow as they say, for k of a group's members; for a level that others are
+    nested in, for k of the largest of those, whole. Of content, and with several shared levels of each."""
+    shared = subject.model.group_levels
+    metrics = _calibrated(subject, shared[0], subject.labels[1], "calibration")
     for name in ("ratio", "coverage90"):
         if (key := f"calibration.k1.{name}") in metrics:
             metrics[f"calibration.{name}"] = metrics[key]
+    for level in shared if len(shared) > 1 else ():
+        assert level.by is not None
+        metrics |= _calibrated(subject, level, subject.new.column(level.by), f"calibration.{level.name}")
+    return metrics
+
+
+def _calibrated(subject: Subject, level: Level, labels: np.ndarray, key: str) -> Metrics:
+    votes = subject.after.votes[level.name]
+    keys = {other.name: other.by for other in subject.model.group_levels if other.by is not None}
+    # By chance groups may be nested among few new observations that are not in general.
+    speak = [
+        witnesses({name: Grouping.from_ids(part.column(by)) for name, by in keys.items()}).get(level.name)
+        for part in (subject.train, subject.new)
+    ]
+    if speak[0] is not None and speak[0] == speak[1]:
+        units = Grouping.from_ids(subject.new.column(keys[speak[0]]))
+        votes, labels = votes.sum(units), labels[units.first.numpy()]
+    metrics: Metrics = {}
+    for k, result in calibration(votes, labels, level.readout, seed=subject.seed).items():
+        metrics[f"{key}.k{k}.used"] = result.used
+        if result.ratio is not None and result.coverage90 is not None:
+            metrics[f"{key}.k{k}.ratio"] = result.ratio
+            metrics[f"{key}.k{k}.coverage90"] = result.coverage90
     return metrics
 
 

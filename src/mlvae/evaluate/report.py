@@ -35,6 +35,11 @@ ROWS = {
 }
 NAMED = r"unseen\.[^.]+\.[^.]+\.shots\.\d+\.accuracy"
 """New groups of one of several levels, by the code of one."""
+PROMISES = {
+    "ratio": "calibration of {level} at k = 1 (1 is right)",
+    "coverage90": "coverage of {level}'s 90 % intervals",
+}
+"""Of one of several shared levels; content's rows say it where there is one."""
 CONTROLS = {"untrained": "untrained", "vae": "plain VAE", "permuted": "shuffled"}
 PLAIN = ("elbo", "iwae", "amortisation.gap", "calibration.ratio", "swap.cross_member_mse_ratio")
 """Numbers that are shown as they are; the others are shares, in percent."""
@@ -61,11 +66,16 @@ def rows(metrics: Mapping[str, float]) -> list[tuple[str, ...]]:
     """The table's cells as text, the first row its head."""
     controls = [name for name in CONTROLS if any(key.startswith(f"control.{name}.") for key in metrics)]
     found = [("", "model", "chance / pixels", *(CONTROLS[name] for name in controls))]
+    several = [level for level in calibrations(metrics) if f"calibration.{level}.k1.ratio" in metrics]
     for key, text in ROWS.items():
-        if key in metrics:
+        if key in metrics and not (several and key.startswith("calibration.")):
             label = text.format(way=round(metrics.get("unseen.way", 0)))
             beside = (_number(metrics, f"control.{name}.{key}") for name in controls)
             found.append((label, _value(metrics, key), _floor(metrics, key), *beside))
+    for level in several:
+        for name, text in PROMISES.items():
+            key = f"calibration.{level}.k1.{name}"
+            found.append((text.format(level=level), _value(metrics, key), "", *("" for _ in controls)))
     for key in sorted(metrics):
         # Factors have names of their own: they come last, as their keys.
         probe = key.startswith("probe.") and key.endswith((".k1.linear", ".mlp", ".mlp.r2"))
@@ -82,6 +92,23 @@ def rows(metrics: Mapping[str, float]) -> list[tuple[str, ...]]:
     return found
 
 
+def calibrations(metrics: Mapping[str, float]) -> dict[str, list[tuple[int, float, float]]]:
+    """What posteriors after k observations keep of their promise, (k, ratio, coverage): of content, or by level.
+
+    Example:
+        >>> calibrations({"calibration.k5.ratio": 1.1, "calibration.k5.coverage90": 0.88})
+        {'content': [(5, 1.1, 0.88)]}
+    """
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    keys = [match for key in metrics if (match := re.fullmatch(r"calibration\.(?:([^.]+)\.)?k(\d+)\.ratio", key))]
+    several = any(match[1] for match in keys)
+    for match in keys:
+        if bool(match[1]) == several:
+            point = int(match[2]), metrics[match[0]], metrics[match[0].removesuffix("ratio") + "coverage90"]
+            found.setdefault(match[1] or "content", []).append(point)
+    return found
+
+
 def _padded(cells: Sequence[str], adjust: Callable[[str, int], str]) -> list[str]:
     return [adjust(cell, max(map(len, cells))) for cell in cells]
 
@@ -90,7 +117,7 @@ def _number(metrics: Mapping[str, float], key: str) -> str:
     if key not in metrics:
         return ""
     value = metrics[key]
-    if key.endswith(PLAIN):
+    if key.endswith(PLAIN) or key.endswith(".k1.ratio"):
         return f"{value:.2f}"
     return f"{value:.4f}" if key.endswith((".nats", ".mse", ".mse_of_mean", ".r2")) else f"{100 * value:.1f}"
 

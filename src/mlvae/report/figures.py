@@ -13,6 +13,7 @@ import numpy as np
 
 from mlvae.depict import COLOURS
 from mlvae.errors import MissingExtraError
+from mlvae.evaluate.report import calibrations
 from mlvae.report.findings import KS
 
 MARKERS = "osD^vP*X"
@@ -113,26 +114,32 @@ def evidence(numbers: Mapping[str, float], level: str = "content") -> Figure | N
 
 
 def calibration(numbers: Mapping[str, float]) -> Figure | None:
-    """Coverage of 90 % intervals, by the number of observations."""
-    points = [(k, numbers[key]) for k in KS if (key := f"calibration.k{k}.coverage90") in numbers]
-    if not points:
+    """Coverage of 90 % intervals, by the number of observations, a line a level."""
+    by_level = calibrations(numbers)
+    if not by_level:
         return None
     figure, axis = _canvas(1, 1, (4.2, 2.7))
     axis.axhline(90, color="#555", lw=1, ls="--", label="right: 90 %")
-    axis.plot([k for k, _ in points], [100 * v for _, v in points], color=COLOURS[0], marker="o", ms=5)
-    axis.set_ylim(min(70.0, *(100 * v - 5 for _, v in points)), 100)
+    told = []
+    for place, (level, points) in enumerate(by_level.items()):
+        ks, covered = [k for k, *_ in points], [100 * share for *_, share in points]
+        look = {"color": COLOURS[place % 8], "marker": MARKERS[place % 8]}
+        axis.plot(ks, covered, label=level if len(by_level) > 1 else None, ms=5, **look)
+        told.append(f"{level}: " + ", ".join(f"{share:.1f} % at {k}" for k, share in zip(ks, covered, strict=True)))
+    every = sorted({k for points in by_level.values() for k, *_ in points})
+    axis.set_ylim(min(70.0, *(100 * share - 5 for points in by_level.values() for *_, share in points)), 100)
     axis.legend(frameon=False, fontsize=8, loc="lower left")
     axis.set_xscale("log")
-    axis.set_xticks([k for k, _ in points], [str(k) for k, _ in points])
+    axis.set_xticks(every, [str(k) for k in every])
     axis.minorticks_off()
     axis.set_xlabel("observations of the group")
     axis.set_ylabel("covered, %")
-    told = ", ".join(f"{100 * v:.1f} % at {k}" for k, v in points)
     return Figure(
         _uri(figure),
-        f"Coverage of 90 % posterior intervals of content: {told}.",
-        "How often the 90 % intervals of content hold what the rest of the group says. Below the line the"
-        " posterior is too narrow, above it too wide.",
+        f"Coverage of 90 % posterior intervals of {'; '.join(told)}.",
+        "How often 90 % intervals of a group's posterior hold what the rest of the group says. Below the line the"
+        " posterior is too narrow, above it too wide. Of a level that others are nested in, whole groups of these are"
+        " counted, not observations.",
     )
 
 

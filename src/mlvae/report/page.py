@@ -19,10 +19,10 @@ from mlvae.data import GroupedData
 from mlvae.depict import Depiction
 from mlvae.draw import DRAWINGS
 from mlvae.evaluate import diagnose, measures
-from mlvae.evaluate.report import rows
+from mlvae.evaluate.report import calibrations, rows
 from mlvae.model import MLVAE
 from mlvae.report import figures
-from mlvae.report.findings import KS, Findings, find
+from mlvae.report.findings import Findings, find
 from mlvae.report.matrix import is_probe, matrix
 from mlvae.report.words import learned
 
@@ -221,12 +221,12 @@ def _strangest(
 
 
 def _calibrations(numbers: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    found = []
-    for k in KS:
-        ratio, covered = (numbers.get(f"calibration.k{k}.{name}") for name in ("ratio", "coverage90"))
-        if ratio is not None and covered is not None:
-            found.append((str(k), f"{ratio:.2f}", f"{100 * covered:.1f} %"))
-    return found
+    by_level = calibrations(numbers)
+    return [
+        (f"{level}, {k}" if len(by_level) > 1 else str(k), f"{ratio:.2f}", f"{100 * covered:.1f} %")
+        for level, points in by_level.items()
+        for k, ratio, covered in points
+    ]
 
 
 def _joined(by: str | tuple[str, ...]) -> str:

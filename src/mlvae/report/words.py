@@ -93,7 +93,7 @@ def _evidence(model: MLVAE, m: Numbers) -> str:
         f"Evidence adds up: the variance of {of}'s posterior falls from {first:.3f} after one observation to"
         f" {last:.3f} after {ks[-1]} (before any it is 1)"
     )
-    if "calibration.coverage90" in m:
+    if len(model.group_levels) == 1 and "calibration.coverage90" in m:
         text += f", and 90 % intervals after one observation hold in {_percent(m['calibration.coverage90'])} of cases"
     return text + "."
 

@@ -1,0 +1,207 @@
+"""People within countries: what is kept out of training, and whether posteriors keep what they promise."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import mlvae
+from mlvae import GroupedData, Grouping, Level, evaluate
+from mlvae.calibration import Calibration
+from mlvae.cli import main
+from mlvae.commands.sharing import share_out, validation_of
+from mlvae.errors import DataError
+from mlvae.evaluate import diagnose, table
+from mlvae.evidence import Evidence
+from mlvae.report import figures
+from mlvae.temperature import temper, witnesses
+from oracles import three_levels
+
+LEVELS = [Level("country", 2, by="country"), Level("person", 2, by=("country", "person")), Level("style", 2)]
+
+
+def nested(countries: int, people: int, sessions: int, **columns: Any) -> GroupedData:
+    person = np.repeat(np.arange(countries * people), sessions)
+    x = torch.randn(len(person), 4, generator=torch.Generator().manual_seed(0))
+    own = {"country": person // people, "person": person % people, **columns}
+    return GroupedData.from_arrays(x, columns=own, by="country")
+
+
+def test_a_share_of_the_people_of_each_country_is_new() -> None:
+    country = np.repeat([0, 1, 2, 3], [20, 20, 10, 2])  # of 10, 10, 5 and 1 people
+    person = np.arange(52) // 2
+    data = GroupedData.from_arrays(torch.zeros(52, 1), columns={"country": country, "person": person}, by="country")
+    train, new = data.split(of="person", within="country", test=0.3, seed=1)
+    assert not set(train.column("person")) & set(new.column("person")) and len(train) + len(new) == 52
+    found, people = np.unique(new.column("country"), return_counts=True)
+    assert found.tolist() == [0, 1, 2] and people.tolist() == [6, 6, 4]  # rows: 3, 3 and 2 people of two rows each
+    again = data.split(of="person", within="country", test=0.3, seed=1)[1]
+    other = data.split(of="person", within="country", test=0.3, seed=2)[1]
+    assert again.column("person").tolist() == new.column("person").tolist() != other.column("person").tolist()
+    assert len(set(data.split(of="person", test=0.5)[1].column("person"))) == 13
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"within": "country"}, "`of` beside within='country'"),
+        ({"within": "country", "of": "person", "by": "observation"}, "by='group'"),
+        ({"within": "country", "of": "person"}, "lie in several"),
+        ({"within": "country", "of": ("country", "person"), "test": 0.01}, "enough groups of .* in those of 'country'"),
+        ({"of": "persn"}, "Did you mean 'person'"),
+    ],
+)
+def test_splits_that_cannot_be_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        nested(3, 4, 2).split(**{"test": 0.3, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("design", "how"),
+    [
+        ((30, 4, 3), {"by": "group", "of": "country"}),  # many countries: whole ones
+        ((8, 15, 3), {"by": "group", "of": ("country", "person"), "within": "country"}),
+        ((3, 4, 30), {"by": "observation"}),  # few people: none can be spared
+        ((15, 2, 30), {"by": "observation"}),  # a fifth of two is nobody
+    ],
+)
+def test_what_is_kept_out_of_nested_levels(design: tuple[int, int, int], how: dict[str, Any]) -> None:
+    found = share_out(nested(*design), 0.2, 3, LEVELS)
+    assert found == {**how, "test": 0.2, "seed": 3}
+
+
+def test_no_level_beside_them_loses_a_group_that_only_it_has() -> None:
+    data = nested(30, 4, 3)
+    words = [*LEVELS[:2], Level("word", 2, by="word"), LEVELS[2]]
+    for word, way in ((np.arange(360) % 3, "group"), (data.codes(("country", "person")).numpy() % 119, "observation")):
+        found = share_out(nested(30, 4, 3, word=word), 0.2, 0, words)
+        assert found["by"] == way, "a word that one person says is said by nobody else"
+
+
+@pytest.mark.parametrize(
+    ("design", "asked", "said", "people"),
+    [
+        ((8, 15, 6), None, "10% of country,person groups", 16),
+        ((40, 5, 4), None, "5% of country groups", 10),
+        ((8, 15, 6), 0.3, "30% of country,person groups", 32),
+        ((8, 15, 6), 0.05, "! Too few country,person groups to keep 5% of them out whole", None),
+        ((3, 4, 40), None, None, None),
+    ],
+)
+def test_whole_groups_are_kept_to_calibrate_nested_levels_on(
+    design: tuple[int, int, int],
+    asked: float | None,
+    said: str | None,
+    people: int | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = nested(*design)
+    rest, kept = validation_of(data, asked or 0.05, 0, LEVELS, asked=asked is not None)
+    out = capsys.readouterr().out
+    assert (said or "Too few observations") in out
+    if people is None:
+        assert kept is None or set(kept.column(("country", "person"))) <= set(rest.column(("country", "person")))
+    else:
+        assert len(set(kept.column(("country", "person")))) == people
+        assert not set(kept.column(("country", "person"))) & set(rest.column(("country", "person")))
+
+
+def test_a_run_measures_new_people_of_known_countries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = nested(8, 15, 6)
+    with (tmp_path / "survey.csv").open("w", newline="") as file:
+        write = csv.writer(file)
+        write.writerow(["country", "person", "a", "b", "c", "d"])
+        labels = zip(data.column("country"), data.column("person"), data.x.tolist(), strict=True)
+        write.writerows([f"c{country}", f"p{person}", *x] for country, person, x in labels)
+    run, file_name = str(tmp_path / "run"), str(tmp_path / "survey.csv")
+    levels = [f"--level={text}" for text in ("country:2:country", "person:2:country,person", "style:2")]
+    main(["train", file_name, *levels, "--test", "0.2", "--epochs", "1", "--width", "8", "--out", run])
+    kept = json.loads((tmp_path / "run" / "kept_out.json").read_text())
+    assert (kept["by"], kept["of"], kept["within"]) == ("group", ["country", "person"], "country")
+    model = mlvae.load(run)
+    assert not torch.equal(model.calibration("country").temperature, torch.ones(2))
+    capsys.readouterr()
+    main(["evaluate", run, file_name, "--quick", "--controls", "none", "--out", str(tmp_path / "m.json")])
+    found = json.loads((tmp_path / "m.json").read_text())
+    assert "probe.country.country.k1.linear" in found and "probe.person.person.k1.linear" not in found
+    assert found["unseen.person.way"] == 20
+    assert "coverage of person's 90 % intervals" in capsys.readouterr().out
+
+
+def test_who_speaks_for_whom() -> None:
+    session, person, country = np.arange(24) // 2, np.arange(24) // 4, np.arange(24) // 12
+    named = {"country": country, "person": person, "session": session, "word": np.arange(24) % 3}
+    groupings = {name: Grouping.from_ids(ids) for name, ids in named.items()}
+    assert witnesses(groupings) == {"country": "person", "person": "session"}
+    # Where each country has one person, the coarser is still the one that is named first.
+    groupings["person"] = groupings["country"]
+    assert witnesses(groupings) == {"country": "person", "person": "session"}
+
+
+def test_a_coarse_level_without_enough_witnesses_is_left_and_told() -> None:
+    model, random = three_levels(), np.random.default_rng(0)
+    person = np.repeat(np.arange(9), 20)
+    x = random.normal(size=(180, 2))
+    with pytest.warns(UserWarning, match="'country' stays as sure.* 9 groups of 'person' in 2"):
+        temper(model, x, {"country": np.minimum(person // 4, 1), "person": person})
+    assert torch.equal(model.calibration("country").temperature, torch.ones(2))
+    assert not torch.equal(model.calibration("person").temperature, torch.ones(2))
+    votes = Evidence.votes(torch.from_numpy(x), torch.ones(180, 2))
+    with pytest.raises(DataError, match="at least 8 groups of a finer level .* got 7 \\(9 in 2 groups\\)"):
+        Calibration.fit(votes, Grouping.from_ids(np.minimum(person // 4, 1)), Grouping.from_ids(person))
+
+
+@pytest.mark.parametrize("free", [8, 30])
+def test_errors_over_promises_are_one_in_the_mean_though_few_speak(free: int) -> None:
+    """T/T̂ is 1 in the mean over samples: an unbiased T would promise (n - 2)/n of what it should, with few."""
+    draws = torch.Generator().manual_seed(0)
+    mean = 2 * torch.randn(free + 4, 4000, dtype=torch.float64, generator=draws)  # a dimension a sample
+    witness = Grouping.each(free + 4)
+    country = Grouping.from_ids(np.arange(free + 4) % 4)
+    fitted = Calibration.fit(Evidence.votes(mean, torch.ones_like(mean)), country, witness)
+    assert (4 / fitted.temperature).mean().item() == pytest.approx(1, abs=0.03)
+
+
+def test_calibration_is_told_of_each_level_with_whole_people_for_countries() -> None:
+    """Votes are exact for one observation: the person's keep their promise, the country's sum of all does not."""
+    random = np.random.default_rng(0)
+    from oracles import SCALE, WEIGHTS
+
+    def sample(countries: int) -> GroupedData:
+        person = np.repeat(np.arange(countries * 20), 10)
+        columns = {"country": person // 20, "person": person}
+        x = sum(WEIGHTS[name] * random.normal(size=(ids.max() + 1, 2))[ids] for name, ids in columns.items())
+        noise = WEIGHTS["style"] * random.normal(size=(len(person), 2)) + SCALE * random.normal(size=(len(person), 2))
+        return GroupedData.from_arrays(torch.from_numpy(x + noise), columns=columns, by="country")
+
+    model, new = three_levels(), sample(30)
+    plain = evaluate(model, sample(2), new, quick=True, controls=False)
+    assert plain["calibration.country.k1.ratio"] > 3 and plain["calibration.ratio"] > 3
+    calibration_set = sample(30)
+    temper(model, calibration_set.x, {name: calibration_set.column(name) for name in ("country", "person")})
+    mended = evaluate(model, sample(2), new, quick=True, controls=False)
+    for k in (1, 2, 5, 10):
+        assert mended[f"calibration.country.k{k}.ratio"] == pytest.approx(1, abs=0.25)
+        assert 0.85 < mended[f"calibration.country.k{k}.coverage90"] < 0.95
+    assert mended["calibration.person.k1.ratio"] == pytest.approx(1, abs=0.25)
+    assert "calibration.person.k10.ratio" not in mended, "people have ten observations, countries twenty people"
+
+
+def test_reports_tell_the_calibration_of_each_level() -> None:
+    numbers = {
+        f"calibration.{level}k1.{name}": value
+        for level, ratio in (("", 1.1), ("country.", 1.1), ("person.", 3.0))
+        for name, value in (("ratio", ratio), ("coverage90", 0.8), ("used", 1.0))
+    } | {"calibration.ratio": 1.1, "calibration.coverage90": 0.8}
+    text = table(numbers)
+    assert "calibration of person at k = 1 (1 is right)    3.00" in text and "of content" not in text
+    (trouble,) = diagnose(numbers)
+    assert trouble.startswith("The posterior of 'person' is over-confident: squared errors are 3.00")
+    drawn = figures.calibration(numbers)
+    assert drawn is not None and "country: 80.0 % at 1; person: 80.0 % at 1" in drawn.alt
