@@ -61,5 +61,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'mlvae' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"mlvae.{_HOMES[name]}"), name)
-    globals()[name] = value
+    if _HOMES[name] != name:  # `mlvae.evaluate` stays the room, which can be called: it has more in it
+        globals()[name] = value
     return value

@@ -87,7 +87,7 @@ def train(
         by: the grouping column (default: "group", or the only one)
         split_column: rows where it is not 0 or "train" are never trained on (default: "split", where there is one)
         test: without such a column, the share kept out of training for `mlvae evaluate`: whole groups, or with fewer
-            than 20 observations of each; of levels nested in each other whole countries, or people of each; of
+            than 20 groups observations of each; of levels nested in each other whole countries, or people of each; of
             levels that are only crossed observations
         epochs: passes over the data (default: as many as make 4,000 steps)
         augment: changes that keep a group's content, drawn anew in every step: of pictures
