@@ -205,3 +205,29 @@ def test_reports_tell_the_calibration_of_each_level() -> None:
     assert trouble.startswith("The posterior of 'person' is over-confident: squared errors are 3.00")
     drawn = figures.calibration(numbers)
     assert drawn is not None and "country: 80.0 % at 1; person: 80.0 % at 1" in drawn.alt
+
+
+def test_levels_are_called_by_their_names() -> None:
+    numbers = {"probe.content.k1.linear": 0.5, "control.untrained.probe.content.k1.linear": 0.5, "kl.hand": 0.1,
+               "swap.content_of_style_giver": 0.4, "probe.chance": 0.1}  # fmt: skip
+    said = " ".join([table(numbers, "person", "hand"), *diagnose(numbers, "person", "hand")])
+    assert "group from person, linear probe" in said and "swaps that show the hand giver's group" in said
+    assert "Person collapsed" in said and "Hand collapsed: 0.100" in said and "Hand carries person" in said
+    assert "ontent" not in said and "tyle" not in said
+
+
+def test_inspect_looks_at_levels_that_are_asked_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = nested(8, 15, 6, word=np.arange(720) % 3)
+    file = tmp_path / "survey.npz"
+    np.savez(file, x=data.x.numpy(), **data.columns)
+    asked = [("--level", text) for text in ("land:4:country", "person:8:country,person", "word:2:word", "style:4")]
+    main(["inspect", str(file), *(part for pair in asked for part in pair)])
+    said = capsys.readouterr().out
+    assert "  land by country: 8 groups of 90 rows, 15 of person in each, crossed with word (100% of the pairs)" in said
+    assert "  person by country,person: 120 groups of 6 rows, crossed with word" in said and "  style: each row" in said
+    assert "--level person:8:country,person" in said.splitlines()[-1] and "--by" not in said.splitlines()[-1]
+    assert "--validation" not in said and "Columns:" not in said, "their columns are levels"
+    main(["inspect", str(file), "--level", "a:4:country", "--level", "b:8:country"])
+    assert "! Expected levels of different groups; level 'a'" in capsys.readouterr().out
+    assert main(["inspect", str(file), "--level", "who:4:country,person", "--level", "style:2"]) is None
+    assert "120 groups of 6 rows" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlvae.errors import CheckpointError, DataError, row
+from mlvae.errors import CheckpointError, DataError, ModelError, row
 from mlvae.untrusted import plain_json, plain_yaml, reading
 
 CONFIG_FILE = "config.yaml"
@@ -35,6 +35,21 @@ def grouped(source: str, by: str | None, missing: str, levels: Any = (), **readi
     for column in columns:
         data = data.grouped_by(column, missing=missing)
     return data.grouped_by(by or columns[0]) if columns else data
+
+
+def levels_asked(
+    level: list[str] | None, by: str | None, readout: str = "product_with_prior"
+) -> tuple[list[Any], str | None]:
+    """The `Level`s that options name, and what data are grouped by: the column of the only one that groups share."""
+    from mlvae.levels import Level
+
+    levels = [Level.parse(text, readout) for text in level or ()]
+    keys = [level.by for level in levels if level.by]
+    if len(keys) != 1 or not isinstance(keys[0], str):
+        return levels, by
+    if by not in (None, keys[0]):
+        raise ModelError(f"Expected --by as the level's own column, {keys[0]!r}; got {by!r}. Leave --by out.")
+    return levels, keys[0]
 
 
 def load_run(run: str, network: str | None = None, likelihood: str | None = None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Literal
 
-from mlvae.commands.common import listed, parts, refuse_idle, say
+from mlvae.commands.common import levels_asked, listed, parts, refuse_idle, say
 
 
 # Not called `inspect`: the name is the standard library's.
@@ -13,6 +13,7 @@ def look(
     data: str,
     by: str | None = None,
     split_column: str | None = None,
+    level: list[str] | None = None,
     features: str | None = None,
     covariates: str | None = None,
     missing: Literal["error", "drop", "own"] = "error",
@@ -29,6 +30,7 @@ def look(
         data: what `mlvae train` takes
         by: the grouping column (default: "group", or the only one)
         split_column: rows where it is not 0 are never trained on (default: "split", where there is one)
+        level: levels to be learned, as for `mlvae train`: what their groups are, and whether data can tell them apart
         features: columns of a table that are the observation, as for `mlvae train`
         covariates: known columns that encoder and decoder are told, by commas
         missing: rows without a group: error, drop, or own (a group of its own)
@@ -41,21 +43,23 @@ def look(
     """
     from mlvae.inspection import inspect, save_picture
 
+    levels, by = levels_asked(level, by)
     part, held, how = parts(
-        data, by, split_column, missing, features=features, covariates=listed(covariates), size=size, mode=mode,
+        data, by, split_column, missing, levels, features=features, covariates=listed(covariates), size=size, mode=mode,
         folders=listed(folders), cache=cache, on_bad_file=on_bad_file,
     )  # fmt: skip
     refuse_idle(part, data, features, size, mode, folders)
-    found = inspect(part, held, split=(how or {}).get("column"), features=features)
+    found = inspect(part, held, split=(how or {}).get("column"), features=features, levels=levels)
     print(found.text())
     asked = {
-        "by": part.by, "split-column": split_column, "features": features, "covariates": covariates,
+        "by": None if levels else part.by, "split-column": split_column, "features": features, "covariates": covariates,
         "missing": None if missing == "error" else missing, "size": size, "mode": mode, "folders": folders, "cache":
         cache, "on-bad-file": None if on_bad_file == "error" else on_bad_file,
         **found.options,
     }  # fmt: skip
     given = {name: str(value) for name, value in asked.items() if value is not None}
     options = [text for name, value in given.items() for text in (f"--{name}", value) if text]  # a switch has no value
+    options = [*(text for each in level or () for text in ("--level", each)), *options]
     say(f"\nNext: {shlex.join(['mlvae', 'train', data, *options, '--out', f'runs/{part.name}'])}")
     if out is not None:
         say(f"Wrote {save_picture(found, out)}")

@@ -48,6 +48,7 @@ def measure(
 
     from mlvae.checkpoint import fingerprint, replace
     from mlvae.evaluate import Controls, diagnose, evaluate, table
+    from mlvae.evaluate.subject import roles
 
     model, part, held, _ = opened(
         run, data, by, split_column, network, likelihood, new=True, cache=cache, on_bad_file=on_bad_file
@@ -62,8 +63,8 @@ def measure(
         learned = multiplied(part, turned, copies, config.get("seed", 0))
         beside = Controls(folder, {**options_of(run), "device": device}, learned)
     metrics = evaluate(model, part, held, factors=listed(factors), controls=beside, quick=quick, seed=seed)
-    print(table(metrics))
-    for text in diagnose(metrics):
+    print(table(metrics, *roles(model)))
+    for text in diagnose(metrics, *roles(model)):
         print(f"! {text}")
     if out is not None:
         replace(Path(out), json.dumps({"model": fingerprint(model), **metrics}, indent=2).encode())

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from mlvae.commands.codes import draw, encode
 from mlvae.commands.common import (
     digest_of,
+    levels_asked,
     listed,
     multiplied,
     own,
@@ -147,7 +148,6 @@ def train(
 
     from mlvae.augment import Augmentation
     from mlvae.checkpoint import MODEL_FILE
-    from mlvae.levels import Level
     from mlvae.settings import setting
     from mlvae.training import fit
     from mlvae.weights import Held
@@ -155,17 +155,12 @@ def train(
     if out is None:
         raise CheckpointError("Expected a folder for the run; got none. Add --out runs/NAME.")
     chosen = setting(objective)
-    levels = [Level.parse(text, chosen.readout) for text in level or ()]
+    levels, by = levels_asked(level, by, chosen.readout)
     if levels and (content_dim, style_dim, style_given_content) != (16, 16, False):
         raise ModelError(
             "Expected --content-dim, --style-dim and --style-given-content without --level, which says the levels and"
             " their dimensions itself. Leave them out."
         )
-    keys = [level.by for level in levels if level.by]
-    if len(keys) == 1 and isinstance(keys[0], str):
-        if by not in (None, keys[0]):
-            raise ModelError(f"Expected --by as the level's own column, {keys[0]!r}; got {by!r}. Leave --by out.")
-        by = keys[0]
     if levels and (quarter_turns or deformed):
         raise ModelError(
             "Expected --quarter-turns and --deformed without --level; got both. Of which levels a changed picture has"

@@ -10,11 +10,13 @@ from mlvae.evaluate.report import calibrations
 Metrics = Mapping[str, float]
 
 
-def diagnose(metrics: Metrics) -> list[str]:
+def diagnose(metrics: Metrics, content: str = "content", style: str = "style") -> list[str]:
     """The troubles that the protocol's numbers show, worst first; none where all is well.
 
     Args:
         metrics: as `evaluate` gives them; a question whose numbers are missing is not asked.
+        content: the name of the first level that groups share.
+        style: the name of the last level that none shares.
 
     Returns:
         A sentence a trouble: what is seen, in numbers, and what to try.
@@ -22,12 +24,12 @@ def diagnose(metrics: Metrics) -> list[str]:
     Example:
         >>> for text in diagnose({"kl.style": 0.002, "kl.content": 3.0}):
         ...     print(text)
-        Style collapsed: 0.002 nats an observation. Ask less of `independence` (a number, as 100), train longer, or lower style's KL weight.
+        Style collapsed: 0.002 nats an observation. Ask less of `independence` (a number, as 100), train longer, or lower its KL weight.
     """  # noqa: E501
     found = []
     for check in CHECKS:
         try:
-            text = check(metrics)
+            text = check(metrics, content, style)
         except KeyError:
             continue
         if text:
@@ -35,39 +37,42 @@ def diagnose(metrics: Metrics) -> list[str]:
     return found
 
 
-def _content(m: Metrics) -> str | None:
+def _content(m: Metrics, content: str, style: str) -> str | None:
     key = "probe.content.k1.linear" if "probe.content.k1.linear" in m else "unseen.shots.1.accuracy"
     value, control = m[key], m[f"control.untrained.{key}"]
     if value > control + 0.05:
         return None
     return (
-        f"Content collapsed: it names the group in {value:.0%}, an untrained network in {control:.0%}. Lower content's"
-        " KL weight, raise `identification`, and see that groups have several members in a batch."
+        f"{content.capitalize()} collapsed: it names the group in {value:.0%}, an untrained network in {control:.0%}."
+        " Lower its KL weight, raise `identification`, and see that groups have several members in a batch."
     )
 
 
-def _style(m: Metrics) -> str | None:
-    if m["kl.style"] > 0.5:
+def _style(m: Metrics, content: str, style: str) -> str | None:
+    if m[f"kl.{style}"] > 0.5:
         return None
     return (
-        f"Style collapsed: {m['kl.style']:.3f} nats an observation. Ask less of `independence` (a number, as"
-        " 100), train longer, or lower style's KL weight."
+        f"{style.capitalize()} collapsed: {m[f'kl.{style}']:.3f} nats an observation. Ask less of `independence` (a"
+        " number, as 100), train longer, or lower its KL weight."
     )
 
 
-def _leak(m: Metrics) -> str | None:
+def _leak(m: Metrics, content: str, style: str) -> str | None:
     if "probe.style.sample.nats" in m:
         value, nats = m["probe.style.sample.mlp"], m["probe.style.sample.nats"]
-        leaks, where = nats > 0.1, f"{value:.0%} of groups are named from style samples ({nats:.2f} nats)"
+        leaks, where = nats > 0.1, f"{value:.0%} of groups are named from {style} samples ({nats:.2f} nats)"
     else:
         value, chance = m["unseen.style.shots.5.accuracy"], 1 / m["unseen.way"]
-        leaks, where = value > 2 * chance, f"style names unseen groups in {value:.0%} of cases, chance {chance:.0%}"
+        leaks, where = value > 2 * chance, f"{style} names unseen groups in {value:.0%} of cases, chance {chance:.0%}"
     if not leaks:
         return None
-    return f"Style knows the group: {where}. Let it tell less (`--told`, `Held(end=...)`), or make style narrower."
+    return (
+        f"{style.capitalize()} knows the group: {where}. Let it tell less (`--told`, `Held(end=...)`), or make it"
+        " narrower."
+    )
 
 
-def _confounded(m: Metrics) -> str | None:
+def _confounded(m: Metrics, content: str, style: str) -> str | None:
     """A factor that content tells although it is no property of the group; more than a network that learned nothing."""
     for key, value in m.items():
         if not key.startswith("probe.content.") or key.startswith("probe.content.k1"):
@@ -82,15 +87,15 @@ def _confounded(m: Metrics) -> str | None:
         else:
             continue
         return (
-            f"Groups are confounded with style: content tells {factor!r} ({seen}). Either it is a property of the"
+            f"Groups are confounded with {style}: {content} tells {factor!r} ({seen}). Either it is a property of the"
             " groups, or each group was observed under few of its values: collect or resample more, or make it a level."
         )
     return None
 
 
-def _posterior(m: Metrics) -> str | None:
+def _posterior(m: Metrics, content: str, style: str) -> str | None:
     ratios = {level: ratio for level, points in calibrations(m).items() for k, ratio, _ in points if k == 1}
-    ratios = ratios or {"content": m["calibration.ratio"]}
+    ratios = ratios or {content: m["calibration.ratio"]}
     name, ratio = max(ratios.items(), key=lambda item: abs(math.log(max(item[1], 1e-6))))
     if ratio > 1.5:
         how, what = (
@@ -104,16 +109,16 @@ def _posterior(m: Metrics) -> str | None:
     return f"The posterior of {name!r} is {how}: squared errors are {ratio:.2f} of what it promises. {what}"
 
 
-def _swap(m: Metrics) -> str | None:
+def _swap(m: Metrics, content: str, style: str) -> str | None:
     if m["swap.content_of_style_giver"] < max(0.1, 1.5 * m.get("probe.chance", 0.0)):
         return None
     return (
-        f"Swaps show the style giver's group in {m['swap.content_of_style_giver']:.0%} of pictures. Style carries"
-        " content, or the decoder ignores content: see the style probes and content's KL."
+        f"Swaps show the {style} giver's group in {m['swap.content_of_style_giver']:.0%} of pictures."
+        f" {style.capitalize()} carries {content}, or the decoder ignores {content}: see the probes and the KL."
     )
 
 
-def _by_heart(m: Metrics) -> str | None:
+def _by_heart(m: Metrics, content: str, style: str) -> str | None:
     value, blind = m["reconstruction.mse"], m["reconstruction.mse_of_mean"]
     if value < 0.9 * blind:
         return None
@@ -121,9 +126,9 @@ def _by_heart(m: Metrics) -> str | None:
         f"Observations that are new lie {value:.3g} from what their own codes show, squared, and {blind:.3g} from the"
         " mean of all: codes show nothing of them. Where the training part is small, the network knows it by heart:"
         " stop earlier (`--patience 10`), take a smaller network (`--network mlp-small`), or collect more. Else see"
-        " whether style collapsed."
+        f" whether {style} collapsed."
     )
 
 
-Check = Callable[[Metrics], str | None]
+Check = Callable[[Metrics, str, str], str | None]
 CHECKS: tuple[Check, ...] = (_content, _style, _leak, _confounded, _posterior, _swap, _by_heart)

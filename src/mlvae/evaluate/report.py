@@ -7,24 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 
 CONTROL = "control.untrained."
 ROWS = {
-    "probe.content.k1.linear": "group from content, linear probe (k = 1)",
-    "probe.content.k1.mlp": "group from content, MLP probe (k = 1)",
-    "k_curve.5.accuracy": "group from content of 5, pooled by label",
-    "probe.style.sample.mlp": "group from style samples, MLP probe",
-    "probe.style.sample.nats": "group in style samples (nats)",
-    "probe.style.mean.mlp": "group from style means, MLP probe",
+    "probe.content.k1.linear": "group from {content}, linear probe (k = 1)",
+    "probe.content.k1.mlp": "group from {content}, MLP probe (k = 1)",
+    "k_curve.5.accuracy": "group from {content} of 5, pooled by label",
+    "probe.style.sample.mlp": "group from {style} samples, MLP probe",
+    "probe.style.sample.nats": "group in {style} samples (nats)",
+    "probe.style.mean.mlp": "group from {style} means, MLP probe",
     "unseen.shots.1.accuracy": "unseen groups, {way}-way, 1 shot",
     "unseen.shots.5.accuracy": "unseen groups, {way}-way, 5 shots",
-    "unseen.style.shots.5.accuracy": "unseen groups from style, 5 shots",
+    "unseen.style.shots.5.accuracy": "unseen groups from {style}, 5 shots",
     "verification.auc": "same group or not, AUC",
     "verification.eer": "same group or not, equal error rate",
     "open_set.auc": "known group or new, AUC",
-    "swap.content_of_donor": "swaps that show the content giver's group",
-    "swap.content_of_style_giver": "swaps that show the style giver's group",
-    "swap.k5.content_of_donor": "swaps with the content of five that show its givers' group",
+    "swap.content_of_donor": "swaps that show the {content} giver's group",
+    "swap.content_of_style_giver": "swaps that show the {style} giver's group",
+    "swap.k5.content_of_donor": "swaps with the {content} of five that show its givers' group",
     "swap.reconstructed": "own reconstructions that show their group",
     "swap.cross_member_mse_ratio": "error through another member / plain VAE",
-    "calibration.ratio": "calibration of content at k = 1 (1 is right)",
+    "calibration.ratio": "calibration of {content} at k = 1 (1 is right)",
     "calibration.coverage90": "coverage of its 90 % intervals",
     "generation.coverage": "coverage of generated samples",
     "amortisation.gap": "amortisation gap (nats per group)",
@@ -39,17 +39,22 @@ PROMISES = {
     "ratio": "calibration of {level} at k = 1 (1 is right)",
     "coverage90": "coverage of {level}'s 90 % intervals",
 }
-"""Of one of several shared levels; content's rows say it where there is one."""
+"""Of one of several shared levels; where there is one, its rows above say it."""
 CONTROLS = {"untrained": "untrained", "vae": "plain VAE", "permuted": "shuffled"}
 PLAIN = ("elbo", "iwae", "amortisation.gap", "calibration.ratio", "swap.cross_member_mse_ratio")
 """Numbers that are shown as they are; the others are shares, in percent."""
 
 
-def table(metrics: Mapping[str, float]) -> str:
+def table(metrics: Mapping[str, float], content: str = "content", style: str = "style") -> str:
     """Aligned rows: the number, what chance and raw pixels give, what the controls give.
 
     Shares are in percent, with their 95 % interval where there is one. Columns of controls that were not measured are
     left out; so are rows.
+
+    Args:
+        metrics: as `evaluate` gives them.
+        content: the name of the first level that groups share.
+        style: the name of the last level that none shares.
 
     Example:
         >>> print(table({"probe.style.sample.mlp": 0.15, "probe.chance": 0.114, "elbo": -98.76}))
@@ -57,19 +62,19 @@ def table(metrics: Mapping[str, float]) -> str:
         group from style samples, MLP probe   15.0             11.4
         ELBO (nats per observation)         -98.76
     """
-    first, *others = zip(*rows(metrics), strict=True)
+    first, *others = zip(*rows(metrics, content, style), strict=True)
     columns = [_padded(first, str.ljust), *(_padded(column, str.rjust) for column in others)]
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
 
 
-def rows(metrics: Mapping[str, float]) -> list[tuple[str, ...]]:
+def rows(metrics: Mapping[str, float], content: str = "content", style: str = "style") -> list[tuple[str, ...]]:
     """The table's cells as text, the first row its head."""
     controls = [name for name in CONTROLS if any(key.startswith(f"control.{name}.") for key in metrics)]
     found = [("", "model", "chance / pixels", *(CONTROLS[name] for name in controls))]
     several = [level for level in calibrations(metrics) if f"calibration.{level}.k1.ratio" in metrics]
     for key, text in ROWS.items():
         if key in metrics and not (several and key.startswith("calibration.")):
-            label = text.format(way=round(metrics.get("unseen.way", 0)))
+            label = text.format(way=round(metrics.get("unseen.way", 0)), content=content, style=style)
             beside = (_number(metrics, f"control.{name}.{key}") for name in controls)
             found.append((label, _value(metrics, key), _floor(metrics, key), *beside))
     for level in several:

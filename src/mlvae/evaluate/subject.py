@@ -22,6 +22,16 @@ Metrics = dict[str, float]
 """Numbers by their stable names."""
 
 
+def roles(model: MLVAE) -> tuple[str, str]:
+    """Names of the levels that play content and style: the first that groups share, and the last that none shares.
+
+    Without a shared level the only one there is plays content; where none plays style, "style".
+    """
+    own = [level.name for level in model.levels if level.by is None]
+    shared = [level.name for level in model.group_levels]
+    return (shared or own)[0], own[-1] if own and shared else "style"
+
+
 @dataclass(frozen=True, eq=False)
 class Alone:
     """What a model makes of N observations, each understood alone, on the CPU.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +12,18 @@ import numpy as np
 import torch
 
 from mlvae.calibration import FEWEST
-from mlvae.data import GroupedData, GroupSampler
+from mlvae.data import GroupedData, GroupSampler, LevelSampler
 from mlvae.data.checks import COMPARED, leaks, near_duplicates
 from mlvae.data.splits import SHARES, SPLITS, TEST, spared
-from mlvae.grouping import Grouping
-from mlvae.labels import is_missing
+from mlvae.inspection.columns import distinct, levels_of, relation
+from mlvae.levels import Level
 from mlvae.likelihoods import likelihood_for
 
 SAMPLE = 20_000
 """Observations, evenly spaced, that features are judged by."""
 
-STEPS, GROUPS = 4000, 70
-"""What training makes without a number of epochs, and the sub-groups of a batch."""
+STEPS, GROUPS, MEMBERS = 4000, 70, (2, 8)
+"""What training makes without a number of epochs, the sub-groups of a batch, and how many members these have."""
 
 FEW_GROUPS, FEW_MEMBERS = 100, 50
 """Up to so many groups of so few pictures, deformed copies are proposed. Seen to help with 30 groups of 10."""
@@ -47,11 +49,12 @@ class Inspection:
         features: for each feature of a table, or "feature 3" of an array, what is wrong with it: missing, constant.
         columns: for each column of labels what it is to the grouping.
         likelihood: the suggested one, with its settings.
-        levels: the suggested levels.
+        levels: the suggested levels, or those that were asked about and what their groups are.
         layout: the batches of training's defaults.
         problems: what should be mended first.
         options: of `mlvae train`, by name, that the problems advise.
         kept_out: what is kept out of training, and by which column; empty where nothing is.
+        asked: the levels are those that were asked about.
     """
 
     data: GroupedData
@@ -65,6 +68,7 @@ class Inspection:
     problems: list[str]
     options: dict[str, str]
     kept_out: str = ""
+    asked: bool = False
 
     def text(self) -> str:
         """All of it, for a terminal."""
@@ -81,13 +85,20 @@ class Inspection:
             if found:
                 lines += ["", f"{title}:", *(f"  {name}: {what}" for name, what in list(found.items())[:SHOWN])]
                 lines += [f"  and {len(found) - SHOWN:,} more"] if len(found) > SHOWN else []
-        lines += ["", f"Likelihood: {self.likelihood}", f"Levels: {', '.join(self.levels)}", f"Batches: {self.layout}"]
+        lines += ["", f"Likelihood: {self.likelihood}"]
+        rows = ["Levels:", *(f"  {level}" for level in self.levels)]
+        lines += rows if self.asked else [f"Levels: {', '.join(self.levels)}"]
+        lines += [f"Batches: {self.layout}"]
         lines += ["", *(f"! {problem}" for problem in self.problems)] if self.problems else []
         return "\n".join(lines)
 
 
 def inspect(
-    data: GroupedData, new: GroupedData | None = None, split: str | None = None, features: str | None = None
+    data: GroupedData,
+    new: GroupedData | None = None,
+    split: str | None = None,
+    features: str | None = None,
+    levels: Sequence[Level] = (),
 ) -> Inspection:
     """Looks at data with groups.
 
@@ -96,6 +107,7 @@ def inspect(
         new: the part kept out of it, if there is one: what is in both is told.
         split: the column that keeps it out.
         features: as `read` was asked for them, for advice on which to leave out.
+        levels: that are to be learned, to be looked at in place of suggested ones.
 
     Returns:
         What was found. Features are judged by at most 20,000 observations, near-duplicates by at most 2,000.
@@ -117,17 +129,24 @@ def inspect(
     }
     named = type(likelihood).__name__ + (f" {settings}" if settings else "")
     # Names of picture files are no factor, though 1.png may be in every folder.
-    passed_over = {data.by, split, "file" if schema.image_size else None}
-    columns = {name: _relation(data, name) for name in data.columns if name not in passed_over}
-    coarser = _distinct(data, [name for name, what in columns.items() if what.startswith("coarser")])
-    levels = [f"{name} by {name}" for name in coarser] + [f"content by {data.by}"]
-    levels += [*(f"{covariate.name} as a covariate" for covariate in schema.covariates), "style"]
-    sampler = GroupSampler(data.codes(data.by or ""), GROUPS, (2, 8))
-    batches = len(sampler)
+    keys = [(level.by,) if isinstance(level.by, str) else level.by for level in levels if level.by]
+    passed_over = {data.by, split, "file" if schema.image_size else None, *itertools.chain(*keys)}
+    columns = {name: relation(data, name) for name in data.columns if name not in passed_over}
+    troubles: list[str] = []
+    coarser = distinct(data, [name for name, what in columns.items() if what.startswith("coarser")])
+    suggested = [f"{name} by {name}" for name in coarser] + [f"content by {data.by}"]
+    suggested += [*(f"{covariate.name} as a covariate" for covariate in schema.covariates), "style"]
+    if levels:
+        suggested, troubles = levels_of(data, levels)
+    several = sum(level.by is not None for level in levels) > 1
+    if several:
+        sampler = LevelSampler({each.name: data.codes(each.by) for each in levels if each.by}, GROUPS, MEMBERS)
+        count = sampler.batches(0)
+    else:
+        count = len(GroupSampler(data.codes(data.by or ""), GROUPS, MEMBERS))
     layout = (
-        f"{batches:,} an epoch, each of up to {GROUPS} sub-groups of 2 to 8 members ({len(data) / batches:,.0f}"
-        f" observations);"
-        f" {-(-STEPS // batches):,} epochs make {STEPS:,} steps"
+        f"{count:,} an epoch, each of up to {GROUPS} sub-groups of {MEMBERS[0]} to {MEMBERS[1]} members"
+        f" ({len(data) / count:,.0f} observations); {-(-STEPS // count):,} epochs make {STEPS:,} steps"
     )
     kept_out = ""
     if new is not None:
@@ -136,10 +155,11 @@ def inspect(
         kept_out = (
             f"Kept out of training{by}: {len(new):,} rows of {len(held):,} groups, {len(held - known):,} of them new"
         )
-    problems, options = _problems(data, new, sizes, _counters(data, len(sample)), features)
+    problems, options = _problems(data, new, sizes, _counters(data, len(sample)), features, several)
     return Inspection(
-        data, sizes, _bins(sizes), _features(data, sample), columns, named, levels, layout, problems, options, kept_out
-    )
+        data, sizes, _bins(sizes), _features(data, sample), columns, named, suggested, layout, troubles + problems,
+        options, kept_out, bool(levels),
+    )  # fmt: skip
 
 
 def _bins(sizes: np.ndarray[Any, Any]) -> list[tuple[str, int]]:
@@ -204,43 +224,15 @@ def _validation(ids: np.ndarray[Any, Any]) -> float | None:
     return None
 
 
-def _distinct(data: GroupedData, names: list[str]) -> list[str]:
-    """Of columns with the same groups, as a country and its code, the first: they make one level."""
-    kept: dict[str, Grouping] = {}
-    for name in names:
-        found = Grouping.from_ids(data.codes(name))
-        if not any(found.num_groups == other.num_groups and found.refines(other) for other in kept.values()):
-            kept[name] = found
-    return list(kept)
-
-
-def _relation(data: GroupedData, name: str) -> str:
-    """What a column is to the grouping: above it, across it, or within it."""
-    labels = data.column(name)
-    missing = int(is_missing(labels).sum())
-    gaps = f", {missing:,} missing" if missing else ""
-    if missing or data.by is None:
-        return f"{len(set(labels[~is_missing(labels)].tolist())):,} values{gaps}"
-    ids, values = data.codes(data.by).numpy(), data.codes(name).numpy()
-    groups, count = int(ids.max()) + 1, int(values.max()) + 1
-    if count == 1:
-        return "one value: it says nothing"
-    pairs = len(np.unique(ids * count + values))
-    if count == len(data):
-        return f"{count:,} values, each observation its own"
-    if pairs == groups and count < groups:
-        return f"coarser: {count:,} values, one for each group; a level above content, or a covariate"
-    if pairs == groups:
-        return f"{count:,} values, the same as the grouping"
-    if pairs == groups * count:
-        return f"crossed: {count:,} values, each in every group; a level of its own, or a covariate"
-    return f"{count:,} values, {pairs / groups:.1f} in a group"
-
-
 def _problems(
-    data: GroupedData, new: GroupedData | None, sizes: np.ndarray[Any, Any], counters: list[str], features: str | None
+    data: GroupedData,
+    new: GroupedData | None,
+    sizes: np.ndarray[Any, Any],
+    counters: list[str],
+    features: str | None,
+    several: bool,
 ) -> tuple[list[str], dict[str, str]]:
-    """What should be mended, and the options that it advises."""
+    """What should be mended, and the options that it advises: fewer, where several levels share."""
     problems: list[str] = []
     options: dict[str, str] = {}
     if data.skipped:
@@ -258,7 +250,7 @@ def _problems(
             f" is one should be no feature: --features {shlex.quote(options['features'])}."
         )
     picture = data.x.dtype == torch.uint8 and len(data.shape) > 1 and min(data.shape[-2:]) >= 16
-    if picture and 1 < len(sizes) <= FEW_GROUPS and np.median(sizes) <= FEW_MEMBERS:
+    if not several and picture and 1 < len(sizes) <= FEW_GROUPS and np.median(sizes) <= FEW_MEMBERS:
         problems.append(
             f"{len(sizes):,} groups with {np.median(sizes):,.0f} pictures each are few to tell new ones by. Where a"
             " bent or stretched picture could be of another group, as of faces, train with --deformed 15."
@@ -275,20 +267,18 @@ def _problems(
     elif new is None and "split" not in data.columns and len(ids) > len(sizes) > 1:
         problems.append(f"No rows are kept out of training, so nothing could be measured on new ones: --test {TEST}.")
         options["test"] = str(TEST)
-        ids = np.unique(ids[~SPLITS[spared(len(sizes))][0](ids, TEST, np.random.default_rng(0))], return_inverse=True)[
-            1
-        ]
-    if "deformed" not in options and (share := _validation(ids)):
+        left = ~SPLITS[spared(len(sizes))][0](ids, TEST, np.random.default_rng(0))
+        ids = np.unique(ids[left], return_inverse=True)[1]
+    if not several and "deformed" not in options and (share := _validation(ids)):
         problems.append(
             f"{SHARES[0]:.0%} of so few {spared(ids.max() + 1)}s are too few to"
             f" calibrate levels by. Keep more of them out of training: --validation {share}."
         )
         options["validation"] = str(share)
-    if sizes.max() > 100 * np.median(sizes):
+    if not several and sizes.max() > 100 * np.median(sizes):
         problems.append(
             f"The largest group has {sizes.max() / len(data):.0%} of all observations. --resample draws groups with"
-            f" equal"
-            " probability."
+            " equal probability."
         )
         options["resample"] = ""
     if new is not None and len(found := leaks(data, new)):

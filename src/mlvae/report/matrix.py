@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlvae.evaluate.report import CONTROLS
+from mlvae.evaluate.subject import roles
 from mlvae.model import MLVAE
 
 PROBE = re.compile(r"probe\.([^.]+)\.(?:(.+)\.)?(k1|sample|mean)\.mlp(\.r2)?")
@@ -37,8 +38,7 @@ def matrix(model: MLVAE, numbers: Mapping[str, float]) -> Matrix | None:
     The protocol's "content" and "style" are the first level that groups share and the last that none shares.
     """
     shared = model.group_levels
-    own = [level.name for level in model.levels if level.by is None]
-    names = {"content": (shared or model.levels)[0].name, "style": (own or [""])[-1]}
+    names = dict(zip(("content", "style"), roles(model), strict=True))
     order = [level.name for level in model.levels]
     grouping = shared[0].name if len(shared) > 1 else GROUP
     by = {level.name: _joined(level.by) for level in shared}

@@ -20,6 +20,7 @@ from mlvae.depict import Depiction
 from mlvae.draw import DRAWINGS
 from mlvae.evaluate import diagnose, measures
 from mlvae.evaluate.report import calibrations, rows
+from mlvae.evaluate.subject import roles
 from mlvae.model import MLVAE
 from mlvae.report import figures
 from mlvae.report.findings import Findings, find
@@ -89,7 +90,7 @@ def write(
     template = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string(source)
-    head, *body = rows(numbers)
+    head, *body = rows(numbers, *roles(model))
     page = template.render(
         title=f"What was learned from {new.name}",
         learned=learned(model, numbers),
@@ -103,7 +104,7 @@ def write(
         if len(model.levels) != 2
         else f"{model.levels[0].name} and {model.levels[1].name} know",
         calibrations=_calibrations(numbers),
-        diagnoses=diagnose(numbers),
+        diagnoses=diagnose(numbers, *roles(model)),
         strangest=_strangest(model, new, found, shown, found.strangest, found.scores),
         misfits=[] if found.odds is None else _strangest(model, new, found, shown, found.misfits, found.odds),
         groups=_strangest_groups(model, found),
