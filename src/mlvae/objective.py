@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -21,10 +21,9 @@ from torch import Tensor
 
 from mlvae.batch import GroupBatch
 from mlvae.errors import ModelError, TrainingError, nearest
-from mlvae.evidence import READOUTS
 from mlvae.levels import Level
 from mlvae.model import MLVAE, Latent
-from mlvae.penalties import leakage, misidentification, told
+from mlvae.penalties import PENALTIES, Question, answer, leakage, misidentification, told
 from mlvae.ranks import ALONE, Ranks
 from mlvae.weights import Held, HeldWeight, Ramp, Weight, at, growing, parsed
 
@@ -37,7 +36,7 @@ GROWING = Ramp(3.0, 1000.0, doubling=True)
 LEAKING = Ramp(0.0, 20.0, since=0.3)
 """Leakage's weight. Asked for from the start, codes would collapse."""
 
-PENALTIES = ("independence", "leakage", "identification")
+BUILT_IN = ("independence", "leakage", "identification")
 WORDS = {"evidence": ("all", "held_out"), "draw": ("group", "observation"), "subsampling": ("own", "scaled")}
 
 
@@ -61,9 +60,12 @@ class Objective:
         apart: for levels by name, the levels whose groups they should not know. For those not named: a per-observation
             level all others', a shared one those that are crossed with it (neither nested in the other).
         moments: the highest moments of a group's samples that independence looks at: 1 are means, 2 covariances.
+        further: weights of penalties of one's own by their names in `mlvae.penalties.PENALTIES`, each as leakage's.
 
     Raises:
-        TrainingError: a word that is none of these, a weight below 0, or leakage or identification is to be held.
+        TrainingError: a word that is none of these, a weight below 0, or another weight than independence's is to be
+            held.
+        ModelError: a further penalty is not in `PENALTIES`.
     """
 
     evidence: Literal["all", "held_out"] = "held_out"
@@ -75,6 +77,7 @@ class Objective:
     subsampling: Literal["own", "scaled"] = "own"
     apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     moments: int = 5
+    further: Mapping[str, Weight] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, words in WORDS.items():
@@ -82,8 +85,13 @@ class Objective:
                 raise TrainingError(f"Expected {name} {' or '.join(map(repr, words))}; got {said!r}.")
         if self.moments < 1:
             raise TrainingError(f"Expected moments of at least 1, the means; got {self.moments}.")
-        for name in ("kl_weight", *PENALTIES):
-            weight = getattr(self, name)
+        for name in self.further:
+            if name not in PENALTIES:
+                raise ModelError(
+                    f"Expected a penalty that is in `mlvae.penalties.PENALTIES`; got {name!r}. Put its function there"
+                    " first, or name it again on the command line: --penalty package.module:name."
+                )
+        for name, weight in (("kl_weight", self.kl_weight), *self.penalties.items()):
             for each in weight.values() if isinstance(weight, Mapping) else [weight]:
                 if not isinstance(each, Held):
                     if min(at(each, 0.0), at(each, 1.0)) < 0:
@@ -93,6 +101,15 @@ class Objective:
                         f"Expected a number or a Ramp as weight of {name}; only independence can be held."
                     )
 
+    @property
+    def penalties(self) -> dict[str, HeldWeight]:
+        """Weights of all penalties by their names."""
+        return {**{name: getattr(self, name) for name in BUILT_IN}, **self.further}
+
+    def settings(self) -> dict[str, Any]:
+        """As values for a file, which `from_settings` takes; as they were before there were further penalties."""
+        return {name: value for name, value in asdict(self).items() if value or name != "further"}
+
     @classmethod
     def plain(cls) -> Objective:
         """The bound itself: all evidence, one weight for every KL, no penalty. The paper's, and a plain VAE's."""
@@ -100,8 +117,7 @@ class Objective:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Objective:
-        """The objective that `dataclasses.asdict` made settings of, JSON or not."""
-
+        """The objective of `settings`, JSON or not."""
         values = {name: parsed(value) for name, value in settings.items()}
         values["apart"] = {name: tuple(others) for name, others in settings.get("apart", {}).items()}
         return cls(**values)
@@ -140,7 +156,7 @@ class Objective:
             ModelError: a weight or ``apart`` is of a level that is not there; the nearest name is suggested.
         """
         known = [level.name for level in levels]
-        penalties = [weight for name in PENALTIES if isinstance(weight := getattr(self, name), Mapping)]
+        penalties = [weight for weight in self.penalties.values() if isinstance(weight, Mapping)]
         kl = [name for name in self.kl_weight if name != "content"]  # which stands for all that groups share
         for name in itertools.chain(kl, *penalties, self.apart, *self.apart.values()):
             if name not in known:
@@ -267,9 +283,8 @@ def loss(
         if weights is not None:
             kl = kl * batch.grouping(level.name).mean(weights / batch.inverse_inclusion(level.name))
         value = value - objective.weight(level.name, progress) * kl.sum()
-    penalty = sum(
-        _asked(getattr(objective, name), level, progress, held) * nats for (name, level), nats in penalties.items()
-    )
+    asked = objective.penalties
+    penalty = sum(_asked(asked[name], level, progress, held) * nats for (name, level), nats in penalties.items())
     summed = {name: torch.stack([nats for (kind, _), nats in penalties.items() if kind == name]).sum()
               for name in dict(penalties.keys())}  # fmt: skip
     groups = whole.grouping(model.levels[0].name).num_groups
@@ -303,20 +318,20 @@ def _penalties(
     for level in model.levels:
         name, latent, shared = level.name, latents[level.name], level.name in batch.ids
         others = _apart(batch, name, objective)
+        question = Question(level, latent, batch, tuple(others))
         # Both estimates are less what chance makes of them, so they may be negative; paid for that, a network that
         # knows its training data by heart gives members of one group opposite codes of any size.
         if others and not shared and wanted(objective.independence, name):
-            # Of what is an observation's own, that is the posterior; not so where processes have put votes together.
-            alone = latent.posterior if latent.evidence is latent.votes else READOUTS[level.readout](latent.votes)
-            every, means = zip(*(told(alone, batch.ids[other], objective.moments) for other in others), strict=True)
+            every, means = zip(
+                *(told(question.alone, batch.ids[other], objective.moments) for other in others), strict=True
+            )
             estimates = torch.stack(every).clamp_min(0)
             # Fifth powers of a few means far out make an estimate of hundreds; such steps once spoiled whole runs.
             penalties["independence", name] = (estimates / (1 + estimates)).sum()
             by_means[name] = torch.stack(means).amax()
         if others and shared and wanted(objective.leakage, name):
             # Held out, a sample knows nothing of the observation; what its own vote says is what counts.
-            alone = READOUTS[level.readout](latent.votes)
-            leaks = [leakage(alone.mean, batch.ids[name], batch.ids[other]) for other in others]
+            leaks = [leakage(question.alone.mean, batch.ids[name], batch.ids[other]) for other in others]
             penalties["leakage", name] = torch.stack(leaks).clamp_min(0).sum()
         if shared and wanted(objective.identification, name):
             grouping, witnesses = batch.grouping(name), batch.witnesses(name)
@@ -325,6 +340,9 @@ def _penalties(
                 grouping, ids = grouping.of(witnesses), ids[witnesses.first]
                 others_votes = None  # those are of single observations
             penalties["identification", name] = misidentification(votes, grouping, ids, others_votes)
+        for further, weight in objective.further.items():
+            if wanted(weight, name) and (nats := answer(further, question)) is not None:
+                penalties[further, name] = nats
     return penalties, by_means
 
 

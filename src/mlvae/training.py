@@ -138,7 +138,7 @@ def fit(
         raise TrainingError("Expected validation groups with `patience`; got none. Pass valid=..., or no patience.")
     keep_freed()
     settings: dict[str, Any] = {
-        "objective": asdict(objective), "epochs": epochs, "groups": groups, "members": members, "resample": resample,
+        "objective": objective.settings(), "epochs": epochs, "groups": groups, "members": members, "resample": resample,
         "lr": lr, "seed": seed, "patience": patience, "precision": precision, "observations": len(train),
         "train": data.digest(), "valid": valid is not None,
         **({"augment": asdict(augment)} if augment else {}), **({"compile": True} if compile else {}),

@@ -24,6 +24,7 @@ def measure(
     on_bad_file: Literal["error", "skip"] = "error",
     network: str | None = None,
     likelihood: str | None = None,
+    penalty: list[str] | None = None,
 ) -> None:
     """Measure what was learned. Example: mlvae evaluate runs/faces faces.npz --by person --out metrics.json
 
@@ -43,6 +44,7 @@ def measure(
         on_bad_file: error, or skip and go on
         network: package.module:name of the network that the run was trained with, where it is one's own
         likelihood: likewise of the likelihood
+        penalty: likewise of each penalty of one's own, for the control of shuffled labels
     """
     import json
 
@@ -55,8 +57,11 @@ def measure(
     )
     beside: bool | Controls = controls != "none"
     if controls == "all" and not quick:
+        from mlvae.commands.weights import further_of
         from mlvae.runs import options_of
 
+        for text in penalty or ():
+            further_of(text)
         folder = Path(controls_folder) if controls_folder else Path(run).resolve().parent / "controls"
         config = config_of(run)
         turned, copies = config.get("quarter_turns", False), config.get("deformed", 0)

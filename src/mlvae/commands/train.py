@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from mlvae.commands.common import (
 )
 from mlvae.commands.measure import measure
 from mlvae.commands.sharing import share_out, validation_of
-from mlvae.commands.weights import penalty_of, weight_of
+from mlvae.commands.weights import further_of, penalty_of, weight_of
 from mlvae.errors import CheckpointError, DataError, ModelError
 
 FAR, STRANGERS = 3.0, 200
@@ -55,6 +56,7 @@ def train(
     independence: list[str | float] | float | None = None,
     leakage: list[str | float] | float | None = None,
     identification: list[str | float] | float | None = None,
+    penalty: list[str] | None = None,
     content_kl: float | None = None,
     style_kl: float | None = None,
     kl: list[str] | None = None,
@@ -116,6 +118,7 @@ def train(
             or name:weight for one, an option each
         leakage: weight of what a level's codes tell of levels crossed with it (default: the objective's, 20)
         identification: weight of naming the group from content (default: the objective's, 5)
+        penalty: one of one's own, one option each: package.module:name=weight (docs/bring-your-own.md)
         content_kl: weight of content's KL (default: the objective's, 0.2)
         style_kl: weight of style's KL (default: 1)
         kl: weight of a level's KL, one option each: name:weight (default: as content's, or style's for an own level)
@@ -212,7 +215,7 @@ def train(
             levels=levels or None, **options,
         )  # fmt: skip
     base = chosen.objective()
-    asked = base.changed(
+    asked = replace(base, further=dict(further_of(text) for text in penalty or ())).changed(
         **{kind: penalty_of(kind, asked, model.levels, getattr(base, kind)) for kind, asked in penalties.items()},
         **weights,
     )
@@ -240,9 +243,10 @@ def train(
     what, file = ("draw swap", "swap.png") if pictures else ("encode", evidence)
     own_parts = (("network", network), ("likelihood", likelihood))
     again = "".join(f" --{name} {value}" for name, value in own_parts if own(value))
+    further = "".join(f" --penalty {text}" for text in penalty or ())
     say(f"Wrote {out}. Next: mlvae {what} {out} {data}{again} --out {file}")
     if held is not None:
-        say(f"To measure it on what was kept out: mlvae evaluate {out} {data}{again} --out metrics.json")
+        say(f"To measure it on what was kept out: mlvae evaluate {out} {data}{again}{further} --out metrics.json")
 
 
 def demo(out: str = "demo", epochs: int = 30, seed: int = 0, device: str = "auto") -> None:

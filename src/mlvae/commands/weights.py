@@ -16,6 +16,28 @@ def weight_of(text: str) -> tuple[str, float]:
         raise ModelError(f"Expected a weight as name:weight, such as speaker:0.2; got {text!r}.") from None
 
 
+def further_of(text: str) -> tuple[str, float]:
+    """A penalty of one's own as it is typed, package.module:name=weight; its function is known by its name from here.
+
+    Raises:
+        ModelError: it is written otherwise.
+        DataError: the module or the function is not there.
+    """
+    from mlvae.commands.common import own
+    from mlvae.penalties import PENALTIES
+
+    path, equals, number = text.partition("=")
+    name = path.rpartition(":")[2]
+    try:
+        weight = float(number) if equals else 1.0
+    except ValueError:
+        weight = None
+    if weight is None or (function := own(path)) is None:
+        raise ModelError(f"Expected a penalty as package.module:name=weight; got {text!r}. For example mine:narrow=2.")
+    PENALTIES[name] = function
+    return name, weight
+
+
 def penalty_of(kind: str, asked: Any, levels: Any, default: Any) -> Any:
     """A penalty's weight as it is typed: numbers for all levels, name:number for one; the others keep the default.
 

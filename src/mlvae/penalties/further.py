@@ -1,0 +1,74 @@
+"""Penalties of one's own: a function of what one level makes of a batch, by a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from mlvae.batch import GroupBatch
+from mlvae.errors import ModelError
+from mlvae.evidence import READOUTS
+from mlvae.levels import Level
+from mlvae.model import Latent
+from mlvae.normal import Normal
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What a penalty is asked about: one level in one batch of N observations.
+
+    Args:
+        level: its name, dimensions D and column.
+        latent: what it makes of the batch: votes, evidence, posteriors, samples (N, D) that are decoded.
+        batch: the observations; ``batch.ids[name]`` (N,) the group in the data of each, for every shared level.
+        others: the levels whose groups this one should not know.
+    """
+
+    level: Level
+    latent: Latent
+    batch: GroupBatch
+    others: tuple[str, ...]
+
+    @cached_property
+    def alone(self) -> Normal:
+        """(N, D), posteriors of observations understood each by itself."""
+        latent = self.latent
+        # Of what is an observation's own, that is the posterior; not so where processes have put votes together.
+        own = self.level.by is None and latent.evidence is latent.votes
+        return latent.posterior if own else READOUTS[self.level.readout](latent.votes)
+
+
+Penalty = Callable[[Question], Tensor | None]
+
+PENALTIES: dict[str, Penalty] = {}
+"""By name, beside those that the library has: a function to nats per observation, (), or None for a level that it is
+not asked of. `Objective(further={name: weight})` asks it of every level."""
+
+
+def answer(name: str, question: Question) -> Tensor | None:
+    """What a penalty says of a level.
+
+    Raises:
+        ModelError: it is no single number.
+
+    Example:
+        >>> import torch
+        >>> from mlvae.evidence import Evidence
+        >>> PENALTIES["far"] = lambda question: question.alone.mean.square().mean()
+        >>> level, votes = Level("style", 1), Evidence.votes(torch.ones(4, 1), torch.ones(4, 1))
+        >>> latent = Latent(votes, votes, READOUTS["product_with_prior"](votes), torch.zeros(4, 1))
+        >>> answer("far", Question(level, latent, GroupBatch(torch.zeros(4, 2)), ()))
+        tensor(0.2500)
+        >>> del PENALTIES["far"]
+    """
+    nats = PENALTIES[name](question)
+    if nats is not None and (not isinstance(nats, Tensor) or nats.shape != ()):
+        got = f"a tensor of shape {tuple(nats.shape)}" if isinstance(nats, Tensor) else type(nats).__name__
+        raise ModelError(
+            f"Expected penalty {name!r} to say nats per observation, a tensor of shape (), or None; it said {got} of"
+            f" level {question.level.name!r}. Reduce it, as with `.mean()`."
+        )
+    return nats
