@@ -10,8 +10,10 @@ import math
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mlvae.networks.fast import Enlarging, GroupNorm
 from mlvae.networks.gated import activation
 
 
@@ -52,7 +54,7 @@ def conv_decoder(
         layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False), Crop(size)]
         layers += [*_normalised(after), *_residual(after, size, residual_up_to)]
     step = _step(sizes[0])
-    layers += [nn.ConvTranspose2d(widths[0], channels, 2 * step, step, step // 2), Crop(sizes[0])]
+    layers += [Enlarging(widths[0], channels, step), Crop(sizes[0])]
     if len(shape) == 2:
         layers.append(nn.Flatten(1, 2))
     if len(shape) == 4:
@@ -85,7 +87,10 @@ class Crop(nn.Module):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[..., : self.size[0], : self.size[1]]
+        if x.shape[2:] == self.size:
+            return x
+        # Not by slices, whose gradient would lie with channels first.
+        return F.pad(x, (0, self.size[1] - x.shape[3], 0, self.size[0] - x.shape[2]))
 
 
 def _plan(shape: tuple[int, ...], width: int) -> tuple[int, list[tuple[int, int]], list[int]]:
@@ -105,7 +110,7 @@ def _step(size: tuple[int, int]) -> int:
 
 
 def _normalised(channels: int) -> list[nn.Module]:
-    return [nn.GroupNorm(8 if channels % 8 == 0 else 1, channels), nn.SiLU()]
+    return [GroupNorm(8 if channels % 8 == 0 else 1, channels), nn.SiLU()]
 
 
 def _residual(channels: int, size: tuple[int, int], up_to: int) -> list[nn.Module]:
