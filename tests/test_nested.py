@@ -231,3 +231,28 @@ def test_inspect_looks_at_levels_that_are_asked_about(tmp_path: Path, capsys: py
     assert "! Expected levels of different groups; level 'a'" in capsys.readouterr().out
     assert main(["inspect", str(file), "--level", "who:4:country,person", "--level", "style:2"]) is None
     assert "120 groups of 6 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("levels", "option", "message"),
+    [
+        (
+            ["country:2:country", "person:2:country,person", "style:2"],
+            ["--leakage", "3"],
+            "two levels that are crossed",
+        ),
+        (["country:2:country", "person:2:country,person"], ["--told", "0.1"], "a level of an observation's own"),
+        (["style:2"], ["--identification", "3"], "a level that groups share"),
+    ],
+)
+def test_weights_that_no_level_is_asked_for_are_refused(
+    levels: list[str], option: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = nested(4, 3, 4)
+    np.savez(tmp_path / "survey.npz", x=data.x.numpy(), **data.columns)
+    asked = [part for text in levels for part in ("--level", text)]
+    with pytest.raises(SystemExit):
+        main(
+            ["train", str(tmp_path / "survey.npz"), *asked, *option, "--by", "country", "--out", str(tmp_path / "run")]
+        )
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()

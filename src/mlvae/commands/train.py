@@ -23,7 +23,7 @@ from mlvae.commands.common import (
 )
 from mlvae.commands.measure import measure
 from mlvae.commands.sharing import share_out, validation_of
-from mlvae.commands.weights import further_of, penalty_of, weight_of
+from mlvae.commands.weights import further_of, penalty_of, refuse_unasked, weight_of
 from mlvae.errors import CheckpointError, DataError, ModelError
 
 FAR, STRANGERS = 3.0, 200
@@ -214,6 +214,7 @@ def train(
             part, content_dim=content_dim, style_dim=style_dim, style_given_content=style_given_content,
             levels=levels or None, **options,
         )  # fmt: skip
+    refuse_unasked(model.levels, part, {**penalties, "told": told})
     base = chosen.objective()
     asked = replace(base, further=dict(further_of(text) for text in penalty or ())).changed(
         **{kind: penalty_of(kind, asked, model.levels, getattr(base, kind)) for kind, asked in penalties.items()},

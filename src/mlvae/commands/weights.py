@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from mlvae.errors import ModelError, nearest
@@ -65,3 +67,29 @@ def penalty_of(kind: str, asked: Any, levels: Any, default: Any) -> Any:
             what = "an observation's own level" if own else "a level that groups share"
             raise ModelError(f"Expected {what} for --{kind}; {name!r} is another. See docs/levels.md.")
     return {name: named.get(name, base) for name, level in known.items() if (level.by is None) is own}
+
+
+ASKED_OF = {
+    "independence": "a level of an observation's own beside one that groups share",
+    "told": "a level of an observation's own beside one that groups share",
+    "leakage": "two levels that are crossed, neither nested in the other",
+    "identification": "a level that groups share",
+}
+
+
+def refuse_unasked(levels: Any, data: Any, weights: Mapping[str, Any]) -> None:
+    """Raises ModelError for a penalty that is weighed, though there is no level that it could be asked of."""
+    from mlvae.batch import nests
+    from mlvae.grouping import Grouping
+
+    shared = {level.name: Grouping.from_ids(data.codes(level.by)) for level in levels if level.by is not None}
+    nested = nests(shared)
+    crossed = any({(a, b), (b, a)}.isdisjoint(nested) for a, b in itertools.combinations(shared, 2))
+    apart = bool(shared) and len(shared) < len(levels)
+    there = {"independence": apart, "told": apart, "leakage": crossed, "identification": bool(shared)}
+    for name, weight in weights.items():
+        if weight and not there[name]:
+            raise ModelError(
+                f"Expected {ASKED_OF[name]} for --{name}; got levels {', '.join(level.name for level in levels)}. Leave"
+                " the option out."
+            )
