@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 import mlvae
+import mlvae.steps
 from mlvae import MLVAE, GroupBatch, GroupedData, Level, Objective, Ramp, fit, loss
 from mlvae.cli import main
 from mlvae.errors import ModelError, TrainingError
@@ -29,9 +32,11 @@ def size(question: Question) -> Tensor | None:
 
 @pytest.fixture(autouse=True)
 def known() -> Iterator[None]:
+    before = dict(PENALTIES)
     PENALTIES["size"] = size
     yield
     PENALTIES.clear()
+    PENALTIES.update(before)
 
 
 @pytest.fixture
@@ -86,6 +91,9 @@ def test_it_sees_the_level_the_batch_and_what_should_not_be_known(model: MLVAE) 
         ({"sise": 1.0}, ModelError, "got 'sise'. Put its function there first, .*--penalty package.module:name"),
         ({"size": -1.0}, TrainingError, "weights of size from 0 on"),
         ({"size": mlvae.Held()}, TrainingError, "only independence can be held"),
+        ({"leakage": 1.0}, ModelError, "'leakage' is taken"),
+        ({"loss": 1.0}, ModelError, "'loss' is taken"),
+        ({"kl_size": 1.0}, ModelError, "'kl_size' is taken"),
     ],
 )
 def test_weights_that_cannot_be_are_named(further: dict[str, float], error: type[Exception], message: str) -> None:
@@ -102,7 +110,7 @@ def test_answers_that_are_no_number_are_named(model: MLVAE) -> None:
             total(model, Objective(further={"bad": 1.0}))
 
 
-def test_runs_resume_with_it_and_without_it_are_as_before(tmp_path: Path) -> None:
+def test_runs_resume_with_it_and_without_it_are_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x, person = torch.rand(60, 6, generator=torch.Generator().manual_seed(0)), np.arange(60) // 6
     data = GroupedData.from_arrays(x, person, by="person")
     objective = Objective(further={"size": Ramp(0.0, 2.0)})
@@ -113,7 +121,21 @@ def test_runs_resume_with_it_and_without_it_are_as_before(tmp_path: Path) -> Non
         fit(model, data, tmp_path / name, objective=asked, epochs=epochs, progress=False, resume=resume)
         return model
 
-    run("a", 2)
+    whole = run("a", 2)
+    stopped = mlvae.steps.Step.forward, []
+
+    def interrupted(self: object, *arguments: object) -> object:
+        stopped[1].append(1)
+        if len(stopped[1]) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return stopped[0](self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mlvae.steps.Step, "forward", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run("b", 2)
+    resumed = run("b", 2, resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
     assert options_of(tmp_path / "a")["objective"] == replace(objective, kl_weight={"content": 0.2})
     assert "size" in (tmp_path / "a" / "log.csv").read_text().splitlines()[0]
     with pytest.raises(TrainingError, match="further"):
@@ -137,8 +159,11 @@ def test_from_the_command_line(
     with pytest.raises(SystemExit):
         main(["evaluate", run, "digits", "--controls", "all"])
     assert "got 'narrow'" in capsys.readouterr().err
-    for text in ("ours:narow=1", "ours:narrow=much", "narrow=1"):
+    for text in ("ours:narow=1", "ours:narrow=much", "narrow=1", "ours:narrow=nan", "ours:__doc__=1"):
         with pytest.raises(SystemExit):
             main([*train, "--penalty", text, "--out", str(tmp_path / "no")])
         assert not (tmp_path / "no").exists()
     assert "package.module:name=weight" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*train, "--penalty", "ours:narrow=1", "--penalty", "ours:narrow=2", "--out", str(tmp_path / "no")])
+    assert "different names" in capsys.readouterr().err

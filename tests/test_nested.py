@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import mlvae
-from mlvae import GroupedData, Grouping, Level, evaluate
+from mlvae import MLVAE, GroupedData, Grouping, Level, evaluate, fit
+from mlvae.batch import nests, speakers, within
 from mlvae.calibration import Calibration
 from mlvae.cli import main
 from mlvae.commands.sharing import share_out, validation_of
@@ -20,7 +21,8 @@ from mlvae.errors import DataError
 from mlvae.evaluate import diagnose, table
 from mlvae.evidence import Evidence
 from mlvae.report import figures
-from mlvae.temperature import temper, witnesses
+from mlvae.resident import Resident
+from mlvae.temperature import temper
 from oracles import three_levels
 
 LEVELS = [Level("country", 2, by="country"), Level("person", 2, by=("country", "person")), Level("style", 2)]
@@ -55,6 +57,8 @@ def test_a_share_of_the_people_of_each_country_is_new() -> None:
         ({"within": "country", "of": "person"}, "lie in several"),
         ({"within": "country", "of": ("country", "person"), "test": 0.01}, "enough groups of .* in those of 'country'"),
         ({"of": "persn"}, "Did you mean 'person'"),
+        ({"of": "person", "column": "country"}, "by='group' or 'observation' alone"),
+        ({"of": "person", "by": "time", "time": "country"}, "by='group' or 'observation' alone"),
     ],
 )
 def test_splits_that_cannot_be_are_named(arguments: dict[str, Any], message: str) -> None:
@@ -77,11 +81,11 @@ def test_what_is_kept_out_of_nested_levels(design: tuple[int, int, int], how: di
 
 
 def test_no_level_beside_them_loses_a_group_that_only_it_has() -> None:
-    data = nested(30, 4, 3)
+    common, rare = np.arange(360) % 3, np.arange(360) % 3
+    rare[::12] = 100 + np.arange(30)  # in each country a word of its own, which its first person says
     words = [*LEVELS[:2], Level("word", 2, by="word"), LEVELS[2]]
-    for word, way in ((np.arange(360) % 3, "group"), (data.codes(("country", "person")).numpy() % 119, "observation")):
-        found = share_out(nested(30, 4, 3, word=word), 0.2, 0, words)
-        assert found["by"] == way, "a word that one person says is said by nobody else"
+    for word, way in ((common, "group"), (rare, "observation")):
+        assert share_out(nested(30, 4, 3, word=word), 0.2, 0, words)["by"] == way
 
 
 @pytest.mark.parametrize(
@@ -89,26 +93,29 @@ def test_no_level_beside_them_loses_a_group_that_only_it_has() -> None:
     [
         ((8, 15, 6), None, "10% of country,person groups", 16),
         ((40, 5, 4), None, "5% of country groups", 10),
-        ((8, 15, 6), 0.3, "30% of country,person groups", 32),
-        ((8, 15, 6), 0.05, "! Too few country,person groups to keep 5% of them out whole", None),
-        ((3, 4, 40), None, None, None),
+        ((8, 15, 6), 0.3, "30% of country,person groups", 40),
+        ((8, 15, 60), 0.03, "country (whose person groups training knows); --validation 0.1 would keep country,per", 0),
+        ((3, 4, 40), None, "Posteriors will be too sure of new groups: of country", None),
+        ((3, 4, 100), None, "Posteriors will be too sure of new groups: of country", 0),
     ],
 )
 def test_whole_groups_are_kept_to_calibrate_nested_levels_on(
     design: tuple[int, int, int],
     asked: float | None,
-    said: str | None,
+    said: str,
     people: int | None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = nested(*design)
     rest, kept = validation_of(data, asked or 0.05, 0, LEVELS, asked=asked is not None)
     out = capsys.readouterr().out
-    assert (said or "Too few observations") in out
+    assert said in out
     if people is None:
-        assert kept is None or set(kept.column(("country", "person"))) <= set(rest.column(("country", "person")))
+        assert kept is None and "Too few observations to keep 5%" in out and len(rest) == len(data)
+    elif people == 0:
+        assert set(kept.column(("country", "person"))) <= set(rest.column(("country", "person")))
     else:
-        assert len(set(kept.column(("country", "person")))) == people
+        assert len(set(kept.column(("country", "person")))) == people and "too sure" not in out
         assert not set(kept.column(("country", "person"))) & set(rest.column(("country", "person")))
 
 
@@ -138,10 +145,11 @@ def test_who_speaks_for_whom() -> None:
     session, person, country = np.arange(24) // 2, np.arange(24) // 4, np.arange(24) // 12
     named = {"country": country, "person": person, "session": session, "word": np.arange(24) % 3}
     groupings = {name: Grouping.from_ids(ids) for name, ids in named.items()}
-    assert witnesses(groupings) == {"country": "person", "person": "session"}
+    assert speakers(groupings, nests(groupings)) == {"country": "person", "person": "session"}
     # Where each country has one person, the coarser is still the one that is named first.
     groupings["person"] = groupings["country"]
-    assert witnesses(groupings) == {"country": "person", "person": "session"}
+    assert speakers(groupings, within(groupings)) == {"country": "person", "person": "session"}
+    assert speakers(groupings, nests(groupings)) == {"country": "session", "person": "session"}
 
 
 def test_a_coarse_level_without_enough_witnesses_is_left_and_told() -> None:
@@ -256,3 +264,76 @@ def test_weights_that_no_level_is_asked_for_are_refused(
             ["train", str(tmp_path / "survey.npz"), *asked, *option, "--by", "country", "--out", str(tmp_path / "run")]
         )
     assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_of_two_chains_the_one_whose_people_speak_for_more_is_kept_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    song = np.random.default_rng(0).integers(0, 30, 8 * 15 * 12)
+    data = nested(8, 15, 12, song=song, genre=song // 6)
+    levels = [*LEVELS[:2], Level("genre", 2, by="genre"), Level("song", 2, by="song"), LEVELS[2]]
+    for order in (levels, [*levels[2:4], *levels[:2], levels[4]]):
+        rest, kept = validation_of(data, 0.05, 0, order, asked=False)
+        out = capsys.readouterr().out
+        assert "10% of country,person groups" in out and "of genre (whose song groups training knows)" in out
+        assert not set(kept.column(("country", "person"))) & set(rest.column(("country", "person")))
+    assert share_out(data, 0.2, 0, levels)["of"] == ("country", "person")
+
+
+def test_levels_crossed_with_each_other_in_one_that_both_are_nested_in(tmp_path: Path) -> None:
+    """Schools and clubs of a country: one of them makes its sub-groups, in the batches as in the data."""
+    random = np.random.default_rng(0)
+    n, country = 600, np.repeat(np.arange(4), 150)
+    columns = {"country": country, "school": country * 6 + random.integers(0, 6, n),
+               "club": country * 5 + random.integers(0, 5, n)}  # fmt: skip
+    data = GroupedData.from_arrays(
+        torch.randn(n, 4, generator=torch.Generator().manual_seed(0)), columns=columns, by="country"
+    )
+    levels = [Level(name, 2, by=name) for name in columns] + [Level("style", 2)]
+    model = MLVAE.for_data(data, levels=levels, width=8)
+    resident = Resident(model, data)
+    assert resident.speaks == {"country": "club"}
+    for part in resident.parts(resident.sampler(10, (2, 4), False, 0).epoch(0)):
+        batch = resident.batch(model, part)
+        assert batch.witnesses("country").refines(batch.grouping("country"))
+    fit(model, data, epochs=1, groups=10, members=(2, 4), progress=False)
+
+
+def test_nesting_is_that_of_the_training_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the one country that is kept out of 22, all words lie within it: they do not speak for it."""
+    data = nested(22, 12, 20, word=np.random.default_rng(1).integers(0, 10, 22 * 12 * 20))
+    np.savez(tmp_path / "survey.npz", x=data.x.numpy(), **data.columns)
+    levels = ["country:2:country", "person:2:country,person", "word:2:word", "style:2"]
+    asked = [part for text in levels for part in ("--level", text)]
+    main(
+        ["train", str(tmp_path / "survey.npz"), *asked, "--epochs", "1", "--width", "8", "--out", str(tmp_path / "run")]
+    )
+    assert "5% of country groups" in capsys.readouterr().out
+    _, kept = validation_of(data, 0.05, 0, [Level.parse(text) for text in levels], asked=False)
+    assert len(set(kept.column("country"))) == 1
+    model = mlvae.load(tmp_path / "run")
+    found = {name: value.clone() for name, value in model.calibration("country").named_buffers()}
+    labels = {level.name: kept.codes(level.by) for level in model.group_levels if level.by}
+    for pairs, same in (({("person", "country")}, True), (None, False)):
+        temper(model, kept.x, labels, nested=pairs)
+        assert torch.equal(model.calibration("country").temperature, found["temperature"]) == same
+
+
+def test_one_level_by_a_combination_is_what_is_kept_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = nested(8, 15, 12)
+    who = [Level("who", 2, by=("country", "person")), LEVELS[2]]
+    assert share_out(data, 0.2, 0, who) == {"by": "group", "of": ("country", "person"), "test": 0.2, "seed": 0}
+    np.savez(tmp_path / "survey.npz", x=data.x.numpy(), **data.columns)
+    main(
+        [
+            "inspect",
+            str(tmp_path / "survey.npz"),
+            "--by",
+            "person",
+            "--level",
+            "who:2:country,person",
+            "--level",
+            "style:2",
+        ]
+    )
+    said = capsys.readouterr().out
+    assert "Groups: 120 by 'country,person', of 12 to 12" in said
+    assert "--by person --test 0.2" in said.splitlines()[-1]

@@ -31,7 +31,9 @@ class GroupBatch:
         covariates: (N, C) numbers known beside each observation, as `MLVAE.covariates` makes them; None where the
             model takes none.
         nested: pairs of those levels, (finer, coarser), where every group of the finer lies within one of the coarser,
-            in the data set and in this batch.
+            in the data set.
+        speaks: for each level with others nested in it the one whose groups, here too each within one of its own, speak
+            for it; None takes those of `speakers`.
 
     Example:
         >>> batch = GroupBatch.of(torch.rand(4, 8, 8), {"content": ["ann", "bob", "ann", "bob"]})
@@ -45,6 +47,7 @@ class GroupBatch:
     totals: Mapping[str, Tensor] = field(default_factory=dict)
     covariates: Tensor | None = None
     nested: frozenset[tuple[str, str]] = frozenset()
+    speaks: Mapping[str, str] | None = None
 
     @classmethod
     def of(
@@ -90,10 +93,8 @@ class GroupBatch:
 
         Ten pictures of one person are one witness of what the person's country is like.
         """
-        finer = [self.groupings[fine] for fine, coarse in self.nested if coarse == level]
-        if not finer:
-            return Grouping.each(len(self.x), self.x.device)
-        return min(finer, key=lambda grouping: grouping.num_groups)
+        speaks = speakers(self.groupings, self.nested) if self.speaks is None else self.speaks
+        return self.groupings[speaks[level]] if level in speaks else Grouping.each(len(self.x), self.x.device)
 
     def others(self, level: str, votes: Evidence) -> Evidence:
         """For each observation, its group's evidence without that of its own witness; its own where it is alone."""
@@ -127,6 +128,7 @@ class GroupBatch:
             {name: totals.to(device) for name, totals in self.totals.items()},
             None if self.covariates is None else self.covariates.to(device),
             self.nested,
+            self.speaks,
         )
 
 
@@ -142,3 +144,36 @@ def nests(groupings: Mapping[str, Grouping]) -> frozenset[tuple[str, str]]:
         for (fine, a), (coarse, b) in itertools.permutations(groupings.items(), 2)
         if a.num_groups > b.num_groups and a.refines(b)
     )
+
+
+def within(groupings: Mapping[str, Grouping]) -> frozenset[tuple[str, str]]:
+    """As `nests`; of two levels with the same groups here, the later one is nested in the earlier.
+
+    Example:
+        >>> within({"country": Grouping.from_ids([0, 0, 1]), "person": Grouping.from_ids([5, 5, 7])})
+        frozenset({('person', 'country')})
+    """
+    order = list(groupings)
+    same = {
+        (fine, coarse)
+        for coarse, fine in itertools.combinations(order, 2)
+        if groupings[fine].num_groups == groupings[coarse].num_groups and groupings[fine].refines(groupings[coarse])
+    }
+    return nests(groupings) | same
+
+
+def speakers(groupings: Mapping[str, Grouping], nested: frozenset[tuple[str, str]]) -> dict[str, str]:
+    """For each level with others nested in it the coarsest of these, whose groups speak for it.
+
+    Example:
+        >>> speakers({"country": Grouping.from_ids([0, 0, 1]), "person": Grouping.from_ids([5, 6, 7])},
+        ...          frozenset({("person", "country")}))
+        {'country': 'person'}
+    """
+    order = list(groupings)  # of two with as many groups, the finer comes later
+    finer = {coarse: [fine for fine, other in nested if other == coarse] for coarse in groupings}
+    return {
+        coarse: min(fines, key=lambda name: (groupings[name].num_groups, -order.index(name)))
+        for coarse, fines in finer.items()
+        if fines
+    }

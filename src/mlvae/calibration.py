@@ -85,7 +85,7 @@ class Calibration(nn.Module):
 
     @classmethod
     def fit(cls, votes: Evidence, grouping: Grouping, witnesses: Grouping | None = None) -> Self:
-        """By maximum likelihood: T and β of votes around their group (whose own value has a flat prior), then b and s.
+        """T and β of votes around their group (whose own value has a flat prior), β the likeliest, then b and s.
 
             T = Σ_i Λ_i^β (μ_i - m_g(i))² / (N - G - 2),    m_g = Σ Λ^β μ / Σ Λ^β over the members of g
 

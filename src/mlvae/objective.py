@@ -37,6 +37,8 @@ LEAKING = Ramp(0.0, 20.0, since=0.3)
 """Leakage's weight. Asked for from the start, codes would collapse."""
 
 BUILT_IN = ("independence", "leakage", "identification")
+LOGGED = ("loss", "log_likelihood", "epoch", "valid", "seconds", "images_per_second", "skipped_files")
+"""Columns of a run's log, which no penalty of one's own can be called, nor begin as `kl_style` and `held_style` do."""
 WORDS = {"evidence": ("all", "held_out"), "draw": ("group", "observation"), "subsampling": ("own", "scaled")}
 
 
@@ -86,6 +88,8 @@ class Objective:
         if self.moments < 1:
             raise TrainingError(f"Expected moments of at least 1, the means; got {self.moments}.")
         for name in self.further:
+            if name in (*BUILT_IN, *LOGGED) or name.startswith(("kl_", "held_")):
+                raise ModelError(f"Expected another name for a penalty of one's own; {name!r} is taken. Rename it.")
             if name not in PENALTIES:
                 raise ModelError(
                     f"Expected a penalty that is in `mlvae.penalties.PENALTIES`; got {name!r}. Put its function there"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mlvae.batch import GroupBatch, nests
+from mlvae.batch import GroupBatch, nests, speakers
 from mlvae.data import GroupedData, GroupSampler, LevelSampler
 from mlvae.data.stored import Stored, ahead
 from mlvae.errors import DataError
@@ -43,9 +43,15 @@ class Part(NamedTuple):
 
 
 class Resident:
-    """A data set on the training device, uint8 as it came; batches are index operations."""
+    """A data set on the training device, uint8 as it came; batches are index operations.
 
-    def __init__(self, model: MLVAE, data: GroupedData) -> None:
+    Args:
+        model: that learns from it.
+        data: with the columns that the model's levels name.
+        nested: the pairs of levels, (finer, coarser), that are nested in general; None takes those that are here.
+    """
+
+    def __init__(self, model: MLVAE, data: GroupedData, nested: frozenset[tuple[str, str]] | None = None) -> None:
         check(model, data)
         self.x = data.x
         self.device = data.x.device
@@ -56,7 +62,9 @@ class Resident:
             assert level.by is not None
             self.ids[level.name] = data.codes(level.by)
             self.totals[level.name] = torch.bincount(self.ids[level.name])[self.ids[level.name]]
-        self.nested = nests({name: Grouping.from_ids(ids) for name, ids in self.ids.items()})
+        groupings = {name: Grouping.from_ids(ids) for name, ids in self.ids.items()}
+        self.nested = nests(groupings) if nested is None else nests(groupings) & nested
+        self.speaks = speakers(groupings, self.nested)
 
     def to(self, device: torch.device) -> Resident:
         self.device = device
@@ -94,7 +102,7 @@ class Resident:
                 raise DataError(
                     "Expected `resample` with one shared level at most; the model has several. Leave it out."
                 )
-            return LevelSampler(self.ids, groups, members, seed=seed)
+            return LevelSampler(self.ids, groups, members, seed=seed, nested=self.nested)
         if self.ids:
             return GroupSampler(next(iter(self.ids.values())), groups, members, resample=resample, seed=seed)
         mean = sum(members) // 2 if isinstance(members, tuple) else members if isinstance(members, int) else 5
@@ -133,7 +141,7 @@ class Resident:
         ids = {name: value.index_select(0, here) for name, value in self.ids.items()}
         totals = {name: value.index_select(0, here) for name, value in self.totals.items()}
         known = None if self.covariates is None else self.covariates.index_select(0, here)
-        return GroupBatch(model.prepare(x), groupings, ids, totals, known, self.nested)
+        return GroupBatch(model.prepare(x), groupings, ids, totals, known, self.nested, self.speaks)
 
 
 def fits(x: Tensor, device: torch.device) -> bool:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
 
 from mlvae import inference
+from mlvae.batch import speakers, within
 from mlvae.calibration import FEWEST_WITNESSES, Calibration
 from mlvae.errors import DataError
-from mlvae.grouping import Grouping
 from mlvae.heads import Array
 from mlvae.schema import Covariates
 
@@ -21,7 +20,14 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def temper(model: MLVAE, x: Array, groups: inference.Groups, covariates: Covariates = None) -> None:
+def temper(
+    model: MLVAE,
+    x: Array,
+    groups: inference.Groups,
+    covariates: Covariates = None,
+    *,
+    nested: Collection[tuple[str, str]] | None = None,
+) -> None:
     """Fits the `Calibration` of every shared level, in place; a former one is forgotten.
 
     Where a level is nested in another, the coarser one is fitted on the summed votes of the finer one's groups: people
@@ -34,6 +40,8 @@ def temper(model: MLVAE, x: Array, groups: inference.Groups, covariates: Covaria
         x: (N, *shape), observations that training did not see: of groups that it did not see, where there are enough.
         groups: labels, as `MLVAE.evidence` takes them, but never None: it is groups that tell how votes scatter.
         covariates: likewise.
+        nested: pairs of levels, (finer, coarser), that are nested; None takes those that are by these labels, which
+            among few observations may be so by chance: all words that are said in one country lie within it.
 
     Raises:
         DataError: too few members, or no groups.
@@ -42,7 +50,8 @@ def temper(model: MLVAE, x: Array, groups: inference.Groups, covariates: Covaria
         raise DataError("Expected the group of each observation to calibrate levels with; got None. Pass labels.")
     uncalibrate(model)
     cast = inference.votes(model, x, groups, covariates)
-    speak = witnesses({name: grouping for name, (_, grouping) in cast.items()})
+    groupings = {name: grouping for name, (_, grouping) in cast.items()}
+    speak = speakers(groupings, within(groupings) if nested is None else within(groupings) & set(nested))
     for name, (votes, grouping) in cast.items():
         finer = cast[speak[name]][1] if name in speak else None
         if finer is not None and finer.num_groups - grouping.num_groups < FEWEST_WITNESSES:
@@ -55,25 +64,6 @@ def temper(model: MLVAE, x: Array, groups: inference.Groups, covariates: Covaria
             )
             continue
         model.calibration(name).take(Calibration.fit(votes, grouping, finer))
-
-
-def witnesses(groupings: Mapping[str, Grouping]) -> dict[str, str]:
-    """For each level with others nested in it the coarsest of these, whose groups speak for it.
-
-    Args:
-        groupings: coarse to fine; of two with the same groups here the later one is nested in the earlier.
-
-    Example:
-        >>> witnesses({"country": Grouping.from_ids([0, 0, 1]), "person": Grouping.from_ids([5, 6, 7])})
-        {'country': 'person'}
-    """
-    speak: dict[str, str] = {}
-    for (coarse, own), (fine, other) in itertools.permutations(groupings.items(), 2):
-        later = other.num_groups > own.num_groups or list(groupings).index(fine) > list(groupings).index(coarse)
-        coarsest = coarse not in speak or other.num_groups < groupings[speak[coarse]].num_groups
-        if later and coarsest and other.refines(own):
-            speak[coarse] = fine
-    return speak
 
 
 def uncalibrate(model: MLVAE) -> None:

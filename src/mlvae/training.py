@@ -161,7 +161,7 @@ def fit(
         optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=fabric.device.type != "mps")
         step_module = fabric.setup(step_module)  # not the optimiser: without loss scaling it would only be wrapped
         data.to(fabric.device)
-        checked = None if valid is None else Resident(model, valid).to(fabric.device)
+        checked = None if valid is None else Resident(model, valid, data.nested).to(fabric.device)
         state = State() if saved is None else State(**run.restore(saved, optimizer))
         holder.load(state.held)
         ended = saved is not None and (state.epoch == epochs or _out_of_patience(state, patience))
@@ -222,7 +222,7 @@ def fit(
     # A run that was stopped between its last step and its calibration is not calibrated yet.
     if valid is not None and model.group_levels and not (ended and calibrated(model)):
         groups_of = {level.name: valid.codes(level.by) for level in model.group_levels if level.by}
-        temper(model, valid.x, groups_of, valid.columns)
+        temper(model, valid.x, groups_of, valid.columns, nested=data.nested)
         run.keep()
     return History(state.history, state.epoch < epochs)
 

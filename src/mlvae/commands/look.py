@@ -43,7 +43,7 @@ def look(
     """
     from mlvae.inspection import inspect, save_picture
 
-    levels, by = levels_asked(level, by)
+    typed, (levels, by) = by, levels_asked(level, by)
     part, held, how = parts(
         data, by, split_column, missing, levels, features=features, covariates=listed(covariates), size=size, mode=mode,
         folders=listed(folders), cache=cache, on_bad_file=on_bad_file,
@@ -52,11 +52,18 @@ def look(
     found = inspect(part, held, split=(how or {}).get("column"), features=features, levels=levels)
     print(found.text())
     asked = {
-        "by": None if levels else part.by, "split-column": split_column, "features": features, "covariates": covariates,
-        "missing": None if missing == "error" else missing, "size": size, "mode": mode, "folders": folders, "cache":
-        cache, "on-bad-file": None if on_bad_file == "error" else on_bad_file,
+        "by": typed if levels else part.by,
+        "split-column": split_column,
+        "features": features,
+        "covariates": covariates,
+        "missing": None if missing == "error" else missing,
+        "size": size,
+        "mode": mode,
+        "folders": folders,
+        "cache": cache,
+        "on-bad-file": None if on_bad_file == "error" else on_bad_file,
         **found.options,
-    }  # fmt: skip
+    }
     given = {name: str(value) for name, value in asked.items() if value is not None}
     options = [text for name, value in given.items() for text in (f"--{name}", value) if text]  # a switch has no value
     options = [*(text for each in level or () for text in ("--level", each)), *options]

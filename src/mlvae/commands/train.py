@@ -173,6 +173,9 @@ def train(
     weights = {"content": content_kl, "style": style_kl, **dict(weight_of(text) for text in kl or ())}
     if told is not None and independence is not None:
         raise ModelError("Expected one of --told and --independence; got both. The first finds the weight itself.")
+    further = dict(map(further_of, penalty or ()))
+    if len(further) < len(penalty or ()):
+        raise ModelError(f"Expected penalties of different names; got {', '.join(penalty or ())}. Rename one.")
     options = {"network": own(network) or network, "width": width, "likelihood": own(likelihood) or likelihood}
     whole: dict[str, Any] = {}
 
@@ -216,7 +219,7 @@ def train(
         )  # fmt: skip
     refuse_unasked(model.levels, part, {**penalties, "told": told})
     base = chosen.objective()
-    asked = replace(base, further=dict(further_of(text) for text in penalty or ())).changed(
+    asked = replace(base, further=further).changed(
         **{kind: penalty_of(kind, asked, model.levels, getattr(base, kind)) for kind, asked in penalties.items()},
         **weights,
     )
@@ -244,10 +247,10 @@ def train(
     what, file = ("draw swap", "swap.png") if pictures else ("encode", evidence)
     own_parts = (("network", network), ("likelihood", likelihood))
     again = "".join(f" --{name} {value}" for name, value in own_parts if own(value))
-    further = "".join(f" --penalty {text}" for text in penalty or ())
+    named = "".join(f" --penalty {text}" for text in penalty or ())
     say(f"Wrote {out}. Next: mlvae {what} {out} {data}{again} --out {file}")
     if held is not None:
-        say(f"To measure it on what was kept out: mlvae evaluate {out} {data}{again}{further} --out metrics.json")
+        say(f"To measure it on what was kept out: mlvae evaluate {out} {data}{again}{named} --out metrics.json")
 
 
 def demo(out: str = "demo", epochs: int = 30, seed: int = 0, device: str = "auto") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,8 +34,9 @@ def further_of(text: str) -> tuple[str, float]:
     try:
         weight = float(number) if equals else 1.0
     except ValueError:
-        weight = None
-    if weight is None or (function := own(path)) is None:
+        weight = math.nan
+    function = own(path)
+    if not math.isfinite(weight) or not callable(function):
         raise ModelError(f"Expected a penalty as package.module:name=weight; got {text!r}. For example mine:narrow=2.")
     PENALTIES[name] = function
     return name, weight

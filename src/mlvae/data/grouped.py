@@ -15,7 +15,7 @@ from torch import Tensor
 from mlvae.data.arrays import as_observations, check_shape, dense, settle
 from mlvae.data.deform import deformed
 from mlvae.data.rounding import warn_of_rounding
-from mlvae.data.splits import SPLITS, group_folds, latest, marked, share, unseen_nested
+from mlvae.data.splits import SPLITS, chosen, group_folds, latest, marked, share
 from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest
 from mlvae.labels import as_labels, refuse_missing
@@ -307,20 +307,20 @@ class GroupedData:
             >>> np.unique(new.column("who"))
             array([3])
         """
+        if (of, within) != (None, None) and (column is not None or by == "time"):
+            raise DataError("Expected `of` and `within` with by='group' or 'observation' alone; got more. Drop some.")
+        if within is not None and (by != "group" or of is None):
+            raise DataError(f"Expected by='group' and `of` beside within={within!r}; got by={by!r}, of={of!r}.")
         if column is not None:
             new, what = marked(self.column(column), column)
         elif by == "time":
             if time is None:
                 raise DataError("Expected the column of times for by='time'; got none. Pass time='...'.")
             new, what = latest(self.column(time), time, share(test)), f"at least two different times in {time!r}"
-        elif within is not None:
-            if by != "group" or of is None:
-                raise DataError(f"Expected by='group' and `of` beside within={within!r}; got by={by!r}, of={of!r}.")
-            what, random = f"enough groups of {of!r} in those of {within!r}", np.random.default_rng(seed)
-            new = unseen_nested(self.codes(of).numpy(), self.codes(within).numpy(), share(test), random)
         elif by in SPLITS:
-            mask, what = SPLITS[by]
-            new = mask(self.codes(of or self._grouping()).numpy(), share(test), np.random.default_rng(seed))
+            coarse = None if within is None else self.codes(within).numpy()
+            new = chosen(by, self.codes(self._grouping() if of is None else of).numpy(), coarse, test, seed)
+            what = SPLITS[by][1] if within is None else f"enough groups of {of!r} in those of {within!r}"
         else:
             raise DataError(
                 f"Expected `by` 'group', 'observation' or 'time'; got {by!r}. For a column: split(column={by!r})."

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlvae.batch import nests
+from mlvae.batch import nests, speakers
 from mlvae.data.sampler import at_least, checked_ids, size_range
 from mlvae.errors import DataError
 from mlvae.grouping import Grouping
@@ -35,6 +35,8 @@ class LevelSampler:
         members: of a sub-group: a number, an inclusive range (low, high), or "all" that the batch has. A group's last
             sub-group takes what would be too few for another.
         seed: not negative. Batch b of epoch e is a pure function of (seed, e, b).
+        nested: pairs of levels, (finer, coarser), that are nested; None takes those that are by these ids, which among
+            few observations may be so by chance.
 
     Raises:
         DataError: no levels, ids of other lengths or not dense, or an argument is out of range.
@@ -51,7 +53,7 @@ class LevelSampler:
     groups: int = 64
     members: int | tuple[int, int] | str = (2, 8)
     seed: int = 0
-    nested: frozenset[tuple[str, str]] = field(init=False)
+    nested: frozenset[tuple[str, str]] | None = None
     _codes: dict[str, np.ndarray] = field(init=False, repr=False)
     _child: dict[str, str | None] = field(init=False, repr=False)
     _size: int = field(init=False, repr=False)
@@ -66,12 +68,9 @@ class LevelSampler:
             got = {name: len(values) for name, values in codes.items()}
             raise DataError(f"Expected ids of one length for every level; got {got}. Take them from the same rows.")
         groupings = {name: Grouping(torch.from_numpy(values), int(values.max()) + 1) for name, values in codes.items()}
-        nested = nests(groupings)
+        nested = nests(groupings) if self.nested is None else nests(groupings) & self.nested
         number = {name: grouping.num_groups for name, grouping in groupings.items()}
-        child = {
-            name: min((fine for fine, coarse in nested if coarse == name), key=number.__getitem__, default=None)
-            for name in codes
-        }
+        child = dict.fromkeys(codes) | speakers(groupings, nested)
         fewest = max(number.values())
         low, high = size_range(self.members, -(-len(next(iter(codes.values()))) // fewest))
         # Finest first: a coarse level's sub-groups are made of those of the level nested in it.
@@ -145,7 +144,7 @@ class LevelSampler:
     def _scarcest(self, split: str | None, number: Mapping[str, int], observations: int) -> list[float]:
         """Groups a level and members a group, least first, after halving a level's groups or each group's members."""
         after = {
-            name: count / 2 if name == split or (name, split) in self.nested else count
+            name: count / 2 if name == split or (name, split) in (self.nested or ()) else count
             for name, count in number.items()
         }
         members = [

@@ -52,7 +52,7 @@ def unseen_nested(
     if (within[ids] != coarse).any():
         raise DataError("Expected each group to lie within one of the coarser groups; some lie in several.")
     sizes = np.bincount(within)
-    counts = np.clip(np.rint(share * sizes), 0, np.maximum(sizes - 1, 0))
+    counts = np.clip(np.floor(share * sizes + 0.5), 0, np.maximum(sizes - 1, 0))
     return np.asarray((_ranks(within, random) < counts[within])[ids])
 
 
@@ -96,6 +96,20 @@ def share(test: float) -> float:
     if not 0 < test < 1:
         raise DataError(f"Expected a share between 0 and 1 to keep out; got {test}.")
     return test
+
+
+def chosen(
+    by: str, ids: np.ndarray[Any, Any], coarse: np.ndarray[Any, Any] | None, test: float, seed: int
+) -> np.ndarray[Any, Any]:
+    """Which rows are new, (N,) bool: as `SPLITS` has it, or with coarser groups a share of the groups in each.
+
+    Raises:
+        DataError: `test` is no share, or a group lies in several of the coarser ones.
+    """
+    random = np.random.default_rng(seed)
+    if coarse is not None:
+        return unseen_nested(ids, coarse, share(test), random)
+    return SPLITS[by][0](ids, share(test), random)
 
 
 def marked(labels: np.ndarray[Any, Any], column: str) -> tuple[np.ndarray[Any, Any], str]:

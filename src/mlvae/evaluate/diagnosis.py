@@ -37,13 +37,17 @@ def diagnose(metrics: Metrics, content: str = "content", style: str = "style") -
     return found
 
 
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
 def _content(m: Metrics, content: str, style: str) -> str | None:
     key = "probe.content.k1.linear" if "probe.content.k1.linear" in m else "unseen.shots.1.accuracy"
     value, control = m[key], m[f"control.untrained.{key}"]
     if value > control + 0.05:
         return None
     return (
-        f"{content.capitalize()} collapsed: it names the group in {value:.0%}, an untrained network in {control:.0%}."
+        f"{_capital(content)} collapsed: it names the group in {value:.0%}, an untrained network in {control:.0%}."
         " Lower its KL weight, raise `identification`, and see that groups have several members in a batch."
     )
 
@@ -52,7 +56,7 @@ def _style(m: Metrics, content: str, style: str) -> str | None:
     if m[f"kl.{style}"] > 0.5:
         return None
     return (
-        f"{style.capitalize()} collapsed: {m[f'kl.{style}']:.3f} nats an observation. Ask less of `independence` (a"
+        f"{_capital(style)} collapsed: {m[f'kl.{style}']:.3f} nats an observation. Ask less of `independence` (a"
         " number, as 100), train longer, or lower its KL weight."
     )
 
@@ -67,7 +71,7 @@ def _leak(m: Metrics, content: str, style: str) -> str | None:
     if not leaks:
         return None
     return (
-        f"{style.capitalize()} knows the group: {where}. Let it tell less (`--told`, `Held(end=...)`), or make it"
+        f"{_capital(style)} knows the group: {where}. Let it tell less (`--told`, `Held(end=...)`), or make it"
         " narrower."
     )
 
@@ -114,7 +118,7 @@ def _swap(m: Metrics, content: str, style: str) -> str | None:
         return None
     return (
         f"Swaps show the {style} giver's group in {m['swap.content_of_style_giver']:.0%} of pictures."
-        f" {style.capitalize()} carries {content}, or the decoder ignores {content}: see the probes and the KL."
+        f" {_capital(style)} carries {content}, or the decoder ignores {content}: see the probes and the KL."
     )
 
 

@@ -22,9 +22,7 @@ from mlvae.evaluate.subject import WAY, Metrics, Subject
 from mlvae.evaluate.swaps import SEVERAL, cross_member_mse, swaps
 from mlvae.evaluate.verification import open_set, verify
 from mlvae.evidence import Evidence
-from mlvae.grouping import Grouping
 from mlvae.levels import Level
-from mlvae.temperature import witnesses
 
 GENERATED = 2000
 MANY_VALUES = 20
@@ -169,14 +167,8 @@ def calibrated(subject: Subject) -> Metrics:
 
 def _calibrated(subject: Subject, level: Level, labels: np.ndarray, key: str) -> Metrics:
     votes = subject.after.votes[level.name]
-    keys = {other.name: other.by for other in subject.model.group_levels if other.by is not None}
-    # By chance groups may be nested among few new observations that are not in general.
-    speak = [
-        witnesses({name: Grouping.from_ids(part.column(by)) for name, by in keys.items()}).get(level.name)
-        for part in (subject.train, subject.new)
-    ]
-    if speak[0] is not None and speak[0] == speak[1]:
-        units = Grouping.from_ids(subject.new.column(keys[speak[0]]))
+    if level.name in subject.speaks:
+        units = subject.speaks[level.name]
         votes, labels = votes.sum(units), labels[units.first.numpy()]
     metrics: Metrics = {}
     for k, result in calibration(votes, labels, level.readout, seed=subject.seed).items():

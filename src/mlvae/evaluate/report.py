@@ -80,7 +80,8 @@ def rows(metrics: Mapping[str, float], content: str = "content", style: str = "s
     for level in several:
         for name, text in PROMISES.items():
             key = f"calibration.{level}.k1.{name}"
-            found.append((text.format(level=level), _value(metrics, key), "", *("" for _ in controls)))
+            beside = (_number(metrics, f"control.{name}.{key}") for name in controls)
+            found.append((text.format(level=level), _value(metrics, key), "", *beside))
     for key in sorted(metrics):
         # Factors have names of their own: they come last, as their keys.
         probe = key.startswith("probe.") and key.endswith((".k1.linear", ".mlp", ".mlp.r2"))

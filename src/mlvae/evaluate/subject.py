@@ -8,8 +8,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from mlvae.batch import nests, speakers, within
 from mlvae.data import GroupedData
 from mlvae.evidence import Evidence
+from mlvae.grouping import Grouping
 from mlvae.heads import looked
 from mlvae.levels import Level
 from mlvae.model import MLVAE
@@ -82,6 +84,19 @@ class Subject:
         """The level whose codes should not."""
         own = [level for level in self.model.levels if level.by is None]
         return own[-1] if own and self.model.group_levels else None
+
+    @cached_property
+    def speaks(self) -> dict[str, Grouping]:
+        """For each level with others nested in it, who of the new observations speak for its groups as one.
+
+        By the training part: among few new observations groups may lie in each other by chance.
+        """
+        keys = {level.name: level.by for level in self.model.group_levels if level.by is not None}
+        old, new = (
+            {name: Grouping.from_ids(part.codes(by)) for name, by in keys.items()} for part in (self.train, self.new)
+        )
+        found = speakers(old, nests(old) & within(new))
+        return {coarse: new[fine] for coarse, fine in found.items()}
 
     @cached_property
     def before(self) -> Alone:

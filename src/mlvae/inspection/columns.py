@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -50,6 +51,12 @@ def levels_of(data: GroupedData, levels: Sequence[Level]) -> tuple[list[str], li
                 text += f", crossed with {other} ({share:.0%} of the pairs)"
         lines.append(text)
     return lines, problems
+
+
+def combined(data: GroupedData, by: tuple[str, ...]) -> GroupedData:
+    """The same data, grouped by a combination of columns that is one column now."""
+    name = ",".join(by)
+    return replace(data, columns={**data.columns, name: data.column(by)}, by=name)
 
 
 def _range(sizes: np.ndarray) -> str:

@@ -15,7 +15,7 @@ from mlvae.calibration import FEWEST
 from mlvae.data import GroupedData, GroupSampler, LevelSampler
 from mlvae.data.checks import COMPARED, leaks, near_duplicates
 from mlvae.data.splits import SHARES, SPLITS, TEST, spared
-from mlvae.inspection.columns import distinct, levels_of, relation
+from mlvae.inspection.columns import combined, distinct, levels_of, relation
 from mlvae.levels import Level
 from mlvae.likelihoods import likelihood_for
 
@@ -120,6 +120,9 @@ def inspect(
         >>> found.kept_out
         "Kept out of training by 'split': 359 rows of 10 groups, 0 of them new"
     """
+    shared = [level.by for level in levels if level.by is not None]
+    if len(shared) == 1 and not isinstance(shared[0], str):
+        data, new = combined(data, shared[0]), None if new is None else combined(new, shared[0])
     sizes = np.bincount(data.codes(data.by or "").numpy())
     sample = data.sample(SAMPLE)
     schema = data.schema.fitted(sample, data.columns)
@@ -138,7 +141,7 @@ def inspect(
     suggested += [*(f"{covariate.name} as a covariate" for covariate in schema.covariates), "style"]
     if levels:
         suggested, troubles = levels_of(data, levels)
-    several = sum(level.by is not None for level in levels) > 1
+    several = len(shared) > 1
     if several:
         sampler = LevelSampler({each.name: data.codes(each.by) for each in levels if each.by}, GROUPS, MEMBERS)
         count = sampler.batches(0)
