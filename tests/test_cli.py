@@ -130,6 +130,48 @@ def test_rows_in_another_order_or_under_other_names_are_not_those_that_were_kept
         assert "in their order" in fails(capsys, "evaluate", run, str(file), "--quick", "--controls", "none")
 
 
+def test_a_column_does_not_say_what_a_run_kept_out_by_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else groups that it was trained on would count as unseen."""
+    random = np.random.default_rng(0)
+    x, device = random.normal(size=(240, 3)).astype(np.float32), np.arange(240) % 24
+    np.savez(tmp_path / "plain.npz", x=x, device=device)
+    run, quick = str(tmp_path / "run"), ("--quick", "--controls", "none")
+    main(
+        [
+            "train",
+            str(tmp_path / "plain.npz"),
+            "--by",
+            "device",
+            "--test",
+            "0.25",
+            "--epochs",
+            "1",
+            "--width",
+            "8",
+            "--out",
+            run,
+        ]
+    )
+    _, new = mlvae.read(tmp_path / "plain.npz", by="device").split(by="group", test=0.25)
+    trained = np.setdiff1d(device, new.groups)
+    np.savez(
+        tmp_path / "again.npz",
+        x=x,
+        device=device,
+        split=np.isin(device, trained[:6]),
+        mine=np.isin(device, trained[:5]),
+    )
+    for file in ("plain", "again"):
+        main(["evaluate", run, str(tmp_path / f"{file}.npz"), *quick, "--out", str(tmp_path / f"{file}.json")])
+    plain, again = (json.loads((tmp_path / f"{file}.json").read_text()) for file in ("plain", "again"))
+    assert plain == again
+    capsys.readouterr()
+    main(["evaluate", run, str(tmp_path / "again.npz"), *quick, "--split-column", "mine"])
+    assert "! 50 of the 50 rows that 'mine' marks as new are among those that this run" in capsys.readouterr().out
+
+
 def test_resume_begins_where_there_is_nothing_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One command for a queue that starts what it stops; a run killed before it saved has its options there."""
     run = tmp_path / "run"

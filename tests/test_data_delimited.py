@@ -71,3 +71,19 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(table: Path) -> None:
     table.write_text(table.read_text() + "\np1,1,1,2010-01-02,1,")
     with pytest.raises(DataError, match=r"table\.csv to stay as it was"):
         blocks[-1].read(schema)
+
+
+@pytest.mark.parametrize("block", [None, 40])
+def test_labels_written_with_a_zero_before_them_are_words(
+    block: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else 1, 01 and 001 would be one device; as a feature 05 is five."""
+    if block is not None:
+        monkeypatch.setattr(delimited, "BLOCK", block)
+    rows = [f"{device},{part:02},{value}" for device in ("1", "01", "001", "2") for part, value in enumerate("12345")]
+    (tmp_path / "a.csv").write_text("device,part,value\n" + "\n".join(rows) + "\n")
+    data = read(tmp_path / "a.csv", by="device")
+    assert np.unique(data.groups).tolist() == ["001", "01", "1", "2"] and data.shape == (2,)
+    assert data.x[:5, 0].tolist() == [0, 1, 2, 3, 4]
+    (tmp_path / "b.csv").write_text("device,value\n1,01\n1,2\n0,3\n")
+    assert read(tmp_path / "b.csv", by="device").groups.tolist() == [1, 1, 0]

@@ -74,8 +74,9 @@ def test_it_sees_the_level_the_batch_and_what_should_not_be_known(model: MLVAE) 
         seen[question.level.name] = question
 
     PENALTIES["watch"] = watch
-    value = loss(model, batch(), Objective(further={"watch": 1.0}))
-    assert "watch" not in value.penalties, "it was asked of no level"
+    with pytest.raises(ModelError, match="'watch' to say something of a level .* None of each"):
+        loss(model, batch(), Objective(further={"watch": 1.0}))
+    assert "watch" not in loss(model, batch(), Objective(further={"watch": 0.0})).penalties
     assert {name: question.others for name, question in seen.items()} == {
         "person": ("word",), "word": ("person",), "style": ("person", "word"),
     }  # fmt: skip
@@ -91,6 +92,7 @@ def test_it_sees_the_level_the_batch_and_what_should_not_be_known(model: MLVAE) 
         ({"sise": 1.0}, ModelError, "got 'sise'. Put its function there first, .*--penalty package.module:name"),
         ({"size": -1.0}, TrainingError, "weights of size from 0 on"),
         ({"size": mlvae.Held()}, TrainingError, "only independence can be held"),
+        ({"size": "x"}, TrainingError, "numbers or ramps; got 'x'"),
         ({"leakage": 1.0}, ModelError, "'leakage' is taken"),
         ({"loss": 1.0}, ModelError, "'loss' is taken"),
         ({"kl_size": 1.0}, ModelError, "'kl_size' is taken"),
@@ -104,6 +106,11 @@ def test_weights_that_cannot_be_are_named(further: dict[str, float], error: type
 def test_answers_that_are_no_number_are_named(model: MLVAE) -> None:
     with pytest.raises(ModelError, match="Did you mean 'style'"):
         total(model, Objective(further={"size": {"stile": 1.0}}))
+    PENALTIES["still"] = lambda question: question.alone.mean.detach().mean()
+    with pytest.raises(ModelError, match="'still' to have a gradient"):
+        total(model, Objective(further={"still": 1.0}))
+    with torch.no_grad():
+        total(model, Objective(further={"still": 1.0}))
     for value, said in ((torch.zeros(8), r"a tensor of shape \(8,\)"), (1.0, "float")):
         PENALTIES["bad"] = lambda question, value=value: value  # type: ignore[misc]
         with pytest.raises(ModelError, match=f"shape \\(\\), or None; it said {said} of level 'person'"):

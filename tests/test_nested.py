@@ -337,3 +337,34 @@ def test_one_level_by_a_combination_is_what_is_kept_whole(tmp_path: Path, capsys
     said = capsys.readouterr().out
     assert "Groups: 120 by 'country,person', of 12 to 12" in said
     assert "--by person --test 0.2" in said.splitlines()[-1]
+
+
+def test_a_level_of_an_observations_own_stands_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = nested(4, 3, 4)
+    np.savez(tmp_path / "survey.npz", x=data.x.numpy(), **data.columns)
+    for command in ("inspect", "train"):
+        with pytest.raises(SystemExit):
+            main(
+                [
+                    command,
+                    str(tmp_path / "survey.npz"),
+                    "--level",
+                    "country:4",
+                    "--level",
+                    "person:4:person",
+                    "--out",
+                    "x.png",
+                ]
+            )
+        assert "'country' has no column and stands before 'person'" in capsys.readouterr().err
+
+
+def test_counters_are_found_within_the_finest_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (tmp_path / "survey.csv").open("w", newline="") as file:
+        write = csv.writer(file)
+        write.writerow(["country", "person", "day", "a"])
+        random = np.random.default_rng(0)
+        write.writerows([f"c{p // 6}", f"p{p}", day, random.normal()] for p in range(24) for day in range(12))
+    asked = ["--level", "country:2:country", "--level", "person:2:person", "--level", "style:2"]
+    main(["inspect", str(tmp_path / "survey.csv"), *asked])
+    assert "--features numbers,-day" in capsys.readouterr().out

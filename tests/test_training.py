@@ -186,7 +186,7 @@ def test_a_run_stopped_before_its_calibration_is_calibrated(tmp_path: Path, monk
     train, valid = small().split(by="observation", test=0.3, seed=0)
     trained, _ = run(train, valid=valid)
     with monkeypatch.context() as stopping:
-        stopping.setattr("mlvae.training.temper", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stopping.setattr("mlvae.training.temper", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(train, tmp_path, valid=valid)
     run(train, tmp_path, valid=valid, resume=True)

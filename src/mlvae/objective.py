@@ -97,6 +97,8 @@ class Objective:
                 )
         for name, weight in (("kl_weight", self.kl_weight), *self.penalties.items()):
             for each in weight.values() if isinstance(weight, Mapping) else [weight]:
+                if not isinstance(each, (Held, Ramp, float, int)):
+                    raise TrainingError(f"Expected weights of {name} as numbers or ramps; got {each!r}.")
                 if not isinstance(each, Held):
                     if min(at(each, 0.0), at(each, 1.0)) < 0:
                         raise TrainingError(f"Expected weights of {name} from 0 on; got {each}.")
@@ -347,6 +349,14 @@ def _penalties(
         for further, weight in objective.further.items():
             if wanted(weight, name) and (nats := answer(further, question)) is not None:
                 penalties[further, name] = nats
+    for further, weight in objective.further.items():
+        if (any(weight.values()) if isinstance(weight, Mapping) else weight) and not any(
+            name == further for name, _ in penalties
+        ):
+            raise ModelError(
+                f"Expected penalty {further!r} to say something of a level that it is weighed for; it said None of"
+                " each. Does its function return its value? Else leave the penalty out."
+            )
     return penalties, by_means
 
 

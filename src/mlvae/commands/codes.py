@@ -44,6 +44,8 @@ def encode(
         if target is not None and Path(target).suffix not in ("", ".parquet"):
             raise DataError(f"Expected a .parquet file to write; got {target}. Codes and evidence are kept as Parquet.")
     usual = read_like(run)
+    if missing is None and usual["missing"] == "drop":
+        say("Rows without a label are left out, as in training: --missing own would keep them")
     missing = missing or usual["missing"]
     reading = {"cache": cache, "folders": listed(folders) or usual["folders"], "on_bad_file": on_bad_file}
     if workers is None:

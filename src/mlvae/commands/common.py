@@ -44,6 +44,13 @@ def levels_asked(
     from mlvae.levels import Level
 
     levels = [Level.parse(text, readout) for text in level or ()]
+    first = next((place for place, level in enumerate(levels) if level.by is None), len(levels))
+    if later := [level.name for level in levels[first:] if level.by]:
+        raise ModelError(
+            f"Expected levels coarse to fine, those of an observation's own last; {levels[first].name!r} has no column"
+            f" and stands before {later[0]!r}. Give it one, {levels[first].name}:{levels[first].dim}:COLUMN, or put it"
+            " last."
+        )
     keys = [level.by for level in levels if level.by]
     if len(keys) != 1 or not isinstance(keys[0], str):
         return levels, by
@@ -73,16 +80,20 @@ def listed(text: str | None) -> tuple[str, ...]:
 
 def parts(
     source: str, by: str | None, split_column: str | None, missing: str, levels: Any = (),
-    kept: Callable[[Any], dict[str, Any] | None] = lambda data: None, usual: str | None = None, **reading: Any,
+    kept: Callable[[Any], dict[str, Any] | None] = lambda data: None, usual: tuple[str, ...] = ("split",),
+    trained: bool = False, **reading: Any,
 ) -> tuple[Any, Any, dict[str, Any] | None]:  # fmt: skip
     """The training part, the rows kept out of it, and the arguments of `GroupedData.split` that part them.
 
-    Rows are kept out where a column says so: ``split_column``, or the ``usual`` one or "split" where there is such a
-    column; else as ``kept`` says of the whole data, or not at all.
+    Rows are kept out where a column says so: ``split_column``, or the first of the ``usual`` ones that there is; else
+    as ``kept`` says of the whole data, or not at all. Of a run that is ``trained``, a column that says otherwise than
+    ``kept`` does is told of.
     """
-    asked = tuple(name for name in (split_column, usual) if name)
+    asked = tuple(name for name in (split_column, *usual) if name)
     data = grouped(source, by, missing, levels, labels=asked, **reading)
-    column = split_column or next((name for name in (usual, "split") if name in data.columns), None)
+    column = split_column or next((name for name in usual if name in data.columns), None)
+    if trained and split_column is not None:
+        _warn_of_trained(data, split_column, kept)
     how = {"column": column} if column is not None else kept(data)
     return (*data.split(**how), how) if how else (data, None, None)
 
@@ -106,10 +117,15 @@ def kept_out(run: str) -> Callable[[Any], dict[str, Any] | None]:
                     split[name] = tuple(found[name]) if isinstance(found[name], list) else found[name]
             known = found.get("digest")  # none where the run is older than digests
         if size != (len(data), data.num_groups) or known not in (None, digest_of(data)):
+            got = (
+                f"{len(data):,} of {data.num_groups:,}"
+                if size != (len(data), data.num_groups)
+                else "as many, but other labels or values, or another order: was a group renamed?"
+            )
             raise DataError(
                 f"Expected the {size[0]:,} rows of {size[1]:,} groups, in their order, that {run} kept a share of out"
-                f" of training; got {len(data):,} of {data.num_groups:,}, or others. Give other data a column that is 0"
-                " in rows that training saw and 1 in new ones, and name it with --split-column."
+                f" of training; got {got}. In a table, other data may stand below the rows that training saw, with a"
+                " column that is 0 in these and 1 in new ones: name it with --split-column."
             )
         return split
 
@@ -149,14 +165,35 @@ def opened(
     if left := unfinished(run):
         say(f"! {left}")
     part, held, how = parts(
-        data, by, split_column, like=model, levels=model.levels, kept=kept_out(run), **read_like(run), **reading
-    )
+        data, by, split_column, like=model, levels=model.levels, kept=kept_out(run), trained=True, **read_like(run),
+        **reading,
+    )  # fmt: skip
     if new and held is None:
         raise DataError(
             "Expected rows kept out of training to measure on; there are none. Train with --test 0.2, which keeps a"
             " fifth out, or name a column that is 0 in the rows that training saw and 1 in new ones: --split-column."
         )
     return model, part, held, how
+
+
+def _warn_of_trained(data: Any, column: str, kept: Callable[[Any], dict[str, Any] | None]) -> None:
+    """Says how many rows that a column marks as new a run, which kept others of the same data out, was trained on."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    try:
+        before = kept(data)
+    except DataError:
+        return  # other data: which of their rows it knows cannot be told
+    if before:
+        numbered = replace(data, columns={**data.columns, "": np.arange(len(data))})
+        new, out = (numbered.split(**how)[1].column("") for how in ({"column": column}, before))
+        if len(trained := np.setdiff1d(new, out)):
+            say(
+                f"! {len(trained):,} of the {len(new):,} rows that {column!r} marks as new are among those that this"
+                " run was trained on; what is measured on them says nothing. Leave --split-column out."
+            )
 
 
 def refuse_idle(
@@ -219,10 +256,12 @@ def config_of(run: str) -> dict[str, Any]:
 def read_like(run: str) -> dict[str, Any]:
     """How a run of the command line read its data, as `parts` takes it."""
     options = config_of(run)
+    # A run that took its share by itself knows better than a column which rows it kept out.
+    usual = () if (Path(run) / KEPT_OUT_FILE).exists() else (options.get("split_column"), "split")
     return {
         "missing": options.get("missing", "error"),
         "folders": listed(options.get("folders")),
-        "usual": options.get("split_column"),
+        "usual": tuple(name for name in usual if name),
     }
 
 

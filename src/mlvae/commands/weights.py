@@ -36,7 +36,9 @@ def further_of(text: str) -> tuple[str, float]:
     except ValueError:
         weight = math.nan
     function = own(path)
-    if not math.isfinite(weight) or not callable(function):
+    if function is not None and not callable(function):
+        raise ModelError(f"Expected a function for --penalty; {path!r} is a {type(function).__name__}.")
+    if not math.isfinite(weight) or function is None:
         raise ModelError(f"Expected a penalty as package.module:name=weight; got {text!r}. For example mine:narrow=2.")
     PENALTIES[name] = function
     return name, weight

@@ -84,6 +84,8 @@ def _confounded(m: Metrics, content: str, style: str) -> str | None:
         if value <= m.get(f"control.untrained.{key}", -math.inf):
             continue
         factor = key.removeprefix("probe.content.").partition(".k1.")[0]
+        if m.get(f"probe.{factor}.of_groups"):
+            continue
         if key.endswith(".r2") and value > 0.1:
             seen = f"R² {value:.2f}"
         elif key.endswith(".mlp") and value > m[f"probe.{factor}.chance"] + 0.1:

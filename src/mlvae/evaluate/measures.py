@@ -73,6 +73,10 @@ def factors(subject: Subject, kinds: Sequence[tuple[str, bool]]) -> Metrics:
         values = subject.train.column(name), subject.new.column(name)
         known = np.isin(values[1], values[0])
         rows, asked = torch.from_numpy(np.flatnonzero(known)), values[1][known]
+        if subject.content.by is not None:
+            pairs = len(set(zip(subject.train.codes(subject.content.by).tolist(), values[0].tolist(), strict=True)))
+            # Of a property of the groups it is no trouble that content tells it.
+            metrics[f"probe.{name}.of_groups"] = float(pairs == len(np.unique(subject.train.codes(subject.content.by))))
         if named:
             metrics[f"probe.{name}.chance"] = float(np.unique(asked, return_counts=True)[1].max() / len(asked))
         parts = {

@@ -87,7 +87,7 @@ class Inspection:
                 lines += [f"  and {len(found) - SHOWN:,} more"] if len(found) > SHOWN else []
         lines += ["", f"Likelihood: {self.likelihood}"]
         rows = ["Levels:", *(f"  {level}" for level in self.levels)]
-        lines += rows if self.asked else [f"Levels: {', '.join(self.levels)}"]
+        lines += rows if self.asked else [f"Levels to think of: {', '.join(self.levels)}"]
         lines += [f"Batches: {self.layout}"]
         lines += ["", *(f"! {problem}" for problem in self.problems)] if self.problems else []
         return "\n".join(lines)
@@ -158,7 +158,9 @@ def inspect(
         kept_out = (
             f"Kept out of training{by}: {len(new):,} rows of {len(held):,} groups, {len(held - known):,} of them new"
         )
-    problems, options = _problems(data, new, sizes, _counters(data, len(sample)), features, several)
+    problems, options = _problems(
+        data, new, sizes, _counters(data, len(sample), _finest(data, levels)), features, several
+    )
     return Inspection(
         data, sizes, _bins(sizes), _features(data, sample), columns, named, suggested, layout, troubles + problems,
         options, kept_out, bool(levels),
@@ -196,7 +198,13 @@ def _features(data: GroupedData, sample: torch.Tensor) -> dict[str, str]:
     return found
 
 
-def _counters(data: GroupedData, most: int) -> list[str]:
+def _finest(data: GroupedData, levels: Sequence[Level]) -> torch.Tensor:
+    """The groups of the finest level: (N,) ids."""
+    ids = [data.codes(level.by) for level in levels if level.by is not None] or [data.codes(data.by or "")]
+    return max(ids, key=lambda each: int(each.max()))
+
+
+def _counters(data: GroupedData, most: int, groups: torch.Tensor) -> list[str]:
     """Features of whole numbers that rise from each member of a group to the next, in the first rows.
 
     Beyond `EXACT` those that differ by less than what float32 can tell apart are equal here.
@@ -204,7 +212,7 @@ def _counters(data: GroupedData, most: int) -> list[str]:
     features = data.schema.features
     if not features:
         return []
-    x, ids = data.x[:most], data.codes(data.by or "")[:most]
+    x, ids = data.x[:most], groups[:most]
     order = ids.argsort(stable=True)
     within = ids[order].diff() == 0
     steps, at = x[order].diff(dim=0)[within], x[order][1:][within]

@@ -52,7 +52,7 @@ def answer(name: str, question: Question) -> Tensor | None:
     """What a penalty says of a level.
 
     Raises:
-        ModelError: it is no single number.
+        ModelError: it is no single number, or one without a gradient where the question has some.
 
     Example:
         >>> import torch
@@ -65,10 +65,18 @@ def answer(name: str, question: Question) -> Tensor | None:
         >>> del PENALTIES["far"]
     """
     nats = PENALTIES[name](question)
-    if nats is not None and (not isinstance(nats, Tensor) or nats.shape != ()):
+    if nats is None:
+        return None
+    if not isinstance(nats, Tensor) or nats.shape != ():
         got = f"a tensor of shape {tuple(nats.shape)}" if isinstance(nats, Tensor) else type(nats).__name__
+        what = "Reduce it, as with `.mean()`" if isinstance(nats, Tensor) else "Compute it with torch from the question"
         raise ModelError(
             f"Expected penalty {name!r} to say nats per observation, a tensor of shape (), or None; it said {got} of"
-            f" level {question.level.name!r}. Reduce it, as with `.mean()`."
+            f" level {question.level.name!r}. {what}."
+        )
+    if question.latent.sample.requires_grad and not nats.requires_grad:
+        raise ModelError(
+            f"Expected penalty {name!r} to have a gradient, or nothing learns from it; that of level"
+            f" {question.level.name!r} has none. Compute it from the question's tensors, without `.detach()`."
         )
     return nats

@@ -21,7 +21,7 @@ def _content(model: MLVAE, m: Numbers) -> str:
     by = _joined(level.by)
     start = (
         f"From {m['report.train.observations']:,.0f} observations of {m['report.train.groups']:,.0f} groups,"
-        f" {level.name} learned what {_article(by)} {by} shares: "
+        f" {level.name} was to learn what {_article(by)} {by} shares: "
     )
     if (key := "probe.content.k1.linear") in m:
         base, beside = "observations kept out of training", f"chance {_percent(m['probe.chance'])}"
@@ -30,18 +30,14 @@ def _content(model: MLVAE, m: Numbers) -> str:
         )
     elif (key := "unseen.shots.1.accuracy") in m:
         way = m["unseen.way"]
-        named = (
-            f"one example of each of {way:.0f} groups never seen is enough to name them in {_percent(m[key])} of cases"
-        )
+        named = f"one example of each of {way:.0f} groups never seen names them in {_percent(m[key])} of cases"
         beside = f"chance {_percent(1 / way)}"
     elif (key := f"probe.{level.name}.{level.name}.k1.linear") in m:
         named = f"a single observation kept out of training names its {by} in {_percent(m[key])} of cases"
         beside = f"chance {_percent(m[f'probe.{level.name}.chance'])}"
     elif (key := f"unseen.{level.name}.{level.name}.shots.1.accuracy") in m:
         way = m[f"unseen.{level.name}.way"]
-        named = (
-            f"one example of each of {way:.0f} groups never seen is enough to name them in {_percent(m[key])} of cases"
-        )
+        named = f"one example of each of {way:.0f} groups never seen names them in {_percent(m[key])} of cases"
         beside = f"chance {_percent(1 / way)}"
     else:
         return f"{start}how well was not measured{''.join(_further(model, m))}."

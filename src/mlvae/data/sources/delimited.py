@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from mlvae.errors import DataError
 from mlvae.errors import row as named
 from mlvae.untrusted import TEXT
 
+PADDED = re.compile(rb"[,;\t\n\"][+-]?0[0-9]|^[+-]?0[0-9]")
+"""A number with a zero before it, somewhere in a table."""
 BLOCK = 16 * 2**20
 """Bytes of a block, at most, but for its last line; of short lines it has about `ROWS`."""
 
@@ -66,7 +68,7 @@ def csv_blocks(files: list[Path], asked: Asked) -> tuple[list[Block], Any, list[
     skipped: list[str] = []
     for file in files:
         try:
-            found = list(_blocks_of(file))
+            found = list(_blocks_of(file, {asked.by, asked.usual, "group", *asked.labels}))
             names = found[0][1].names
             if types and set(names) != set(types):
                 odd = sorted(set(names) ^ set(types))[:5]
@@ -182,8 +184,8 @@ def delimiter(header: bytes) -> str:
     return max(",;\t", key=lambda sign: header.count(sign.encode()))
 
 
-def _blocks_of(file: Path) -> Iterator[tuple[Block, Any]]:
-    """The blocks of a file, each with its own Arrow schema."""
+def _blocks_of(file: Path, labels: Collection[str | None]) -> Iterator[tuple[Block, Any]]:
+    """The blocks of a file, each with its own Arrow schema; labels that begin with a zero, as 007 does, are words."""
     mark, seen = _delimiter(file), stamp(file)
     names: tuple[str, ...] | None = None
     start = first = 0
@@ -195,9 +197,25 @@ def _blocks_of(file: Path) -> Iterator[tuple[Block, Any]]:
             text += b"" if text.endswith(b"\n") else stream.readline(TEXT)
             block = Block(file, start, len(text), first, 0, mark, seen, names)
             table = read_csv(text, file, mark, names=names, row=first)
-            yield replace(block, rows=len(table)), table.schema
+            yield replace(block, rows=len(table)), _as_words(block, text, table.schema, labels)
             names = names or tuple(table.column_names)
             start, first = start + len(text), first + len(table)
+
+
+def _as_words(block: Block, text: bytes, schema: Any, labels: Collection[str | None]) -> Any:
+    """The schema, whole numbers of columns of labels as words where one is written with a zero before it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    whole = [field.name for field in schema if field.name in labels and pa.types.is_integer(field.type)]
+    if not whole or not PADDED.search(text):
+        return schema
+    words = pa.schema([(name, pa.string()) for name in whole])
+    table = read_csv(text, block.file, block.delimiter, names=block.names, types=words, columns=whole, row=block.first)
+    for name in whole:
+        if pc.any(pc.match_substring_regex(table[name], "^[+-]?0[0-9]")).as_py():
+            schema = schema.set(schema.get_field_index(name), pa.field(name, pa.string()))
+    return schema
 
 
 def _common(types: set[Any]) -> Any:
