@@ -44,19 +44,22 @@ def levels_asked(
     from mlvae.levels import Level
 
     levels = [Level.parse(text, readout) for text in level or ()]
-    first = next((place for place, level in enumerate(levels) if level.by is None), len(levels))
-    if later := [level.name for level in levels[first:] if level.by]:
-        raise ModelError(
-            f"Expected levels coarse to fine, those of an observation's own last; {levels[first].name!r} has no column"
-            f" and stands before {later[0]!r}. Give it one, {levels[first].name}:{levels[first].dim}:COLUMN, or put it"
-            " last."
-        )
     keys = [level.by for level in levels if level.by]
     if len(keys) != 1 or not isinstance(keys[0], str):
         return levels, by
     if by not in (None, keys[0]):
         raise ModelError(f"Expected --by as the level's own column, {keys[0]!r}; got {by!r}. Leave --by out.")
     return levels, keys[0]
+
+
+def warn_of_forgotten(levels: Any, data: Any) -> None:
+    """Says which levels have no column, though there is one of their name."""
+    for level in levels:
+        if level.by is None and level.name in data.columns:
+            say(
+                f"! Level {level.name!r} has no column, so each observation has its own. For groups of the column of"
+                f" that name: --level {level.name}:{level.dim}:{level.name}"
+            )
 
 
 def load_run(run: str, network: str | None = None, likelihood: str | None = None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Literal
 
-from mlvae.commands.common import levels_asked, listed, parts, refuse_idle, say
+from mlvae.commands.common import levels_asked, listed, parts, refuse_idle, say, warn_of_forgotten
 
 
 # Not called `inspect`: the name is the standard library's.
@@ -49,6 +49,7 @@ def look(
         folders=listed(folders), cache=cache, on_bad_file=on_bad_file,
     )  # fmt: skip
     refuse_idle(part, data, features, size, mode, folders)
+    warn_of_forgotten(levels, part)
     found = inspect(part, held, split=(how or {}).get("column"), features=features, levels=levels)
     print(found.text())
     asked = {

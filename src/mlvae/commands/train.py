@@ -18,6 +18,7 @@ from mlvae.commands.common import (
     parts,
     refuse_idle,
     say,
+    warn_of_forgotten,
     warn_of_leaks,
     write_options,
 )
@@ -198,6 +199,7 @@ def train(
         )
     kept = None if test is None else {**(how or {}), **whole}
     warn_of_leaks(part, held)
+    warn_of_forgotten(levels, part)
     if deformed and validation is None and chosen.validation:
         valid = part.deformed(math.ceil(STRANGERS / part.num_groups), seed=seed + 1, amount=FAR, alone=True)
         copies = f"{valid.num_groups} copies deformed {FAR:g} times as far as those learned from"
