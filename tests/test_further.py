@@ -62,6 +62,7 @@ def test_it_is_worth_its_nats_per_observation(model: MLVAE) -> None:
     growing = Objective(further={"size": Ramp(0.0, 4.0)})
     assert torch.allclose(total(model, growing, 0.25) - total(model, Objective(), 0.25), nats)
     assert total(model, Objective(further={"size": 0.0})) == without
+    assert Objective().changed(further={"size": 2.0}, style=0.5).further == {"size": 2.0}
     value = loss(model, batch(), Objective(further={"size": 2.0}))
     assert torch.allclose(value.log()["size"], means.square().sum(1).mean())
     value.total.backward()

@@ -134,6 +134,7 @@ class Objective:
         independence: HeldWeight | None = None,
         leakage: Weight | None = None,
         identification: Weight | None = None,
+        further: Mapping[str, Weight] | None = None,
         **kl_weight: float | None,
     ) -> Objective:
         """The same with other weights; None leaves one as it is. Numbers of independence and leakage still grow.
@@ -153,6 +154,8 @@ class Objective:
             changes["leakage"] = growing(leakage, LEAKING)
         if identification is not None:
             changes["identification"] = identification
+        if further is not None:
+            changes["further"] = further
         return replace(self, **changes)
 
     def over(self, levels: Sequence[Level]) -> Objective:

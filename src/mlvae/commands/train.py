@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -221,8 +220,9 @@ def train(
         )  # fmt: skip
     refuse_unasked(model.levels, part, {**penalties, "told": told})
     base = chosen.objective()
-    asked = replace(base, further=further).changed(
+    asked = base.changed(
         **{kind: penalty_of(kind, asked, model.levels, getattr(base, kind)) for kind, asked in penalties.items()},
+        further=further,
         **weights,
     )
     if told is not None:

@@ -130,8 +130,9 @@ def _by_heart(m: Metrics, content: str, style: str) -> str | None:
         return None
     return (
         f"Observations that are new lie {value:.3g} from what their own codes show, squared, and {blind:.3g} from the"
-        " mean of all: codes show nothing of them. Where the training part is small, the network knows it by heart:"
-        " stop earlier (`--patience 10`), take a smaller network (`--network mlp-small`), or collect more. Else see"
+        " mean of all: codes show nothing of them. Where training was short, train longer; where the training part is"
+        " small, the network knows it by heart: stop earlier (`--patience 10`), take a smaller network (`--network"
+        " mlp-small`), or collect more. Else see"
         f" whether {style} collapsed."
     )
 

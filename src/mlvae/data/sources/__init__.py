@@ -213,6 +213,8 @@ def grouping_column(
         )
     if by not in columns and by not in others:
         known = nearest(by, columns) if columns else f"It has no column of shape ({count},)."
+        if set(by.split(",")) <= set(columns):
+            known = f"Several in combination are a level: --level content:16:{by}, or Level(..., by=(...))."
         raise DataError(f"Expected a column of {file}; got {by!r}. {known}")
     if by not in columns:
         raise DataError(
