@@ -147,9 +147,8 @@ def level_of(layout: Layout, level: str, path: PathLike) -> LevelLayout:
     from mlvae.evidence import READOUTS
 
     if level not in layout.levels:
-        raise EvidenceError(
-            f"Expected a level of {path}; got {level!r}. {nearest(level, layout.levels)} Name one: --level, or level=..."
-        )
+        known = nearest(level, layout.levels)
+        raise EvidenceError(f"Expected a level of {path}, by --level or level=...; got {level!r}. {known}")
     about = layout.levels[level]
     if about.readout not in READOUTS:
         raise EvidenceError(f"Expected a readout by name in {path}; got {about.readout!r}. Use an earlier copy.")
