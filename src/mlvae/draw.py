@@ -121,7 +121,10 @@ def save_grid(pictures: Tensor, path: str | Path, scale: int | None = None) -> P
     if len(shape) == 2:
         pictures = pictures.unsqueeze(2)
     if pictures.ndim != 5 or pictures.shape[2] not in (1, 3):
-        raise DataError(f"Expected images, (H, W), (1, H, W) or (3, H, W), to draw; got observations of shape {shape}.")
+        raise DataError(
+            f"Expected images, (H, W), (1, H, W) or (3, H, W), to draw; got observations of shape {tuple(shape)}. Of a"
+            " table `mlvae draw generate ... --out new.csv` writes rows, and `mlvae report` shows swaps and others."
+        )
     scale = scale or -(-56 // pictures.shape[3])
     sheet = Depiction("image", 0.0, 1.0).pixels(pictures.cpu(), scale, GAP)
     path = Path(path)
