@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from mlvae.data import GroupedData
@@ -36,3 +37,17 @@ def test_near_duplicates_are_looked_for_in_part_of_large_data() -> None:
     x[1::2] = x[::2]
     data = GroupedData.from_arrays(x, np.arange(5000) // 10)
     assert 500 <= len(near_duplicates(data)) <= 1300
+
+
+@pytest.mark.parametrize("directions", [1, 2, 6])
+def test_independent_rows_of_few_columns_are_no_near_duplicates(directions: int) -> None:
+    random = np.random.default_rng(0)
+    group = np.arange(1200) // 30
+    told = 0
+    for _ in range(20):
+        mixed = random.normal(size=(40, directions))[group] + random.normal(size=(1200, directions))
+        x = torch.from_numpy(mixed @ random.normal(size=(directions, 6)))
+        told += len(near_duplicates(GroupedData.from_arrays(x, group)))
+    assert told <= 5  # 1 in the mean
+    x[100] = x[101]
+    assert [100, 101] in near_duplicates(GroupedData.from_arrays(x, group)).tolist()

@@ -356,3 +356,14 @@ def test_counters_are_found_within_the_finest_groups(tmp_path: Path, capsys: pyt
     asked = ["--level", "country:2:country", "--level", "person:2:person", "--level", "style:2"]
     main(["inspect", str(tmp_path / "survey.csv"), *asked])
     assert "--features numbers,-day" in capsys.readouterr().out
+
+
+def test_a_few_gaps_do_not_hide_how_columns_lie(tmp_path: Path) -> None:
+    from mlvae.inspection import inspect
+
+    country = (np.arange(48) // 12).astype(object)
+    country[[3, 40]] = None
+    data = GroupedData.from_arrays(torch.randn(48, 3), columns={"who": np.arange(48) // 4, "land": country}, by="who")
+    found = inspect(data)
+    assert found.columns["land"].startswith("coarser: 4 values, 2 missing, one for each group")
+    assert found.levels == ["content by who", "style"], "with gaps it cannot be a level yet"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,13 @@ import torch
 from torch import Tensor
 
 from mlvae.data.grouped import GroupedData
+from mlvae.grouping import Grouping
 
 NEAR = 0.05
 """Members are near-duplicates below this share of the root mean square distance between observations."""
+
+CHANCE = 0.05
+"""Pairs of independent members that are told of, in the mean."""
 
 COMPARED = 2000
 """Observations that near-duplicates are looked for among."""
@@ -52,7 +57,8 @@ def near_duplicates(data: GroupedData, near: float = NEAR, seed: int = 0) -> np.
 
     Args:
         data: with groups.
-        near: how near, as a share of the root mean square distance between observations.
+        near: how near, as a share of the root mean square distance between observations; where these have few
+            directions, as in a table of few columns, nearer, so that independent members are seldom told of.
         seed: of the groups.
 
     Returns:
@@ -63,14 +69,32 @@ def near_duplicates(data: GroupedData, near: float = NEAR, seed: int = 0) -> np.
     place = np.argsort(order)[ids]
     rows = np.argsort(place, kind="stable")[:COMPARED]
     x = _standard(data.x[torch.from_numpy(rows)])
-    typical = (2 * x.var(0, correction=0).sum()).sqrt()
+    limit = torch.minimum(near * (2 * x.var(0, correction=0).sum()).sqrt(), _by_chance(x, place[rows]))
     pairs = []
     for start in np.unique(place[rows]):
         members = np.flatnonzero(place[rows] == start)
-        distance = torch.cdist(x[members], x[members])
-        close = torch.triu(distance < near * typical, diagonal=1).nonzero().numpy()
+        distance = torch.cdist(x[members], x[members], compute_mode="donot_use_mm_for_euclid_dist")
+        close = torch.triu(distance < limit, diagonal=1).nonzero().numpy()
         pairs.append(np.sort(rows[members[close]], 1))
     return np.concatenate(pairs).reshape(-1, 2)
+
+
+def _by_chance(x: Tensor, owner: np.ndarray[Any, Any]) -> Tensor:
+    """A distance below which no two of these would be expected, (), were members independent and normal.
+
+    Of n pairs p = .05/n lie below ε times their root mean square distance where, in d directions,
+    (d ε²/2)^(d/2) / Γ(d/2 + 1) = p; d is (tr S)² / tr S² of the covariance S within groups.
+    """
+    grouping = Grouping.from_ids(owner)
+    rest = x - grouping.expand(grouping.mean(x))
+    square = rest.square().sum() / len(rest)
+    gram = rest.T @ rest if rest.shape[1] < len(rest) else rest @ rest.T
+    if not square > 0:
+        return torch.tensor(torch.inf, dtype=x.dtype)
+    d = float((square * len(rest)) ** 2 / gram.square().sum())
+    pairs = float((grouping.sizes * (grouping.sizes - 1)).sum()) / 2
+    share = 2 / d * math.exp(2 / d * (math.log(CHANCE / max(pairs, 1.0)) + math.lgamma(d / 2 + 1)))
+    return (2 * square * share).sqrt()
 
 
 def _standard(x: Tensor) -> Tensor:

@@ -77,21 +77,22 @@ def distinct(data: GroupedData, names: list[str]) -> list[str]:
 def relation(data: GroupedData, name: str) -> str:
     """What a column is to the grouping: above it, across it, or within it."""
     labels = data.column(name)
-    missing = int(is_missing(labels).sum())
-    gaps = f", {missing:,} missing" if missing else ""
-    if missing or data.by is None:
-        return f"{len(set(labels[~is_missing(labels)].tolist())):,} values{gaps}"
-    ids, values = data.codes(data.by).numpy(), data.codes(name).numpy()
+    gone = is_missing(labels)
+    gaps = f", {int(gone.sum()):,} missing" if gone.any() else ""
+    values = np.unique(labels[~gone], return_inverse=True)[1] if data.by is not None else labels[~gone]
+    if data.by is None or not len(values):
+        return f"{len(set(values.tolist())):,} values{gaps}"
+    ids = np.unique(data.codes(data.by).numpy()[~gone], return_inverse=True)[1]
     groups, count = int(ids.max()) + 1, int(values.max()) + 1
     if count == 1:
-        return "one value: it says nothing"
+        return f"one value{gaps}: it says nothing"
     pairs = len(np.unique(ids * count + values))
     if count == len(data):
         return f"{count:,} values, each observation its own"
     if pairs == groups and count < groups:
-        return f"coarser: {count:,} values, one for each group; a level above content, or a covariate"
+        return f"coarser: {count:,} values{gaps}, one for each group; a level above content, or a covariate"
     if pairs == groups:
-        return f"{count:,} values, the same as the grouping"
+        return f"{count:,} values{gaps}, the same as the grouping"
     if pairs == groups * count:
-        return f"crossed: {count:,} values, each in every group; a level of its own, or a covariate"
-    return f"{count:,} values, {pairs / groups:.1f} in a group"
+        return f"crossed: {count:,} values{gaps}, each in every group; a level of its own, or a covariate"
+    return f"{count:,} values{gaps}, {pairs / groups:.1f} in a group"

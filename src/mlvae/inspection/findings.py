@@ -16,6 +16,7 @@ from mlvae.data import GroupedData, GroupSampler, LevelSampler
 from mlvae.data.checks import COMPARED, leaks, near_duplicates
 from mlvae.data.splits import SHARES, SPLITS, TEST, spared
 from mlvae.inspection.columns import combined, distinct, levels_of, relation
+from mlvae.labels import is_missing
 from mlvae.levels import Level
 from mlvae.likelihoods import likelihood_for
 
@@ -136,7 +137,8 @@ def inspect(
     passed_over = {data.by, split, "file" if schema.image_size else None, *itertools.chain(*keys)}
     columns = {name: relation(data, name) for name in data.columns if name not in passed_over}
     troubles: list[str] = []
-    coarser = distinct(data, [name for name, what in columns.items() if what.startswith("coarser")])
+    above = [name for name, what in columns.items() if what.startswith("coarser")]
+    coarser = distinct(data, [name for name in above if not is_missing(data.column(name)).any()])
     suggested = [f"{name} by {name}" for name in coarser] + [f"content by {data.by}"]
     suggested += [*(f"{covariate.name} as a covariate" for covariate in schema.covariates), "style"]
     if levels:
