@@ -23,7 +23,8 @@ class Question:
     Args:
         level: its name, dimensions D and column.
         latent: what it makes of the batch: votes, evidence, posteriors, samples (N, D) that are decoded.
-        batch: the observations; ``batch.ids[name]`` (N,) the group in the data of each, for every shared level.
+        batch: the observations; ``batch.ids[name]`` (N,) the group in the data of each, for every shared level. Its
+            ``x`` has no features where several processes train: they put codes together, not observations.
         others: the levels whose groups this one should not know.
     """
 
