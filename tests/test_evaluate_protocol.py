@@ -362,7 +362,9 @@ class TestControls:
         model = MLVAE.for_data(train, content_dim=3, style_dim=2, network="mlp", width=16)
         options = {"epochs": 1, "groups": 20, "device": "cpu"}
         controls = Controls(tmp_path, options)
-        first = mlvae.evaluate(model, train, new, controls=controls)
+        said = []
+        first = mlvae.evaluate(model, train, new, controls=controls, say=said.append)
+        assert said[0].startswith("Teaching a judge") and said[-1] == "The same of the control 'permuted'"
         assert "vae" in capsys.readouterr().out
         plain, place = controls.get("vae", model, train)
         assert [(level.dim, level.by) for level in plain.levels] == [(5, None)]

@@ -118,6 +118,23 @@ def test_answers_that_are_no_number_are_named(model: MLVAE) -> None:
             total(model, Objective(further={"bad": 1.0}))
 
 
+def test_one_that_fails_is_told_in_a_line_with_its_place(model: MLVAE) -> None:
+    def wrong(question: Question) -> Tensor:
+        return question.alone.mean @ question.alone.mean
+
+    def refused(question: Question) -> Tensor:
+        raise TrainingError("Expected more.")
+
+    PENALTIES["wrong"], PENALTIES["refused"] = wrong, refused
+    place = wrong.__code__.co_firstlineno + 1
+    with pytest.raises(
+        ModelError, match=rf"'wrong' .* level 'person'; .*test_further.py, line {place}: RuntimeError: "
+    ):
+        total(model, Objective(further={"wrong": 1.0}))
+    with pytest.raises(TrainingError, match="^Expected more.$"):
+        total(model, Objective(further={"refused": 1.0}))
+
+
 def test_runs_resume_with_it_and_without_it_are_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x, person = torch.rand(60, 6, generator=torch.Generator().manual_seed(0)), np.arange(60) // 6
     data = GroupedData.from_arrays(x, person, by="person")
@@ -146,8 +163,9 @@ def test_runs_resume_with_it_and_without_it_are_as_before(tmp_path: Path, monkey
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
     assert options_of(tmp_path / "a")["objective"] == replace(objective, kl_weight={"content": 0.2})
     assert "size" in (tmp_path / "a" / "log.csv").read_text().splitlines()[0]
-    with pytest.raises(TrainingError, match="further"):
-        run("a", 2, resume=True, asked=Objective(further={"size": 1.0}))
+    for asked, said in ((Objective(further={"size": 1.0}), "size=1.0"), (Objective(), "none")):
+        with pytest.raises(TrainingError, match=f"penalties of one's own .* got {said}. Name the same with --penalty"):
+            run("a", 2, resume=True, asked=asked)
     assert "further" not in Objective().settings() and Objective.from_settings(Objective().settings()) == Objective()
 
 

@@ -241,6 +241,22 @@ def test_inspect_looks_at_levels_that_are_asked_about(tmp_path: Path, capsys: py
     assert "120 groups of 6 rows" in capsys.readouterr().out
 
 
+def test_train_says_how_levels_lie_and_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, country = tmp_path / "survey.csv", [f"c{person // 15}" for person in range(120) for _ in range(6)]
+    country[3], country[100] = "", ""
+    rows = [f"{land},p{row // 6},{row % 7},{row % 5}" for row, land in enumerate(country)]
+    file.write_text("\n".join(["country,who,a,b", *rows]))
+    levels = [("--level", text) for text in ("country:2:country", "person:2:who", "style:2")]
+    asked = [*(part for pair in levels for part in pair), "--epochs", "1", "--width", "8", "--validation", "0"]
+    main(["train", str(file), *asked, "--missing", "drop", "--out", str(tmp_path / "drop")])
+    said = capsys.readouterr().out
+    assert "Left out 2 rows without a label; 718 stay (--missing own would keep all)" in said
+    assert "country: 8 groups of 89 to 90 rows, 15 of person in each\nperson by who: 120 groups" in said
+    main(["train", str(file), *asked, "--missing", "own", "--out", str(tmp_path / "own")])
+    said = capsys.readouterr().out
+    assert "Left out" not in said and "as 2 of 120 person groups lie in several of country" in said
+
+
 @pytest.mark.parametrize(
     ("levels", "option", "message"),
     [

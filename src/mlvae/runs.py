@@ -91,6 +91,12 @@ class Run:
                 )
             if saved.get(name) != asked.get(name):
                 where, was, now = _difference(name, saved.get(name), asked.get(name))
+                if where.startswith("objective.further"):
+                    raise TrainingError(
+                        f"Expected the penalties of one's own of the run in {self.folder} to resume it,"
+                        f" {_penalties(saved)}; got {_penalties(asked)}. Name the same with --penalty"
+                        " package.module:name=weight, or start a new run."
+                    )
                 raise TrainingError(
                     f"Expected the settings of the run in {self.folder} to resume it; its {where} is {was}, not {now}."
                     " Use the same, or start a new run."
@@ -302,6 +308,11 @@ def _csv(rows: list[dict[str, float]]) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
+
+
+def _penalties(settings: Mapping[str, Any]) -> str:
+    further = settings["objective"].get("further", {})
+    return ", ".join(f"{name}={weight}" for name, weight in further.items()) or "none"
 
 
 def _difference(name: str, was: Any, now: Any) -> tuple[str, Any, Any]:

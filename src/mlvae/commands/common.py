@@ -18,7 +18,7 @@ DIGESTED = 256
 
 
 def grouped(source: str, by: str | None, missing: str, levels: Any = (), **reading: Any) -> Any:
-    """The data, a GroupedData (the parser would import it, if named); says what bad files were skipped.
+    """The data, a GroupedData (the parser would import it, if named); says what bad files and rows were left out.
 
     Where levels name several columns they are grouped by the first of these, unless something else is asked for; rows
     without a label in any of the columns are dealt with as ``missing`` says.
@@ -34,6 +34,8 @@ def grouped(source: str, by: str | None, missing: str, levels: Any = (), **readi
         say(f"Skipped {len(data.skipped):,} files that cannot be read, the first {data.skipped[0]}")
     for column in columns:
         data = data.grouped_by(column, missing=missing)
+    if data.dropped:
+        say(f"Left out {data.dropped:,} rows without a label; {len(data):,} stay (--missing own would keep all)")
     return data.grouped_by(by or columns[0]) if columns else data
 
 

@@ -67,7 +67,7 @@ def measure(
         turned, copies = config.get("quarter_turns", False), config.get("deformed", 0)
         learned = multiplied(part, turned, copies, config.get("seed", 0))
         beside = Controls(folder, {**options_of(run), "device": device}, learned)
-    metrics = evaluate(model, part, held, factors=listed(factors), controls=beside, quick=quick, seed=seed)
+    metrics = evaluate(model, part, held, factors=listed(factors), controls=beside, quick=quick, seed=seed, say=say)
     print(table(metrics, *roles(model)))
     for text in diagnose(metrics, *roles(model)):
         print(f"! {text}")

@@ -151,6 +151,7 @@ def train(
 
     from mlvae.augment import Augmentation
     from mlvae.checkpoint import MODEL_FILE
+    from mlvae.inspection.columns import levels_of
     from mlvae.settings import setting
     from mlvae.training import fit
     from mlvae.weights import Held
@@ -230,6 +231,8 @@ def train(
     asked = asked.over(model.levels)
     none = "no rows kept out, so `mlvae evaluate` will have none to measure on; --test 0.2 would keep a fifth"
     say(f"{part!r}; {none if held is None else f'{len(held):,} rows kept out'}")
+    if len(model.group_levels) > 1:
+        say("\n".join(levels_of(part, model.levels)[0]))
     parameters = sum(p.numel() for p in model.parameters())
     say(f"{model.network} of {parameters:,} parameters, {objective} objective, writing to {out}")
     begun = [*Path(out).glob("training*.safetensors"), *Path(out).glob(MODEL_FILE)]

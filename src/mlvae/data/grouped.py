@@ -39,6 +39,7 @@ class GroupedData:
         schema: what the numbers of an observation are, and which columns are known covariates.
         gaps: NaN in `x` is a value that was not observed.
         skipped: files that could not be read and were passed over.
+        dropped: how many rows without a group were left out.
 
     Raises:
         DataError: `x` is not numeric or not finite, lengths disagree, or `by` is no column or has
@@ -59,6 +60,7 @@ class GroupedData:
     schema: Schema = field(default_factory=Schema)
     gaps: bool = False
     skipped: tuple[str, ...] = ()
+    dropped: int = 0
 
     def __post_init__(self) -> None:
         x = as_observations(self.x, self.gaps)
@@ -130,8 +132,9 @@ class GroupedData:
         labels, rows = settle(self.column(by), by, missing)
         if len(rows) < 2:
             raise DataError(f"Expected at least two rows with a label in {by!r}; got {len(rows)} of {len(self)}.")
-        data = self if len(rows) == len(self) else replace(self, by=None).subset(rows)
-        data = replace(data, columns={**data.columns, by: labels}, by=by)
+        dropped = len(self) - len(rows)
+        data = replace(self, by=None).subset(rows) if dropped else self
+        data = replace(data, columns={**data.columns, by: labels}, by=by, dropped=self.dropped + dropped)
         text = None
         if data.num_groups == len(data):
             text = f"Every group of {by!r} has one observation: content cannot be told from style."

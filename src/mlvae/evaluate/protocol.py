@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +37,7 @@ def evaluate(
     controls: bool | Controls | str | Path = True,
     quick: bool = False,
     seed: int = 0,
+    say: Callable[[str], None] | None = None,
 ) -> Metrics:
     """What the model knows about data it was not trained on.
 
@@ -56,6 +57,7 @@ def evaluate(
         quick: leave out what takes minutes: swaps, generation, cross-member error, the importance-weighted bound, the
             amortisation gap, trained controls.
         seed: of style samples, probes, episodes, judge and the bounds' noise.
+        say: told of what is measured next.
 
     Returns:
         A number by name, as `docs/protocol.md` lists them: ``probe.*`` and ``k_curve.*``, ``swap.content_of_*`` where
@@ -86,10 +88,12 @@ def evaluate(
     labels = (train.column(by), new.column(by)) if by is not None else None
     known = np.isin(labels[1], labels[0]) if labels is not None else np.ones(len(new), bool)
     seen = bool(known.all())
+    tell = say or (lambda text: None)
     judge = None
     # Swaps, raw nearest neighbours and the judge compare whole observations in memory, by themselves.
     comparable = not model.schema.covariates and not _gaps(train) and not _gaps(new)
     if not quick and comparable and labels is not None and len(np.unique(labels[0])) > 1:
+        tell("Teaching a judge to name real observations")
         judge = Judge.fit(train.x, labels[0], seed, prepare=model.prepare)
 
     def subject(which: MLVAE, data: GroupedData = train) -> Subject:
@@ -132,12 +136,19 @@ def evaluate(
             part = _part(own, ~known)
             pixels = pixel_few_shot(model.prepare(part.new.x), part.labels[1], way=WAY, seed=seed)
             metrics["unseen.pixels.shots.1.accuracy"] = pixels.accuracy
-    metrics |= groups(own) | measures.factors(own, kinds) | pictures(own)
+    tell("Asking what its codes tell of groups")
+    metrics |= groups(own)
+    if kinds:
+        tell(f"Reading {', '.join(name for name, _ in kinds)} from its codes")
+        metrics |= measures.factors(own, kinds)
+    tell("Measuring the bound" + " and what it makes of codes" * (not quick))
+    metrics |= pictures(own)
     if model.group_levels and labels is not None:
         metrics |= measures.calibrated(own)
         if not seen and not quick and comparable:
             metrics |= bounds.amortisation(_part(own, ~known))
     if controls:
+        tell("The same of an untrained network")
         fresh = subject(untrained(model, seed))
         metrics |= _under("untrained", groups(fresh) | measures.factors(fresh, kinds))
     else:
@@ -150,6 +161,7 @@ def evaluate(
             other, place = chosen.get(name, model, train, seed)
             kept = place / f"metrics-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}.json"
             if not kept.exists():
+                tell(f"The same of the control {name!r}")
                 found = groups(subject(other)) | pictures(subject(other))
                 write_file(kept, json.dumps(found, indent=2).encode())
             metrics |= _under(name, json.loads(kept.read_text()))

@@ -14,6 +14,9 @@ from mlvae.grouping import Grouping
 from mlvae.labels import is_missing
 from mlvae.levels import Level, check_groups, checked
 
+STRAY = 0.1
+"""Of groups, the share that lie in several of another level's where the levels were perhaps meant to be nested."""
+
 
 def levels_of(data: GroupedData, levels: Sequence[Level]) -> tuple[list[str], list[str]]:
     """Each level that groups share in words, and what stands in the way of learning them, if anything.
@@ -46,9 +49,12 @@ def levels_of(data: GroupedData, levels: Sequence[Level]) -> tuple[list[str], li
             if (other, level.name) in nested:
                 text += f", {_range(grouping.of(own).sizes.numpy())} of {other} in each"
             elif other != level.name and (level.name, other) not in nested:
-                pairs = len(np.unique(grouping.index.numpy() * own.num_groups + own.index.numpy()))
-                share = pairs / (grouping.num_groups * own.num_groups)
+                pairs = np.unique(own.index.numpy() * grouping.num_groups + grouping.index.numpy())
+                share = len(pairs) / (grouping.num_groups * own.num_groups)
                 text += f", crossed with {other} ({share:.0%} of the pairs)"
+                several = int((np.bincount(pairs // grouping.num_groups) > 1).sum())
+                if several <= STRAY * own.num_groups:
+                    text += f", as {several:,} of {own.num_groups:,} {other} groups lie in several of {level.name}"
         lines.append(text)
     return lines, problems
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ from functools import cached_property
 from torch import Tensor
 
 from mlvae.batch import GroupBatch
-from mlvae.errors import ModelError
+from mlvae.errors import MLVAEError, ModelError
 from mlvae.evidence import READOUTS
 from mlvae.levels import Level
 from mlvae.model import Latent
@@ -53,7 +54,7 @@ def answer(name: str, question: Question) -> Tensor | None:
     """What a penalty says of a level.
 
     Raises:
-        ModelError: it is no single number, or one without a gradient where the question has some.
+        ModelError: it fails, is no single number, or one without a gradient where the question has some.
 
     Example:
         >>> import torch
@@ -65,7 +66,16 @@ def answer(name: str, question: Question) -> Tensor | None:
         tensor(0.2500)
         >>> del PENALTIES["far"]
     """
-    nats = PENALTIES[name](question)
+    try:
+        nats = PENALTIES[name](question)
+    except MLVAEError:
+        raise
+    except Exception as error:  # whatever a function of somebody else's comes to
+        at = traceback.extract_tb(error.__traceback__)[:2][-1]  # the first is here, the next is its own
+        raise ModelError(
+            f"Expected penalty {name!r} to say nats of level {question.level.name!r}; it failed in {at.filename}, line"
+            f" {at.lineno}: {type(error).__name__}: {error}"
+        ) from error
     if nats is None:
         return None
     if not isinstance(nats, Tensor) or nats.shape != ():
