@@ -373,7 +373,7 @@ def test_penalties_have_weights_by_level_and_pairs_by_name() -> None:
 def test_less_leakage_than_by_chance_is_no_gain() -> None:
     model, batch = crossed()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mlvae.objective.leakage", lambda means, *_: means.sum() * 0 - 5)
+        patch.setattr("mlvae.penalties.asking.leakage", lambda means, *_: means.sum() * 0 - 5)
         assert loss(model, batch, Objective()).penalties["leakage"] == 0
 
 

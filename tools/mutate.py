@@ -40,7 +40,7 @@ MODULES: dict[str, tuple[list[str], list[str]]] = {
     "evidence": (["evidence"], ["test_evidence", "laws/test_evidence_laws", "laws/test_extreme_laws"]),
     "objective": (["objective"], ["test_objective", "test_penalties", "laws/test_extreme_laws"]),
     "penalties": (
-        [f"penalties/{name}" for name in ("independence", "leaking", "identification")],
+        [f"penalties/{name}" for name in ("asking", "independence", "leaking", "identification")],
         ["test_penalties", "test_objective", "test_mathematics"],
     ),
     "likelihoods": (

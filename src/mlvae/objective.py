@@ -23,7 +23,7 @@ from mlvae.batch import GroupBatch
 from mlvae.errors import ModelError, TrainingError, nearest
 from mlvae.levels import Level
 from mlvae.model import MLVAE, Latent
-from mlvae.penalties import PENALTIES, Question, answer, leakage, misidentification, told
+from mlvae.penalties import BUILT_IN, PENALTIES, ask
 from mlvae.ranks import ALONE, Ranks
 from mlvae.weights import Held, HeldWeight, Ramp, Weight, at, growing, parsed
 
@@ -36,7 +36,6 @@ GROWING = Ramp(3.0, 1000.0, doubling=True)
 LEAKING = Ramp(0.0, 20.0, since=0.3)
 """Leakage's weight. Asked for from the start, codes would collapse."""
 
-BUILT_IN = ("independence", "leakage", "identification")
 LOGGED = ("loss", "log_likelihood", "epoch", "valid", "seconds", "images_per_second", "skipped_files")
 """Columns of a run's log, which no penalty of one's own can be called, nor begin as `kl_style` and `held_style` do."""
 WORDS = {"evidence": ("all", "held_out"), "draw": ("group", "observation"), "subsampling": ("own", "scaled")}
@@ -283,7 +282,9 @@ def loss(
     terms = _terms(model, batch, latents)
     whole, all_latents = ranks.whole(batch, latents)
     with torch.autocast(batch.x.device.type, enabled=False):  # their matrix products too stay in float32
-        penalties, by_means = _penalties(model, whole, all_latents, objective)
+        of = {kind: [level.name for level in model.levels if _weighs(weight, level.name)]
+              for kind, weight in objective.penalties.items()}  # fmt: skip
+        penalties, by_means = ask(model.levels, whole, all_latents, of, objective.apart, objective.moments)
 
     weights = batch.inverse_inclusion(model.levels[0].name) if objective.subsampling == "scaled" else None
     value = (terms.log_likelihood if weights is None else weights * terms.log_likelihood).sum()
@@ -300,6 +301,10 @@ def loss(
     return Loss((len(whole) * penalty - ranks.size * value) / groups, terms, summed, by_means)
 
 
+def _weighs(weight: HeldWeight, level: str) -> bool:
+    return bool(weight.get(level) if isinstance(weight, Mapping) else weight)
+
+
 def _asked(weight: HeldWeight, level: str, progress: float, held: Mapping[str, Tensor]) -> float | Tensor:
     asked = weight.get(level, 0.0) if isinstance(weight, Mapping) else weight
     return held.get(level, asked.least.at(progress)) if isinstance(asked, Held) else at(asked, progress)
@@ -312,63 +317,3 @@ def _terms(model: MLVAE, batch: GroupBatch, latents: Mapping[str, Latent]) -> Te
         {name: latent.posterior.kl() for name, latent in latents.items()},
         batch.grouping(model.levels[0].name).num_groups,
     )
-
-
-def _penalties(
-    model: MLVAE, batch: GroupBatch, latents: Mapping[str, Latent], objective: Objective
-) -> tuple[dict[tuple[str, str], Tensor], dict[str, Tensor]]:
-    """By kind and level, of the levels that are asked for it; and what means tell, by level."""
-
-    def wanted(weight: HeldWeight, level: str) -> bool:
-        return bool(weight.get(level) if isinstance(weight, Mapping) else weight)
-
-    penalties: dict[tuple[str, str], Tensor] = {}
-    by_means: dict[str, Tensor] = {}
-    for level in model.levels:
-        name, latent, shared = level.name, latents[level.name], level.name in batch.ids
-        others = _apart(batch, name, objective)
-        question = Question(level, latent, batch, tuple(others))
-        # Both estimates are less what chance makes of them, so they may be negative; paid for that, a network that
-        # knows its training data by heart gives members of one group opposite codes of any size.
-        if others and not shared and wanted(objective.independence, name):
-            every, means = zip(
-                *(told(question.alone, batch.ids[other], objective.moments) for other in others), strict=True
-            )
-            estimates = torch.stack(every).clamp_min(0)
-            # Fifth powers of a few means far out make an estimate of hundreds; such steps once spoiled whole runs.
-            penalties["independence", name] = (estimates / (1 + estimates)).sum()
-            by_means[name] = torch.stack(means).amax()
-        if others and shared and wanted(objective.leakage, name):
-            # Held out, a sample knows nothing of the observation; what its own vote says is what counts.
-            leaks = [leakage(question.alone.mean, batch.ids[name], batch.ids[other]) for other in others]
-            penalties["leakage", name] = torch.stack(leaks).clamp_min(0).sum()
-        if shared and wanted(objective.identification, name):
-            grouping, witnesses = batch.grouping(name), batch.witnesses(name)
-            votes, ids, others_votes = latent.votes.sum(witnesses), batch.ids[name], latent.others
-            if not witnesses.singletons:
-                grouping, ids = grouping.of(witnesses), ids[witnesses.first]
-                others_votes = None  # those are of single observations
-            penalties["identification", name] = misidentification(votes, grouping, ids, others_votes)
-        for further, weight in objective.further.items():
-            if wanted(weight, name) and (nats := answer(further, question)) is not None:
-                penalties[further, name] = nats
-    for further, weight in objective.further.items():
-        if (any(weight.values()) if isinstance(weight, Mapping) else weight) and not any(
-            name == further for name, _ in penalties
-        ):
-            raise ModelError(
-                f"Expected penalty {further!r} to say something of a level that it is weighed for; it said None of"
-                " each. Does its function return its value? Else leave the penalty out."
-            )
-    return penalties, by_means
-
-
-def _apart(batch: GroupBatch, level: str, objective: Objective) -> list[str]:
-    """The levels whose groups this one should not know."""
-    if level in objective.apart:
-        return list(objective.apart[level])
-    return [
-        other
-        for other in batch.ids
-        if other != level and (level, other) not in batch.nested and (other, level) not in batch.nested
-    ]

@@ -1,10 +1,14 @@
-"""Pictures of groups that never were: all members of one bent, stretched and shaded alike."""
+"""Pictures of groups that never were: all members of one turned, or bent, stretched and shaded, alike."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mlvae.errors import DataError
 
 STRETCH = 0.15
 """Either side grows or shrinks by this share at most."""
@@ -16,6 +20,19 @@ GAMMA = 1.5
 """Brightnesses v in [0, 1] become v to the power of between 1/1.5 and 1.5."""
 
 
+def quarter_turned(x: Tensor) -> Tensor:
+    """Square pictures (N, ..., H, H) turned by 0, 90, 180 and 270 degrees counter-clockwise, one after another.
+
+    Raises:
+        DataError: they are not square.
+    """
+    if x.ndim not in (3, 4) or x.shape[-2] != x.shape[-1]:
+        raise DataError(
+            f"Expected square images of shape (H, H) or (C, H, H); got {tuple(x.shape[1:])}. Crop or pad them first."
+        )
+    return torch.cat([torch.rot90(x, quarter, (-2, -1)) for quarter in range(4)])
+
+
 def deformed(x: Tensor, groups: Tensor, seed: int, copies: int, amount: float) -> Tensor:
     """Pictures (N, ...), ``copies`` times one after another, in each of which every group is changed in its own way.
 
@@ -25,7 +42,19 @@ def deformed(x: Tensor, groups: Tensor, seed: int, copies: int, amount: float) -
         seed: of all that is drawn.
         copies: how many.
         amount: how far, 1 being what the constants above say.
+
+    Raises:
+        DataError: other pictures, no copy, or an amount that is no number above 0.
     """
+    if x.ndim not in (3, 4) or not (x.dtype == torch.uint8 or (x.min() >= 0 and x.max() <= 1)):
+        raise DataError(
+            f"Expected pictures (H, W) or (C, H, W) of bytes or of numbers in [0, 1]; got {tuple(x.shape[1:])},"
+            f" {x.dtype}. Scale them first, or leave them as they are."
+        )
+    if copies < 1:
+        raise DataError(f"Expected at least one deformed copy of each group; got {copies}. For none, leave it out.")
+    if not 0 < amount < math.inf:
+        raise DataError(f"Expected a number above 0 by which to deform; got {amount}. 1 is usual.")
     generator = torch.Generator().manual_seed(seed)
     scale = 255 if x.dtype == torch.uint8 else 1
     out = x.repeat(copies, *[1] * (x.ndim - 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mlvae.data.arrays import as_observations, check_shape, dense, settle
-from mlvae.data.deform import deformed
+from mlvae.data.deform import deformed, quarter_turned
 from mlvae.data.rounding import warn_of_rounding
 from mlvae.data.splits import SPLITS, chosen, group_folds, latest, marked, share
 from mlvae.data.stored import Stored
@@ -362,13 +361,8 @@ class GroupedData:
             >>> data.quarter_turns().groups[[0, 4, 8, 12]].tolist()
             ['12@0', '12@90', '12@180', '12@270']
         """
-        by, shape = self._grouping(), self.shape
-        if len(shape) not in (2, 3) or shape[-2] != shape[-1]:
-            raise DataError(
-                f"Expected square images of shape (H, H) or (C, H, H); got {shape}. Crop or pad them first."
-            )
-        turned = torch.cat([torch.rot90(self._in_memory("turn"), quarter, (-2, -1)) for quarter in range(4)])
-        return self._with_new_groups(by, turned, ["@0", "@90", "@180", "@270"])
+        by = self._grouping()
+        return self._with_new_groups(by, quarter_turned(self._in_memory("turn")), ["@0", "@90", "@180", "@270"])
 
     def deformed(self, copies: int, *, seed: int = 0, amount: float = 1.0, alone: bool = False) -> GroupedData:
         """The data, and ``copies`` times each group deformed, as new groups: for pictures of few people.
@@ -398,17 +392,7 @@ class GroupedData:
             >>> sorted(set(data.deformed(2, seed=1, amount=3, alone=True).groups.tolist()))
             ['ann+1', 'ann+2', 'bob+1', 'bob+2']
         """
-        by, shape, x = self._grouping(), self.shape, self._in_memory("deform")
-        whole = x.dtype == torch.uint8
-        if len(shape) not in (2, 3) or not (whole or (x.min() >= 0 and x.max() <= 1)):
-            raise DataError(
-                f"Expected pictures (H, W) or (C, H, W) of bytes or of numbers in [0, 1]; got {shape}, {x.dtype}."
-                " Scale them first, or leave them as they are."
-            )
-        if copies < 1:
-            raise DataError(f"Expected at least one deformed copy of each group; got {copies}. For none, leave it out.")
-        if not 0 < amount < math.inf:
-            raise DataError(f"Expected a number above 0 by which to deform; got {amount}. 1 is usual.")
+        by, x = self._grouping(), self._in_memory("deform")
         more = deformed(x, self.codes(by), seed, copies, amount)
         marks = [f"+{copy}" for copy in range(1 + copies)]
         return self._with_new_groups(by, more if alone else torch.cat([x, more]), marks[1:] if alone else marks)

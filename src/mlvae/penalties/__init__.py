@@ -4,9 +4,10 @@ One a file; all are in nats, need no network and no label beyond the grouping. O
 `Question` with a name in `PENALTIES`, weighed by `Objective(further=...)`.
 """
 
+from mlvae.penalties.asking import BUILT_IN, ask
 from mlvae.penalties.further import PENALTIES, Question, answer
 from mlvae.penalties.identification import misidentification
 from mlvae.penalties.independence import dependence, told
 from mlvae.penalties.leaking import leakage
 
-__all__ = ["PENALTIES", "Question", "answer", "dependence", "leakage", "misidentification", "told"]
+__all__ = ["BUILT_IN", "PENALTIES", "Question", "answer", "ask", "dependence", "leakage", "misidentification", "told"]

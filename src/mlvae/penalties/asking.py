@@ -1,0 +1,97 @@
+"""All penalties that an objective asks, of all levels of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mlvae.batch import GroupBatch
+from mlvae.errors import ModelError
+from mlvae.levels import Level
+from mlvae.model import Latent
+from mlvae.penalties.further import Question, answer
+from mlvae.penalties.identification import misidentification
+from mlvae.penalties.independence import told
+from mlvae.penalties.leaking import leakage
+
+BUILT_IN = ("independence", "leakage", "identification")
+
+
+def ask(
+    levels: Sequence[Level],
+    batch: GroupBatch,
+    latents: Mapping[str, Latent],
+    of: Mapping[str, Collection[str]],
+    apart: Mapping[str, Sequence[str]],
+    moments: int,
+) -> tuple[dict[tuple[str, str], Tensor], dict[str, Tensor]]:
+    """What penalties say of a batch of N observations.
+
+    Args:
+        levels: of the model.
+        batch: a sampled batch.
+        latents: what the levels make of it.
+        of: for penalties by name, those built in and further ones, the levels that they are asked of.
+        apart: for levels by name, those whose groups they should not know, where it is not all that could be asked.
+        moments: the highest that independence looks at.
+
+    Returns:
+        By penalty and level, (), nats per observation; and by level that independence is asked of, (), the square of
+        what its means tell (`told`).
+
+    Raises:
+        ModelError: a further penalty says nothing of all levels that it is asked of, or no single number (`answer`).
+    """
+    further = [kind for kind in of if kind not in BUILT_IN]
+    penalties: dict[tuple[str, str], Tensor] = {}
+    by_means: dict[str, Tensor] = {}
+    for level in levels:
+        name, latent, shared = level.name, latents[level.name], level.name in batch.ids
+        others = _others(batch, name, apart)
+        question = Question(level, latent, batch, others)
+        # Both estimates are less what chance makes of them, so they may be negative; paid for that, a network that
+        # knows its training data by heart gives members of one group opposite codes of any size.
+        if others and not shared and name in of["independence"]:
+            every, means = zip(*(told(question.alone, batch.ids[other], moments) for other in others), strict=True)
+            estimates = torch.stack(every).clamp_min(0)
+            # Fifth powers of a few means far out make an estimate of hundreds; such steps once spoiled whole runs.
+            penalties["independence", name] = (estimates / (1 + estimates)).sum()
+            by_means[name] = torch.stack(means).amax()
+        if others and shared and name in of["leakage"]:
+            # Held out, a sample knows nothing of the observation; what its own vote says is what counts.
+            leaks = [leakage(question.alone.mean, batch.ids[name], batch.ids[other]) for other in others]
+            penalties["leakage", name] = torch.stack(leaks).clamp_min(0).sum()
+        if shared and name in of["identification"]:
+            penalties["identification", name] = _misidentified(question)
+        for kind in further:
+            if name in of[kind] and (nats := answer(kind, question)) is not None:
+                penalties[kind, name] = nats
+    for kind in further:
+        if of[kind] and not any(name == kind for name, _ in penalties):
+            raise ModelError(
+                f"Expected penalty {kind!r} to say something of a level that it is weighed for; it said None of"
+                " each. Does its function return its value? Else leave the penalty out."
+            )
+    return penalties, by_means
+
+
+def _misidentified(question: Question) -> Tensor:
+    """Groups that others are nested in are asked of whole ones of these, from the others of them."""
+    batch, name, latent = question.batch, question.level.name, question.latent
+    grouping, witnesses, ids = batch.grouping(name), batch.witnesses(name), batch.ids[name]
+    if witnesses.singletons:
+        return misidentification(latent.votes, grouping, ids, latent.others)
+    return misidentification(latent.votes.sum(witnesses), grouping.of(witnesses), ids[witnesses.first])
+
+
+def _others(batch: GroupBatch, level: str, apart: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The levels whose groups this one should not know."""
+    if level in apart:
+        return tuple(apart[level])
+    return tuple(
+        other
+        for other in batch.ids
+        if other != level and (level, other) not in batch.nested and (other, level) not in batch.nested
+    )
