@@ -51,6 +51,11 @@ class Mixed(Likelihood):
         self.places = list(places.values())
         self.parts = nn.ModuleDict({name: self._part(name, where) for name, where in places.items()})
         self.sizes = [math.prod(self._of(part).output_shape((len(where),))) for part, where in self._pairs()]
+        # Lists of columns would be sent to a GPU anew each time, and waited for.
+        for number, where in enumerate(self.places):
+            self.register_buffer(f"columns_{number}", torch.tensor(where), persistent=False)
+        order = torch.tensor([place for where in self.places for place in where]).argsort()
+        self.register_buffer("order", order, persistent=False)
 
     @classmethod
     def for_data(cls, x: Tensor) -> Self:
@@ -75,24 +80,31 @@ class Mixed(Likelihood):
         assert isinstance(part, Features)
         return part
 
-    def _shares(self, output: Tensor) -> list[tuple[Features, list[int], Tensor]]:
-        """Each part, the columns it stands for, and its share of the decoder's output."""
+    def _columns(self, x: Tensor) -> list[tuple[Features, Tensor]]:
+        """Each part, and the columns (N, F) that it stands for."""
+        return [
+            (self._of(part), x.index_select(1, self.get_buffer(f"columns_{number}")))
+            for number, part in enumerate(self.parts.values())
+        ]
+
+    def _shares(self, output: Tensor) -> list[tuple[Features, Tensor]]:
+        """Each part, and its share of the decoder's output."""
         result = []
         for (module, where), share in zip(self._pairs(), output.split(self.sizes, 1), strict=True):
             part = self._of(module)
-            result.append((part, where, share.unflatten(1, part.output_shape((len(where),)))))
+            result.append((part, share.unflatten(1, part.output_shape((len(where),)))))
         return result
 
     def check(self, x: Tensor) -> None:
-        for part, where in self._pairs():
-            self._of(part).check(x[:, where])
+        for part, values in self._columns(x):
+            part.check(values)
 
     def input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         self._fits(shape)
         return (sum(math.prod(self._of(part).input_shape((len(where),))) for part, where in self._pairs()),)
 
     def embed(self, x: Tensor) -> Tensor:
-        return torch.cat([self._of(part).embed(x[:, where]).flatten(1) for part, where in self._pairs()], 1)
+        return torch.cat([part.embed(values).flatten(1) for part, values in self._columns(x)], 1)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         self._fits(shape)
@@ -103,19 +115,18 @@ class Mixed(Likelihood):
             raise ModelError(f"Expected observations of {len(self.columns)} columns; got the shape {shape}.")
 
     def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
-        parts = [part.log_prob(x[:, where], share) for part, where, share in self._shares(output)]
-        return torch.stack(parts).sum(0)
+        pairs = zip(self._columns(x), self._shares(output), strict=True)
+        return torch.stack([part.log_prob(values, share) for (part, values), (_, share) in pairs]).sum(0)
 
     def mean(self, output: Tensor) -> Tensor:
-        return self._gathered([part.mean(share) for part, _, share in self._shares(output)])
+        return self._gathered([part.mean(share) for part, share in self._shares(output)])
 
     def sample(self, output: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self._gathered([part.sample(share, generator) for part, _, share in self._shares(output)])
+        return self._gathered([part.sample(share, generator) for part, share in self._shares(output)])
 
     def _gathered(self, values: list[Tensor]) -> Tensor:
         """Parts in the order of the columns."""
-        order = [place for where in self.places for place in where]
-        return torch.cat(values, 1)[:, torch.tensor(order).argsort()]
+        return torch.cat(values, 1).index_select(1, self.get_buffer("order"))
 
     def settings(self) -> dict[str, Any]:
         return {"columns": self.columns, **({"missing": True} if self.missing else {})}
