@@ -2,9 +2,10 @@
 
     python benchmarks/speed/gpu.py
 
-The MNIST-sized MLP and the convolutional network, batches of 256 and 4,096 in tens, the bound and the default
-objective; in float32, TF32, bf16 and compiled, in turns, medians. The floor is the step's products at the device's
-measured matrix rate (of the same precision) and the optimiser's numbers at its measured memory rate.
+The MNIST-sized MLP and the convolutional network, batches of 256 and 4,096 in tens, a plain VAE of as many
+dimensions, the bound and the default objective; in float32, TF32, bf16 and compiled, in turns, medians. The floor is
+the step's products at the device's measured matrix rate (of the same precision) and the optimiser's numbers at its
+measured memory rate. Then whole training: `fit` on resident bytes, its last epoch.
 """
 
 from __future__ import annotations
@@ -17,9 +18,18 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mlvae import MLVAE, GroupBatch, Level, Objective, loss
+from mlvae import MLVAE, GroupBatch, GroupedData, Level, Objective, fit, loss
 
+DEVICE = "cuda"
 ROUNDS = 30
+OBJECTIVES = {"plain VAE": Objective.plain(), "bound": Objective.plain(), "default": Objective()}
+LEVELS = {
+    "plain VAE": [Level("style", 32)],
+    "bound": [Level("content", 16, by="group"), Level("style", 16)],
+    "default": [Level("content", 16, by="group"), Level("style", 16)],
+}
+NETWORKS = {"mlp": 500, "conv": None, "conv-large": None}
+IMAGES, EPOCHS = 60_000, 2
 
 
 def medians(variants: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -42,36 +52,57 @@ def rates() -> dict[str, float]:
     for name, kind, tf32 in (("float32", torch.float32, False), ("tf32", torch.float32, True),
                              ("bf16", torch.bfloat16, False)):  # fmt: skip
         torch.backends.cuda.matmul.allow_tf32 = tf32
-        a = torch.rand(8192, 8192, device="cuda", dtype=kind)
+        a = torch.rand(8192, 8192, device=DEVICE, dtype=kind)
         result[name] = 2 * 8192**3 / medians({name: lambda a=a: a @ a})[name]
-    a, b = torch.rand(2, 2**28, device="cuda")
+    a, b = torch.rand(2, 2**28, device=DEVICE)
     return result | {"memory": 2 * 4 * 2**28 / medians({"copy": lambda: b.copy_(a)})["copy"]}
 
 
-def stepper(
-    network: str, objective: Objective, size: int, half: bool, tf32: bool, compiled: bool
-) -> Callable[[], None]:
+def stepper(network: str, name: str, size: int, half: bool, tf32: bool, compiled: bool) -> Callable[[], None]:
     """One optimiser step on the device."""
     torch.manual_seed(0)
-    levels = [Level("content", 16, by="group"), Level("style", 16)]
-    model = MLVAE((28, 28), levels, network=network, width=500 if network == "mlp" else None).cuda()
+    model = MLVAE((28, 28), LEVELS[name], network=network, width=NETWORKS[network]).to(DEVICE)
     if compiled:
         for part in (model.encoder, model.decoder):
             part.forward = torch.compile(part.forward)  # `compile()` leaves a Sequential as it is
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    x, groups = torch.rand(size, 28, 28), {"content": torch.arange(size) // 10}
-    batch = GroupBatch.of(x, groups).to("cuda")
+    groups = {level.name: torch.arange(size) // 10 for level in model.group_levels}
+    batch = GroupBatch.of(torch.rand(size, 28, 28), groups).to(DEVICE)
 
     def step() -> None:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-        with torch.autocast("cuda", torch.bfloat16, enabled=half):
-            total = loss(model, batch, objective, progress=0.5).total
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=half):
+            total = loss(model, batch, OBJECTIVES[name], progress=0.5).total
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
 
     step.parameters = sum(p.numel() for p in model.parameters())  # type: ignore[attr-defined]
     return step
+
+
+def loops() -> None:
+    """Images a second of whole training."""
+    x = torch.randint(0, 256, (IMAGES, 28, 28), dtype=torch.uint8)
+    data = GroupedData.from_arrays(x, torch.arange(IMAGES) % 10)
+    print("\n| network | objective | groups of 2 to 8 in a batch | option | images/s of `fit` |\n|---|---|---|---|---|")
+    options = {"float32": {}, "bf16": {"precision": "bf16-mixed"},
+               "bf16, compiled": {"precision": "bf16-mixed", "compile": True}}  # fmt: skip
+    for network, width in NETWORKS.items():
+        for name in ("plain VAE", "default"):
+            for groups in (70, 800):
+                for option, how in options.items():
+                    torch.manual_seed(0)
+                    model = MLVAE((28, 28), LEVELS[name], network=network, width=width)
+                    settings = {
+                        "objective": OBJECTIVES[name],
+                        "epochs": EPOCHS,
+                        "groups": groups,
+                        "device": DEVICE,
+                        **how,
+                    }
+                    rate = fit(model, data, progress=False, **settings).epochs[-1]["images_per_second"]
+                    print(f"| {network} | {name} | {groups} | {option} | {rate:,.0f} |", flush=True)
 
 
 def main() -> None:
@@ -86,10 +117,10 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     options = {"float32": (False, False, False), "tf32": (False, True, False), "bf16": (True, False, False),
                "bf16, compiled": (True, False, True)}  # fmt: skip
-    for network in ("mlp", "conv-large"):
-        for name, objective in (("bound", Objective.plain()), ("default", Objective())):
+    for network in NETWORKS:
+        for name in OBJECTIVES:
             for size in (256, 4096):
-                steps = {option: stepper(network, objective, size, *how) for option, how in options.items()}
+                steps = {option: stepper(network, name, size, *how) for option, how in options.items()}
                 with FlopCounterMode(display=False) as counter:
                     steps["float32"]()
                 work, moved = counter.get_total_flops(), 7 * 4 * steps["float32"].parameters  # type: ignore[attr-defined]
@@ -102,6 +133,7 @@ def main() -> None:
                         f" {seconds['float32'] / value:.2f} | {value / floor:.2f} | {work / value / best:.1%} |",
                         flush=True,
                     )
+    loops()
 
 
 if __name__ == "__main__":
