@@ -5,7 +5,7 @@ import torch
 
 from mlvae import MLVAE, GroupBatch, Level, elbo
 from mlvae.bound import importance_weighted_bound
-from mlvae.errors import ModelError
+from mlvae.errors import DataError, ModelError
 
 
 def test_levels_not_named_give_each_observation_its_own_group() -> None:
@@ -43,3 +43,9 @@ def test_moves_everything_it_carries() -> None:
     tensors = [batch.x, batch.groupings["content"].index, batch.ids["content"], batch.totals["content"]]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert batch.grouping("style").index.device.type == "meta"
+
+
+@pytest.mark.parametrize(("labels", "message"), [([1, 1, float("nan")], "without one"), ([1, 1], r"shape \(3,\)")])
+def test_labels_that_are_missing_are_refused(labels: list[float], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        GroupBatch.of(torch.rand(3, 2), {"content": labels})

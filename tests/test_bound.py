@@ -98,10 +98,10 @@ def test_without_a_shared_level_every_observation_has_its_bound() -> None:
 
 
 def test_says_what_it_cannot_do() -> None:
-    levels = [Level("style", 2), Level("content", 2, by="g", given=("style",))]
+    levels = [Level("land", 2, by="l"), Level("content", 2, by="g", given=("land",))]
     model = MLVAE((4,), levels, likelihood="normal")
-    batch = GroupBatch.of(torch.randn(3, 4), {"content": [0, 0, 1]})
-    with pytest.raises(ModelError, match="'content'"):
+    batch = GroupBatch.of(torch.randn(3, 4), {"content": [0, 0, 1]})  # without lands
+    with pytest.raises(ModelError, match="'content'.*'land'"):
         importance_weighted_bound(model, batch)
     with pytest.raises(ModelError, match="`chunk`"):
         importance_weighted_bound(linear_gaussian(), two_level_batch(), chunk=0)

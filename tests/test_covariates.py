@@ -114,3 +114,13 @@ def test_evaluation_asks_what_covariates_allow() -> None:
     train, new = make(240).split(by="observation", test=0.3)
     metrics = mlvae.evaluate(model_for(train), train, new, controls=False)
     assert {"elbo", "iwae", "probe.content.k1.linear"} <= metrics.keys() and "swap.cross_member_mse" not in metrics
+
+
+def test_a_missing_answer_is_neither_yes_nor_no_and_infinity_is_refused() -> None:
+    smokes = np.array([0, 0, 0, 1] * 30)
+    data = GroupedData.from_arrays(torch.rand(120, 3), np.arange(120) // 6, columns={"smokes": smokes})
+    model = model_for(data.with_covariates("smokes"))
+    rows = model.covariates({"smokes": [np.nan, 0.0, 1.0]}, 3).flatten().tolist()
+    assert rows == [0.0, -0.25, 0.75]
+    with pytest.raises(DataError, match="finite numbers as covariate 'smokes'; got infinity"):
+        model.evidence(data.x[:2], covariates={"smokes": [np.inf, 0.0]})

@@ -127,3 +127,23 @@ def test_the_table_has_linear_probes_of_shared_levels_and_names_of_new_groups() 
     found = {line.split()[0]: line.split()[1:] for line in text.splitlines()[1:]}
     assert found["speaker.word.k1.linear"] == ["14.0", "10.0"] and found["speaker.word.k1.mlp"] == ["58.0", "10.0"]
     assert found["unseen.speaker.speaker.shots.1"] == ["74.0", "5.0"]
+
+
+def test_of_a_country_no_two_pictures_of_one_person_are_asked() -> None:
+    """Codes that know the person and nothing of the country name countries only where people are asked for again."""
+    country = np.repeat(np.arange(60), 40)
+    person, random = np.repeat(np.arange(240), 10), np.random.default_rng(0)
+    x = np.concatenate([3 * random.normal(size=(240, 2))[person], random.normal(size=(2400, 4))], 1).astype(np.float32)
+    data = GroupedData.from_arrays(x, columns={"country": country, "person": person}, by="country")
+    levels = [Level("country", 2, by="country"), Level("person", 2, by="person"), Level("style", 2)]
+    made = MLVAE((6,), levels, likelihood="normal", encoder=nn.Identity(), width=8).eval()
+    Reader(made)
+    train, new = data.split(of="country", test=0.5, seed=0)
+    found = evaluate(made, train, new, quick=True)
+    assert found["unseen.way"] == 20 and found["unseen.shots.1.accuracy"] < 0.1
+    assert found["unseen.country.country.shots.1.accuracy"] < 0.1 and "unseen.shots.5.accuracy" not in found
+    assert abs(found["verification.auc"] - 0.5) < 0.05 and found["open_set.accuracy"] < 0.15
+    assert found["unseen.person.country.shots.1.accuracy"] > 0.5, "which the country's codes do tell"
+    assert abs(found["control.untrained.verification.auc"] - 0.5) < 0.06
+    one = subject(made, train, new)
+    assert len(one.rows("country")) == new.codes("person").max() + 1 and len(one.rows("person")) == len(new)

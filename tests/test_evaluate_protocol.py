@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,12 @@ import mlvae
 from mlvae import MLVAE, GroupedData, Level
 from mlvae.errors import DataError, ModelError
 from mlvae.evaluate import Controls, bounds, diagnose, measures, table
-from mlvae.evaluate.controls import permuted, untrained
+from mlvae.evaluate.controls import digest_of, permuted, untrained
+from mlvae.evaluate.few_shot import few_shot
 from mlvae.evaluate.judge import Judge
 from mlvae.evaluate.probes import cross_probe
 from mlvae.evaluate.subject import Alone, Subject
+from mlvae.evaluate.verification import verify
 from mlvae.evidence import READOUTS, Evidence
 
 SEEN = {
@@ -475,3 +478,59 @@ def test_a_table_in_other_units_reads_the_same(tmp_path, short):
     for key in ("unseen.pixels.shots.1.accuracy", "generation.coverage", "swap.cross_member_mse", "elbo"):
         assert other[key] == pytest.approx(one[key], abs=0.02), key
     assert one["unseen.pixels.shots.1.accuracy"] > 0.5
+
+
+def test_a_level_that_is_called_content_is_no_confounded_factor():
+    told = {**GOOD, "probe.content.content.k1.mlp": 0.9, "probe.content.chance": 0.2}
+    assert diagnose(told) == []
+
+
+def test_words_that_only_new_rows_have_are_gaps_to_the_protocol(tmp_path):
+    random, file = np.random.default_rng(0), tmp_path / "t.csv"
+    words = ["red" if row % 2 else "blue" for row in range(120)]
+    words[-1] = "rare"
+    rows = [f"{row // 6},{words[row]},{random.normal():.3f},{int(row >= 90)}" for row in range(120)]
+    file.write_text("\n".join(["who,colour,a,split", *rows]))
+    train, new = mlvae.read(file, by="who").split(column="split")
+    model = MLVAE.for_data(train, content_dim=2, style_dim=2, width=8)
+    mlvae.fit(model, train, epochs=1, progress=False)
+    found = mlvae.evaluate(model, train, new)
+    assert "elbo" in found and not any(math.isnan(value) for value in found.values())
+
+
+def test_what_cannot_be_made_anew_is_told(monkeypatch):
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.turn = torch.nn.Parameter(torch.full((4, 4), 7.0))
+
+        def forward(self, x):
+            return x @ self.turn
+
+    model = MLVAE((4,), [Level("content", 2, by="g"), Level("style", 2)], encoder=Own(), width=8)
+    with pytest.warns(UserWarning, match=r"the trained weights of encoder \(Own\)"):
+        untrained(model)
+    Own._reset_parameters = lambda self: torch.nn.init.zeros_(self.turn)
+    assert untrained(model).encoder.turn.abs().sum() == 0
+
+
+def test_numbers_of_controls_are_of_all_labels_and_covariates():
+    x, columns = torch.rand(40, 3), {"a": np.arange(40) % 4, "b": np.arange(40) % 5, "site": np.arange(40) % 2}
+    data = GroupedData.from_arrays(x, columns=columns, by="a")
+    other = GroupedData.from_arrays(x, columns={**columns, "b": np.arange(40) % 3}, by="a")
+    assert digest_of(data, ["a"]) == digest_of(other, ["a"]) != digest_of(other, ["a", "b"])
+    assert digest_of(data, [("a", "b")]) != digest_of(other, [("a", "b")])
+    shuffled = permuted(data.with_covariates("site"))
+    assert (shuffled.column("site") == columns["site"]).all() and (shuffled.column("b") != columns["b"]).any()
+
+
+def test_labels_and_factors_that_are_missing_are_refused(digits):
+    votes = Evidence.votes(torch.zeros(4, 1), torch.ones(4, 1))
+    for ask in (few_shot, verify):
+        with pytest.raises(DataError, match="without one"):
+            ask(votes, [1, 1, float("nan"), 2])
+    with pytest.raises(DataError, match="finite votes"):
+        few_shot(Evidence.votes(torch.full((4, 1), torch.nan), torch.ones(4, 1)), [1, 1, 2, 2])
+    hats = replace(digits, columns={**digits.columns, "hat": np.array(["a", None] * (len(digits) // 2))})
+    with pytest.raises(DataError, match="factor 'hat' in every row"):
+        measures.factor("hat", hats, hats)

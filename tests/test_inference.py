@@ -358,3 +358,46 @@ def test_one_level_may_be_named_without_a_list() -> None:
     model = MLVAE((6,), [Level("content", 2, by="person"), Level("style", 2)], width=4)
     x = torch.rand(2, 6)
     assert torch.equal(model.swap(x[:1], x[1:], "content"), model.swap(x[:1], x[1:], ["content"]))
+
+
+def test_a_group_whose_votes_were_all_taken_back_is_not_known(model: MLVAE) -> None:
+    x = pictures(6)
+    query = model.evidence(x[3:4])
+    rest = model.evidence(x, LABELS) - model.evidence(x[[0, 2, 5]], ["bo"] * 3)
+    known = query.identify(rest, new=0.1)
+    assert rest.groups["content"].tolist() == ["al", "bo", "cy"] and known[0, 1] == 0
+    without = query.identify(model.evidence(x[[1, 3, 4]], ["al", "cy", "al"]), new=0.1)
+    assert torch.allclose(known[:, [0, 2, 3]], without)
+    ranking = Gallery(rest).identify(query, k=3, new=0.1)
+    assert set(ranking.groups[0].tolist()) == {"al", "cy"} and torch.allclose(ranking.none, known[:, 3])
+    nothing = rest - model.evidence(x[[1, 3, 4]], ["al", "cy", "al"])
+    for ask in (lambda: query.identify(nothing), lambda: Gallery(nothing)):
+        with pytest.raises(EvidenceError, match="all of its groups have none"):
+            ask()
+    with pytest.raises(EvidenceError, match="at least one query"):
+        Gallery(rest).identify(replace(query, levels={"content": query.levels["content"][:0]}))
+
+
+def test_numbers_of_two_kinds_name_the_same_groups_and_no_others(model: MLVAE) -> None:
+    x, large = pictures(2), np.array([2**60, 2**60 + 1])
+    both = model.evidence(x, large) + model.evidence(x, large.astype(np.uint64))
+    assert both.groups["content"].tolist() == [str(2**60), str(2**60 + 1)] and both.count().tolist() == [2, 2]
+    floats = model.evidence(x, [1.0, 2.0]) + model.evidence(x, ["1", "2"])
+    assert floats.groups["content"].tolist() == ["1", "2"] and floats.count().tolist() == [2, 2]
+
+
+def test_codes_sum_as_evidence_does() -> None:
+    torch.manual_seed(0)
+    model, n = MLVAE((2,), [Level("content", 2, by="g"), Level("style", 1)], likelihood="normal", width=4), 60_000
+    x = torch.randn(n, 2)
+    code, posterior = model.codes(x, [0] * n)["content"], model.evidence(x, [0] * n).posterior("content")
+    assert torch.allclose(code.precision[0].double(), posterior.precision[0], rtol=1e-6)
+    assert torch.allclose(code.mean[0].double(), posterior.mean[0], atol=1e-6)
+    with pytest.raises(DataError, match="levels that groups share"):
+        model.codes(x[:2], {"content": [0, 1], "style": [0, 0]})
+
+
+def test_pictures_take_codes_in_any_precision(model: MLVAE) -> None:
+    means = {name: code.mean for name, code in model.codes(pictures(2)).items()}
+    single = inference.pictures(model, {name: mean.float() for name, mean in means.items()})
+    assert torch.allclose(single, inference.pictures(model, means), atol=1e-6)

@@ -94,3 +94,8 @@ def test_training_on_crossed_and_nested_levels_repeats_and_resumes(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     with pytest.raises(DataError, match="resample"):
         fit(MLVAE.for_data(data(), levels=levels), data(), epochs=1, resample=True, progress=False)
+
+
+def test_what_groups_share_is_not_given_what_is_an_observations_own() -> None:
+    with pytest.raises(ModelError, match="'content' is given 'style', which is each observation's own"):
+        MLVAE((4,), [Level("style", 2), Level("content", 2, by="g", given=("style",))])

@@ -25,6 +25,7 @@ from mlvae.likelihoods import (
     Normal,
     Poisson,
 )  # fmt: skip
+from mlvae.likelihoods.base import LOG_MILLION, bounded
 
 SHAPE = (2, 3)
 COLUMNS = ["normal", 3, "bernoulli", "poisson", "laplace", 4, "negative_binomial", "normal"]
@@ -424,3 +425,25 @@ def test_a_learned_scale_starts_where_it_is_told(scale: str, shape: tuple[int, .
     assert torch.allclose(likelihood.scale, torch.tensor(0.2))
     with pytest.raises(ModelError, match="`start`"):
         Normal(scale, shape or None, start=0.0)
+
+
+@pytest.mark.parametrize("name", ["normal", "laplace"])
+def test_a_learned_scale_begins_with_the_spread_about_the_mean_observation(name: str) -> None:
+    """However far apart the means of features are: it once began hundreds of times too wide, and stayed there."""
+    x = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    near, far = (MLVAE.for_data(mlvae.GroupedData.from_arrays(x + shift, torch.arange(500) // 5), likelihood=name)
+                 .likelihood for shift in (0.0, 1000 * torch.arange(4)))  # fmt: skip
+    assert float(near.scale) == pytest.approx(float(far.scale), rel=1e-3) == pytest.approx(1.0, rel=0.05)
+
+
+def test_counts_that_are_nearly_poisson_keep_their_nats_in_float32() -> None:
+    x, output = torch.tensor([[3.0, 7e4]]), torch.log(torch.tensor([[5.0, 7e4]]))
+    likelihood = NegativeBinomial((2,))
+    with torch.no_grad():
+        likelihood.raw_dispersion.fill_(11.0)
+    r = torch.exp(bounded(likelihood.raw_dispersion.detach().double(), LOG_MILLION)).numpy()
+    mean = likelihood.mean(output.double()).detach().numpy()
+    exact = stats.nbinom.logpmf(x.numpy(), r, r / (r + mean)).sum()
+    assert likelihood.log_prob(x, output).item() == pytest.approx(exact, abs=2e-2)
+    poisson = Poisson().log_prob(x, output).item()
+    assert poisson == pytest.approx(stats.poisson.logpmf(x.numpy(), mean).sum(), abs=2e-2)

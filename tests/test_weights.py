@@ -9,6 +9,7 @@ import torch
 
 import mlvae
 from mlvae import MLVAE, Held, Objective, Ramp
+from mlvae.errors import TrainingError
 from mlvae.weights import MOST, Holder
 
 
@@ -51,3 +52,16 @@ def test_training_finds_the_weight_that_keeps_to_a_course() -> None:
         ended[course], told[course] = log[-1]["held_style"], log[-1]["independence"]
     assert ended[1.0] == pytest.approx(0.01) and ended[1e-3] > 0.1
     assert told[1e-3] < told[1.0]
+
+
+@pytest.mark.parametrize("wrong", [{"since": 0.6, "until": 0.5}, {"since": -0.1}, {"end": float("nan")}])
+def test_ramps_that_are_no_course_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(TrainingError, match="between finite weights"):
+        Ramp(**{"start": 0.0, "end": 5.0, **wrong})
+
+
+def test_a_ramp_may_be_a_step() -> None:
+    step = Ramp(0.0, 5.0, since=0.5, until=0.5)
+    assert [step.at(share) for share in (0.0, 0.4, 0.5, 1.0)] == [0.0, 0.0, 5.0, 5.0]
+    with pytest.raises(TrainingError, match="from 0 on"):
+        Objective(identification=float("nan"))

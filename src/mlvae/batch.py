@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mlvae.errors import ModelError
+from mlvae.errors import DataError, ModelError
 from mlvae.evidence import Evidence
 from mlvae.grouping import Grouping
+from mlvae.labels import as_labels, refuse_missing
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +68,21 @@ class GroupBatch:
 
         Raises:
             ModelError: groups are no mapping by level.
+            DataError: a label is missing, or they are not N.
         """
         if not isinstance(groups, Mapping):
             raise ModelError(f"Expected groups by level, as {{'content': labels}}; got {type(groups).__name__}.")
 
         def grouped(labels: Any) -> Grouping:
-            return Grouping.from_ids(labels if isinstance(labels, Tensor) else np.asarray(labels)).to(x.device)
+            if not isinstance(labels, Tensor):
+                labels = as_labels(labels)
+                refuse_missing(labels, "the groups of a batch")
+            if labels.shape != (len(x),):
+                raise DataError(
+                    f"Expected one label an observation, shape ({len(x)},); got {tuple(labels.shape)}. Sample labels"
+                    " with their rows."
+                )
+            return Grouping.from_ids(labels).to(x.device)
 
         groupings = {name: grouped(labels) for name, labels in groups.items()}
         named = {name: grouped(ids[name]) if name in ids else grouping for name, grouping in groupings.items()}

@@ -97,7 +97,7 @@ class Gallery:
         level: whose groups.
 
     Raises:
-        EvidenceError: the groups have no names, there are none, or the readout has no prior.
+        EvidenceError: the groups have no names, none has evidence, or the readout has no prior.
 
     Example:
         >>> from mlvae import MLVAE, Level
@@ -114,7 +114,11 @@ class Gallery:
         labels = evidence.groups[level]
         if labels is None or not len(labels):
             raise EvidenceError("Expected a gallery of named groups; got none. Pass `groups` to model.evidence.")
-        self.level, self.labels, self.evidence = level, labels, evidence.levels[level]
+        # Of a group whose votes were all taken back, or that never had any, nothing is known.
+        known = (evidence.levels[level].count > 0).cpu()
+        if not known.any():
+            raise EvidenceError("Expected a gallery with evidence; all of its groups have none. Add some.")
+        self.level, self.labels, self.evidence = level, labels[known.numpy()], evidence.levels[level][known]
         self.model = evidence.model
         self._blocks = list(self._posteriors(torch.float32))
         self._largest = torch.stack([mean.abs().amax(1) for mean, _ in self._blocks]).amax(0)
@@ -158,6 +162,8 @@ class Gallery:
         calibration = calibration or Calibration()
         queries.check_comparable(self.level)
         queries.check_model(self.model)
+        if not len(queries.levels[self.level]):
+            raise EvidenceError("Expected at least one query to identify; got none.")
         rows = max(1, SCORES // len(self))
         parts = [
             self._identify(queries.levels[self.level][start : start + rows], k, calibration)

@@ -14,6 +14,7 @@ from torch import Tensor
 from mlvae.errors import EvidenceError, ModelError, nearest
 from mlvae.evidence import READOUTS, Evidence, log_normaliser
 from mlvae.grouping import Grouping
+from mlvae.labels import whole
 from mlvae.normal import Normal
 from mlvae.notebook import table
 
@@ -155,14 +156,19 @@ class GroupEvidence:
             new: prior probability of "none of these"; the known groups share the rest equally.
 
         Returns:
-            (G_this, G_gallery + 1) probabilities; the last column is "none of these".
+            (G_this, G_gallery + 1) probabilities; the last column is "none of these". A group without evidence, whose
+            votes were all taken back, is not known: 0.
         """
         if not 0 <= new <= 1:
             raise EvidenceError(f"Expected the prior of a new group between 0 and 1; got {new}.")
         scores = self.log_bayes_factor(gallery, level)
         if not scores.shape[1]:
             raise EvidenceError("Expected at least one known group to identify among; the gallery is empty. Add some.")
-        known = scores + math.log1p(-new) - math.log(scores.shape[1]) if new < 1 else scores - torch.inf
+        there = gallery.levels[level].count > 0
+        if not there.any():
+            raise EvidenceError("Expected a gallery with evidence; all of its groups have none. Add some.")
+        share = math.log1p(-new) - math.log(int(there.sum())) if new < 1 else -math.inf
+        known = (scores + share).masked_fill(~there.to(scores.device), -math.inf)
         none = scores.new_full((len(scores), 1), math.log(new) if new > 0 else -torch.inf)
         return torch.cat([known, none], 1).softmax(1)
 
@@ -201,10 +207,11 @@ class GroupEvidence:
 
 def _alike(mine: Labels, theirs: Labels) -> tuple[Labels, Labels]:
     """Labels to be compared: numbers with numbers, those of two kinds as text, which files and stores keep."""
+    mine, theirs = whole(mine), whole(theirs)
     kinds = {mine.dtype.kind, theirs.dtype.kind}
-    if len(kinds) == 1 or kinds <= set("biuf"):
+    if len(kinds) == 1 or (kinds <= set("biuf") and kinds != {"i", "u"}):
         return mine, theirs
-    return mine.astype(str), theirs.astype(str)
+    return mine.astype(str), theirs.astype(str)  # of int64 and uint64 numpy would make floats, which merge neighbours
 
 
 def _placed(evidence: Evidence, rows: np.ndarray[Any, Any], groups: int) -> Evidence:

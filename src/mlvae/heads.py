@@ -132,8 +132,9 @@ def _silent(model: MLVAE, x: Tensor) -> Tensor | None:
     """The rows (N,) of which no value is observed; None where there are none."""
     if not model.likelihood.missing:
         return None
-    parts = [x[start : start + CHUNK] for start in range(0, len(x), CHUNK)]
-    silent = torch.cat([torch.isnan(part).flatten(1).all(1) for part in parts]) if parts else torch.zeros(0).bool()
+    # As the model sees them: a word that training did not see is no value.
+    parts = (model.prepare(x[start : start + CHUNK]) for start in range(0, len(x), CHUNK))
+    silent = torch.cat([torch.zeros(0).bool(), *(torch.isnan(part).flatten(1).all(1).cpu() for part in parts)])
     if not (count := int(silent.sum())):
         return None
     warnings.warn(

@@ -157,9 +157,13 @@ def codes(
     for level in model.levels:
         grouping = groupings.get(level.name)
         votes = heads.votes(model, level, {name: code.mean for name, code in posteriors.items()})
-        total = votes if grouping is None else votes.sum(grouping)
-        posterior = READOUTS[level.readout](total)
-        posteriors[level.name] = posterior if grouping is None else posterior[grouping.index]
+        if grouping is None:
+            posteriors[level.name] = READOUTS[level.readout](votes)
+        else:  # sums of many votes, as `evidence` has them
+            summed = READOUTS[level.readout](votes.to(torch.float64).sum(grouping))
+            posteriors[level.name] = Normal(summed.mean.to(votes.precision), summed.precision.to(votes.precision))[
+                grouping.index
+            ]
     return posteriors
 
 
@@ -178,6 +182,7 @@ def pictures(model: MLVAE, codes: Mapping[str, Tensor], covariates: Covariates =
                 f"Expected a code (N, {level.dim}) of every level; got {type(code).__name__} for {level.name!r}. Of a"
                 " posterior pass the mean."
             )
+    like = next(model.parameters())
     with Evaluating(model):
         n = len(next(iter(codes.values())))
         known = model.covariates(covariates, n)
@@ -185,7 +190,7 @@ def pictures(model: MLVAE, codes: Mapping[str, Tensor], covariates: Covariates =
         for start in range(0, max(n, 1), CHUNK):
             rows = slice(start, start + CHUNK)
             output = model.decode(
-                {name: code[rows] for name, code in codes.items()}, None if known is None else known[rows]
+                {name: code[rows].to(like) for name, code in codes.items()}, None if known is None else known[rows]
             )
             parts.append(model.likelihood.mean(output))
     return torch.cat(parts)
@@ -339,7 +344,8 @@ def _labels(model: MLVAE, x: Tensor, groups: Groups) -> dict[str, np.ndarray[Any
         groups = {names[0]: groups} if names else {}
     labels: dict[str, np.ndarray[Any, Any] | None] = {}
     for name, value in groups.items():
-        model.level(name)
+        if model.level(name).by is None:
+            raise DataError(f"Expected labels of levels that groups share, {names}; got some for {name!r}. Drop them.")
         array = as_labels(value)
         if array.shape != (len(x),):
             raise DataError(f"Expected one label an observation, shape ({len(x)},), for {name!r}; got {array.shape}.")

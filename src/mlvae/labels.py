@@ -62,6 +62,18 @@ def tidy(labels: Array) -> Array:
     return labels
 
 
+def whole(labels: Array) -> Array:
+    """The same as whole numbers where all of them are that float64 can tell apart: 2.0 and 2 are one name.
+
+    Example:
+        >>> whole(np.array([1.0, 2.0])), whole(np.array([0.5])), whole(np.array([1e19]))
+        (array([1, 2]), array([0.5]), array([1.e+19]))
+    """
+    if labels.dtype.kind == "f" and (np.abs(labels) < 2**53).all() and (labels == np.floor(labels)).all():
+        return labels.astype(np.int64)
+    return labels
+
+
 def _object_is_missing(value: Any) -> bool:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas' own, which refuse comparison
         return True

@@ -60,9 +60,10 @@ def checked(levels: Sequence[Level]) -> tuple[Level, ...]:
 
     Raises:
         ModelError: a name is no word or occurs twice, a level has no dimensions, no such readout, or `given` names
-            no earlier level.
+            no earlier level, or of a level that groups share one that they do not.
     """
     seen: list[str] = []
+    shared: dict[str, str | tuple[str, ...] | None] = {}
     for level in levels:
         if not level.name.isidentifier() or hasattr(nn.ModuleDict, level.name):
             raise ModelError(f"Expected a word as a level's name, such as 'content'; got {level.name!r}. Rename it.")
@@ -83,7 +84,13 @@ def checked(levels: Sequence[Level]) -> tuple[Level, ...]:
                     f"Expected `given` of level {level.name!r} to name earlier levels; got {name!r}."
                     " Order the levels from coarse to fine."
                 )
+            if level.by is not None and shared[name] is None:
+                raise ModelError(
+                    f"Expected a level that groups share to be given others that groups share; {level.name!r} is given"
+                    f" {name!r}, which is each observation's own. Leave it out."
+                )
         seen.append(level.name)
+        shared[level.name] = level.by
     if not seen:
         raise ModelError("Expected at least one level; got none. Pass Level('style', 16) for a plain VAE.")
     return tuple(levels)

@@ -99,7 +99,7 @@ class Objective:
                 if not isinstance(each, (Held, Ramp, float, int)):
                     raise TrainingError(f"Expected weights of {name} as numbers or ramps; got {each!r}.")
                 if not isinstance(each, Held):
-                    if min(at(each, 0.0), at(each, 1.0)) < 0:
+                    if not min(at(each, 0.0), at(each, 1.0)) >= 0:  # nor NaN
                         raise TrainingError(f"Expected weights of {name} from 0 on; got {each}.")
                 elif name != "independence":
                     raise TrainingError(

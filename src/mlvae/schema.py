@@ -32,7 +32,7 @@ class Feature:
         name: of the column.
         kind: "number" (standardised), "count" (whole numbers from 0), "binary" (0 or 1) or "category".
         categories: the vocabulary, in the order of the codes; those that training did not see count as missing.
-        mean: of a number, in the training part.
+        mean: of a number, and of a binary covariate, in the training part.
         scale: likewise, its standard deviation.
         unseen: codes that no row of the training part had.
     """
@@ -116,11 +116,14 @@ class Schema:
     def fitted(self, x: Tensor, columns: Mapping[str, Any]) -> Schema:
         """The same with means, scales and known categories of training data (N, F) and their columns."""
         features = tuple(feature.fitted(x[:, place]) for place, feature in enumerate(self.features))
-        covariates = tuple(
-            feature.fitted(torch.from_numpy(feature.codes(_column(columns, feature.name))))
-            for feature in self.covariates
-        )
-        return replace(self, features=features, covariates=covariates)
+        covariates = []
+        for feature in self.covariates:
+            values = torch.from_numpy(feature.codes(_column(columns, feature.name)))
+            feature = feature.fitted(values)
+            if feature.kind == "binary":  # what is missing is neither yes nor no
+                feature = replace(feature, mean=values.double().nanmean().nan_to_num(0.0).item())
+            covariates.append(feature)
+        return replace(self, features=features, covariates=tuple(covariates))
 
     def seeing(self, rows: Iterable[Tensor]) -> Schema:
         """The same with the categories of further training rows (n, F) known: a sample misses rare ones."""
@@ -173,7 +176,7 @@ class Schema:
             n: N.
 
         Raises:
-            DataError: a covariate is not among the columns, or has another length.
+            DataError: a covariate is not among the columns, has another length, or is infinite.
         """
         parts = []
         for feature in self.covariates:
@@ -182,6 +185,11 @@ class Schema:
             if values.shape != (n,):
                 raise DataError(f"Expected covariate {feature.name!r} of shape ({n},); got {values.shape}.")
             codes = torch.from_numpy(feature.codes(values))
+            if torch.isinf(codes).any():
+                raise DataError(
+                    f"Expected finite numbers as covariate {feature.name!r}; got infinity. Correct them, or leave them"
+                    " out (NaN)."
+                )
             if feature.kind == "category":
                 codes = torch.where(torch.isnan(codes), -1.0, codes).long()
                 hot = codes[:, None] == torch.arange(feature.dim)

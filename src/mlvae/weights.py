@@ -28,7 +28,7 @@ class Ramp:
         doubling: it takes as long from 1 to 2 as from 100 to 200, in place of a straight line; both ends above 0.
 
     Raises:
-        TrainingError: an end that is not above 0 where it doubles.
+        TrainingError: an end that is not above 0 where it doubles, no number, or a time that comes too early.
 
     Example:
         >>> Ramp(8.0, 2.0, until=0.5).at(0.25), Ramp(8.0, 2.0, until=0.5).at(0.9)
@@ -44,6 +44,10 @@ class Ramp:
     doubling: bool = False
 
     def __post_init__(self) -> None:
+        if not (0 <= self.since <= self.until and math.isfinite(self.start + self.end)):
+            raise TrainingError(
+                f"Expected a ramp between finite weights, from `since` of 0 or more to no earlier `until`; got {self}."
+            )
         if self.doubling and min(self.start, self.end) <= 0:
             raise TrainingError(
                 f"Expected a weight above 0 at both ends of a doubling ramp; got {self.start:g} and {self.end:g}."
@@ -54,7 +58,9 @@ class Ramp:
         """The weight after a share ``progress`` (0 to 1) of training."""
         if progress >= self.until:
             return self.end
-        share = max(progress - self.since, 0.0) / (self.until - self.since)
+        if progress <= self.since:
+            return self.start
+        share = (progress - self.since) / (self.until - self.since)
         if self.doubling:
             return self.start * math.pow(self.end / self.start, share)
         return self.start + (self.end - self.start) * share

@@ -11,7 +11,7 @@ from torch import Tensor
 from mlvae.data.rounding import warn_of_rounding
 from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest, row
-from mlvae.labels import is_missing, refuse_missing, tidy
+from mlvae.labels import is_missing, refuse_missing, tidy, whole
 
 POLICIES = ("error", "drop", "own")
 
@@ -104,8 +104,7 @@ def settle(labels: np.ndarray, column: str, missing: str) -> tuple[np.ndarray, n
         refuse_missing(labels, f"column {column!r}")
     rows = np.flatnonzero(~gone)
     known = tidy(labels[rows]) if gone.any() else labels
-    if known.dtype.kind == "f" and np.isfinite(known).all() and (known == np.floor(known)).all():
-        known = known.astype(np.int64)  # 2.0 and 2 are one name; many are floats only to make room for NaN
+    known = whole(known)  # many are floats only to make room for NaN
     if not gone.any():
         return known, rows
     if missing == "drop":

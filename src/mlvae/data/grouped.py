@@ -171,14 +171,15 @@ class GroupedData:
         return self.by
 
     def column(self, name: str | tuple[str, ...]) -> np.ndarray:
-        """(N,) the labels of one column; of several in combination, their labels as text, joined by commas.
+        """(N,) the labels of one column; of several in combination, their labels as text, joined by commas (a label's
+        own commas have a backslash before them, so that no two combinations share a name).
 
         Raises:
             DataError: no such column; names the nearest.
         """
         if not isinstance(name, str):
             rows = zip(*(self.column(part).tolist() for part in name), strict=True)
-            return np.array([",".join(map(str, row)) for row in rows])
+            return np.array([",".join(map(_escaped, row)) for row in rows])
         if name not in self.columns:
             known = nearest(name, self.columns) if self.columns else "There are no columns."
             raise DataError(f"Expected a column of {self.name!r}; got {name!r}. {known}")
@@ -426,3 +427,7 @@ class GroupedData:
             some = ", ".join(values[:5]) + (", …" if len(values) > 5 else "")
             rows.append([f"{name} (grouping)" if name == self.by else name, labels.dtype, len(values), some])
         return table(repr(self), ["column", "type", "values", "such as"], rows, len(rows))
+
+
+def _escaped(label: Any) -> str:
+    return str(label).replace("\\", "\\\\").replace(",", "\\,")

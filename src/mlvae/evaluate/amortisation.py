@@ -75,7 +75,7 @@ def amortisation_gap(
         seed: of groups, members and noise.
 
     Raises:
-        ModelError: no level is shared, or its head sees an observation's own level.
+        ModelError: no level is shared.
         DataError: labels and observations differ in number, or a number is below one.
 
     Example:
@@ -168,13 +168,7 @@ def _optimised(bound: _Bound, start: Normal, steps: int, generator: torch.Genera
 def _shared(model: MLVAE) -> Level:
     if not model.group_levels:
         raise ModelError("Expected a model with a level that groups share; this one has none (a plain VAE).")
-    shared = model.group_levels[0]
-    if shared.given:
-        raise ModelError(
-            f"Expected the first shared level, {shared.name!r}, to be given no other; got {shared.given}, whose samples"
-            " its posterior would depend on. Drop them from `given`."
-        )
-    return shared
+    return model.group_levels[0]
 
 
 def _drawn(

@@ -10,7 +10,8 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,22 +36,50 @@ SHORTER = 4
 
 
 def untrained(model: MLVAE, seed: int = 0) -> MLVAE:
-    """The same architecture with fresh weights."""
+    """The same architecture with fresh weights.
+
+    Warns:
+        UserWarning: a network of one's own has a part that cannot be made anew, for want of `reset_parameters`.
+    """
     fresh = copy.deepcopy(model)
+    kept = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for module in fresh.modules():
-            reset = getattr(module, "reset_parameters", None)
+        for name, module in fresh.named_modules():
+            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if callable(reset):
                 reset()
+            elif next(module.parameters(recurse=False), None) is not None and not name.startswith("likelihood"):
+                kept.append(f"{name} ({type(module).__name__})")
+    if kept:
+        warnings.warn(
+            f"The untrained network has the trained weights of {', '.join(kept)}, and its numbers mean less for it."
+            " Give them a method `reset_parameters`.",
+            stacklevel=2,
+        )
     uncalibrate(fresh)
     return fresh
 
 
 def permuted(data: GroupedData, seed: int = 0) -> GroupedData:
-    """The same observations with every column of labels shuffled alike: groups of the same sizes that mean nothing."""
+    """The same observations with every column of labels shuffled alike: groups of the same sizes that mean nothing.
+
+    Known covariates stay, as they are no grouping.
+    """
     order = np.random.default_rng(seed).permutation(len(data))
-    return replace(data, columns={name: labels[order] for name, labels in data.columns.items()})
+    kept = {feature.name for feature in data.schema.covariates}
+    columns = {name: labels if name in kept else labels[order] for name, labels in data.columns.items()}
+    return replace(data, columns=columns)
+
+
+def digest_of(data: GroupedData, keys: Sequence[str | tuple[str, ...]]) -> str:
+    """A hash of the observations and of the groups by each of some columns, or combinations of columns."""
+    digest = hashlib.sha256()
+    for part in data.chunks():
+        digest.update(part.contiguous().numpy().tobytes())
+    for key in keys:
+        digest.update("\0".join(data.column(key).astype(str)).encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -135,7 +164,8 @@ def _fingerprint(kind: str, model: MLVAE, train: GroupedData, options: Mapping[s
     if kind == "vae":
         about["levels"] = sum(level.dim for level in model.levels)
     # Where it was trained is no setting: one kept from another device serves.
-    said = {name: repr(value) for name, value in sorted(options.items()) if name != "device"}
+    said = {name: digest_of(value, list(value.columns)) if isinstance(value, GroupedData) else repr(value)
+            for name, value in sorted(options.items()) if name != "device"}  # fmt: skip
     # As from before there were further penalties: controls that were trained then serve.
     text = json.dumps([about, said]).replace(", further={}", "")
     digest = hashlib.sha256(text.encode())
@@ -144,4 +174,6 @@ def _fingerprint(kind: str, model: MLVAE, train: GroupedData, options: Mapping[s
     for level in model.group_levels if kind == "permuted" else ():
         assert level.by is not None
         digest.update(train.codes(level.by).numpy().tobytes())
+    for feature in model.schema.covariates:
+        digest.update("\0".join(train.column(feature.name).astype(str)).encode())
     return digest.hexdigest()[:12]

@@ -14,6 +14,7 @@ from mlvae.errors import DataError, ModelError, nearest
 from mlvae.evaluate.probes import probe
 from mlvae.evidence import READOUTS, Evidence, Readout
 from mlvae.grouping import Grouping
+from mlvae.labels import as_labels, refuse_missing
 
 
 @dataclass(frozen=True)
@@ -144,11 +145,12 @@ def exact(votes: Evidence, groups: Any) -> tuple[Evidence, np.ndarray[Any, Any]]
     """Votes in float64 on the CPU, and a group label for each.
 
     Raises:
-        DataError: their numbers differ, or a vote is not finite.
+        DataError: their numbers differ, a label is missing, or a vote is not finite.
     """
-    labels = np.asarray(groups)
+    labels = as_labels(groups)
     if labels.shape != (len(votes),) or not len(votes):
         raise DataError(f"Expected one group label for each of {len(votes)} observations, (N,); got {labels.shape}.")
+    refuse_missing(labels, "the groups")
     votes = votes.to(torch.float64, "cpu")
     if not (torch.isfinite(votes.precision).all() and torch.isfinite(votes.information).all()):
         raise DataError("Expected finite votes; got NaN or infinity. Has training diverged?")

@@ -84,7 +84,8 @@ def _confounded(m: Metrics, content: str, style: str) -> str | None:
         if value <= m.get(f"control.untrained.{key}", -math.inf):
             continue
         factor = key.removeprefix("probe.content.").partition(".k1.")[0]
-        if m.get(f"probe.{factor}.of_groups"):
+        # A level of its own is no factor of the style, and the first is what content should tell.
+        if m.get(f"probe.{factor}.of_groups") or f"probe.{factor}.{factor}.k1.mlp" in m:
             continue
         if key.endswith(".r2") and value > 0.1:
             seen = f"R² {value:.2f}"

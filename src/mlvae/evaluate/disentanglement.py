@@ -146,7 +146,7 @@ def dci(weights: Array) -> tuple[float, float]:
     by_factor = weights / np.maximum(weights.sum(0, keepdims=True), 1e-30)
     share = weights.sum(1) / max(weights.sum(), 1e-30)
     apart = 1 - _rows(by_code) / np.log(factors)
-    whole = 1 - _rows(by_factor.T) / np.log(dims)
+    whole = np.where(weights.sum(0) > 0, 1 - _rows(by_factor.T) / np.log(dims), 0)  # of nothing, no dimension has all
     return float((share * apart).sum()), float(whole.mean())
 
 

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from mlvae.errors import DataError
+from mlvae.evaluate.curve import exact
 from mlvae.evidence import Evidence, log_normaliser
+from mlvae.labels import as_labels, refuse_missing
 
 BOOTSTRAPS = 2000
 BLOCK = 2**22
@@ -60,11 +62,12 @@ def draw(groups: Any, *, way: int = 20, shots: int = 1, episodes: int = 1000, se
         seed: the same seed gives the same episodes.
 
     Raises:
-        DataError: fewer than two groups have ``shots + 1`` members, or a number is below its least.
+        DataError: fewer than two groups have ``shots + 1`` members, a number is below its least, or labels are missing.
     """
-    labels = np.asarray(groups)
+    labels = as_labels(groups)
     if labels.ndim != 1:
         raise DataError(f"Expected one group label an observation, (N,); got {labels.shape}.")
+    refuse_missing(labels, "the groups")
     for name, value, least in (("way", way, 2), ("shots", shots, 1), ("episodes", episodes, 1)):
         if value < least:
             raise DataError(f"Expected `{name}` of at least {least}; got {value}.")
@@ -102,16 +105,16 @@ def few_shot(
         way, shots, episodes, seed: as for `draw`.
 
     Raises:
-        DataError: as `draw`, or votes and labels differ in number.
+        DataError: as `draw`; votes and labels differ in number, or votes are not finite.
 
     Example:
         >>> mean = torch.tensor([[-3.0], [-3.1], [3.0], [3.1]])
         >>> few_shot(Evidence.votes(mean, torch.full((4, 1), 10.0)), ["a", "a", "b", "b"]).accuracy
         1.0
     """
-    _same_length(votes, groups)
-    drawn = draw(groups, way=way, shots=shots, episodes=episodes, seed=seed)
-    precision, information = votes.precision.double().cpu(), votes.information.double().cpu()
+    votes, labels = exact(votes, groups)
+    drawn = draw(labels, way=way, shots=shots, episodes=episodes, seed=seed)
+    precision, information = votes.precision, votes.information
 
     def scores(support: Tensor, query: Tensor) -> Tensor:
         p, i = precision[support].sum(2)[:, None], information[support].sum(2)[:, None]
@@ -134,7 +137,8 @@ def pixel_few_shot(
     Raises:
         DataError: as for `few_shot`.
     """
-    _same_length(x, groups)
+    if len(x) != len(groups := as_labels(groups)):
+        raise DataError(f"Expected one group label for each of {len(x)} observations; got {len(groups)}.")
     drawn = draw(groups, way=way, shots=shots, episodes=episodes, seed=seed)
     flat = torch.as_tensor(x).cpu().flatten(1)
 
@@ -142,13 +146,6 @@ def pixel_few_shot(
         return -torch.cdist(flat[query].double(), flat[support].double().mean(2))
 
     return _named(drawn, scores, drawn.support[0].numel() * flat.shape[1])
-
-
-def _same_length(values: Any, groups: Any) -> None:
-    if len(values) != len(np.asarray(groups)):
-        raise DataError(
-            f"Expected one group label for each of {len(values)} observations; got {len(np.asarray(groups))}."
-        )
 
 
 def _named(drawn: Episodes, scores: Callable[[Tensor, Tensor], Tensor], cost: int) -> FewShot:

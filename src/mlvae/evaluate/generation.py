@@ -36,7 +36,11 @@ class Generation:
     density: float
 
 
-def coverage_density(real: Array, generated: Array, k: int = 5) -> Generation:
+NEAREST = 5
+"""The neighbour that a ball around a real sample reaches to."""
+
+
+def coverage_density(real: Array, generated: Array, k: int = NEAREST) -> Generation:
     """Coverage and density in a feature space.
 
     Args:

@@ -50,7 +50,8 @@ def curves(subject: Subject) -> Metrics:
     for level in subject.model.group_levels:
         assert level.by is not None
         fitted, asked = subject.train.column(level.by), subject.new.column(level.by)
-        rows = np.flatnonzero(np.isin(asked, fitted))
+        rows = subject.rows(level.name).numpy()
+        rows = rows[np.isin(asked[rows], fitted)]
         if not len(rows):
             continue
         before, after = subject.before.votes[level.name], subject.after.votes[level.name][torch.from_numpy(rows)]
@@ -67,7 +68,8 @@ def shots(subject: Subject, pixels: bool = True) -> Metrics:
     for factor in subject.model.group_levels:
         assert factor.by is not None
         asked = subject.new.column(factor.by)
-        rows = np.flatnonzero(~np.isin(asked, subject.train.column(factor.by)))
+        rows = subject.rows(factor.name).numpy()
+        rows = rows[~np.isin(asked[rows], subject.train.column(factor.by))]
         for k in (1, 5):
             try:
                 way = draw(asked[rows], way=WAY, shots=k, episodes=1).query.shape[1]

@@ -15,13 +15,14 @@ from mlvae.errors import DataError
 from mlvae.evaluate.calibration import calibration
 from mlvae.evaluate.curve import k_curve
 from mlvae.evaluate.few_shot import few_shot
-from mlvae.evaluate.generation import coverage_density
+from mlvae.evaluate.generation import NEAREST, coverage_density
 from mlvae.evaluate.judge import Judge
 from mlvae.evaluate.probes import cross_probe, cross_regress, probe, regress
 from mlvae.evaluate.subject import WAY, Metrics, Subject
 from mlvae.evaluate.swaps import SEVERAL, cross_member_mse, swaps
 from mlvae.evaluate.verification import open_set, verify
 from mlvae.evidence import Evidence
+from mlvae.labels import is_missing
 from mlvae.levels import Level
 
 GENERATED = 2000
@@ -56,6 +57,11 @@ def factor(spec: str, train: GroupedData, new: GroupedData) -> tuple[str, bool]:
     if kind not in ("", "label", "number"):
         raise DataError(f"Expected a factor as {name!r}, '{name}:label' or '{name}:number'; got {spec!r}.")
     values, asked = train.column(name), new.column(name)
+    if count := int(is_missing(values).sum() + is_missing(asked).sum()):
+        raise DataError(
+            f"Expected a value of factor {name!r} in every row; {count:,} have none. Fill them in, or leave the factor"
+            " or these rows out."
+        )
     looks = values.dtype.kind not in "iuf" or len(np.unique(values)) <= MANY_VALUES
     named = kind == "label" or (not kind and looks)
     if len(np.unique(values)) < 2 or len(np.unique(asked[np.isin(asked, values)] if named else asked)) < 2:
@@ -106,9 +112,10 @@ def factors(subject: Subject, kinds: Sequence[tuple[str, bool]]) -> Metrics:
 
 def curve(subject: Subject) -> Metrics:
     """Accuracy and posterior variance of k pooled observations of known groups."""
-    level = subject.content
-    before, after = subject.before.votes[level.name], subject.after.votes[level.name]
-    points = k_curve(before, subject.labels[0], after, subject.labels[1], level.readout, seed=subject.seed)
+    level, rows = subject.content, subject.rows(subject.content.name)
+    before, after = subject.before.votes[level.name], subject.after.votes[level.name][rows]
+    labels = subject.labels[1][rows.numpy()]
+    points = k_curve(before, subject.labels[0], after, labels, level.readout, seed=subject.seed)
     return {
         f"k_curve.{point.k}.{name}": value
         for point in points
@@ -118,10 +125,12 @@ def curve(subject: Subject) -> Metrics:
 
 def unseen(subject: Subject) -> Metrics:
     """Naming groups that training never saw, from content and from style."""
-    groups, way = subject.labels[1], few_shot_way(subject.labels[1], 1)
+    rows = subject.rows(subject.content.name)
+    groups = subject.labels[1][rows.numpy()]
+    way = few_shot_way(groups, 1)
     if way < 2:
         return {}
-    votes = subject.after.votes[subject.content.name]
+    votes = subject.after.votes[subject.content.name][rows]
     metrics: Metrics = {}
     for shots in (1, 5):
         if few_shot_way(groups, shots) == way:
@@ -129,7 +138,7 @@ def unseen(subject: Subject) -> Metrics:
             for name in ("accuracy", "low", "high"):
                 metrics[f"unseen.shots.{shots}.{name}"] = getattr(result, name)
     if subject.style and few_shot_way(groups, 5) == way:
-        sample = _samples(subject, subject.style.name)[1]
+        sample = _samples(subject, subject.style.name)[1][rows]
         style = Evidence.votes(sample, torch.ones_like(sample))
         result = few_shot(style, groups, way=WAY, shots=5, seed=subject.seed)
         metrics["unseen.style.shots.5.accuracy"] = result.accuracy
@@ -138,11 +147,12 @@ def unseen(subject: Subject) -> Metrics:
 
 def verification(subject: Subject) -> Metrics:
     """Same group or not, known group or not, and whether the odds mean what they say."""
-    if subject.content.readout != "product_with_prior" or few_shot_way(subject.labels[1], 1) < 2:
+    rows = subject.rows(subject.content.name)
+    labels, votes = subject.labels[1][rows.numpy()], subject.after.votes[subject.content.name][rows]
+    if subject.content.readout != "product_with_prior" or few_shot_way(labels, 1) < 2:
         return {}
-    votes = subject.after.votes[subject.content.name]
-    pairs = verify(votes, subject.labels[1], seed=subject.seed)
-    gallery = open_set(votes, subject.labels[1], seed=subject.seed)
+    pairs = verify(votes, labels, seed=subject.seed)
+    gallery = open_set(votes, labels, seed=subject.seed)
     return {
         "verification.auc": pairs.auc,
         "verification.low": pairs.low,
@@ -208,6 +218,8 @@ def cross_member(subject: Subject) -> Metrics:
 
 def generated(subject: Subject, judge: Judge) -> Metrics:
     """Coverage and density of samples from the prior among the new observations, in the judge's features."""
+    if len(subject.new) <= NEAREST:
+        return {}
     rows = np.random.default_rng(subject.seed).permutation(len(subject.new))[:GENERATED]
     real = judge.features(judge.prepare(subject.new.x[torch.from_numpy(rows)]))
     made = judge.features(subject.model.generate(len(rows), seed=subject.seed).cpu())

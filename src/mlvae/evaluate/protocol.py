@@ -18,7 +18,7 @@ from mlvae.checkpoint import replace as write_file
 from mlvae.data import GroupedData
 from mlvae.errors import DataError
 from mlvae.evaluate import bounds, levels, measures
-from mlvae.evaluate.controls import TRAINED, Controls, untrained
+from mlvae.evaluate.controls import TRAINED, Controls, digest_of, untrained
 from mlvae.evaluate.few_shot import pixel_few_shot
 from mlvae.evaluate.judge import Judge
 from mlvae.evaluate.subject import WAY, Metrics, Subject
@@ -91,13 +91,15 @@ def evaluate(
     tell = say or (lambda text: None)
     judge = None
     # Swaps, raw nearest neighbours and the judge compare whole observations in memory, by themselves.
-    comparable = not model.schema.covariates and not _gaps(train) and not _gaps(new)
+    comparable = not model.schema.covariates and not _gaps(model, train) and not _gaps(model, new)
     if not quick and comparable and labels is not None and len(np.unique(labels[0])) > 1:
         tell("Teaching a judge to name real observations")
         judge = Judge.fit(train.x, labels[0], seed, prepare=model.prepare)
 
-    def subject(which: MLVAE, data: GroupedData = train) -> Subject:
-        return Subject(which, data, new, labels or (np.zeros(len(train)), np.zeros(len(new))), seed)
+    subject = Subject(model, train, new, labels or (np.zeros(len(train)), np.zeros(len(new))), seed)
+
+    def control(which: MLVAE) -> Subject:
+        return replace(subject, model=which, beside=subject)
 
     def groups(of: Subject) -> Metrics:
         """The questions that need labels only."""
@@ -105,7 +107,7 @@ def evaluate(
             return {}
         several: Metrics = {}
         if len(of.model.group_levels) > 1:
-            several = levels.matrix(of) | levels.curves(of) | levels.shots(of, pixels=of is own)
+            several = levels.matrix(of) | levels.curves(of) | levels.shots(of, pixels=of is subject)
         if seen:
             return several | measures.probes(of) | measures.curve(of) | measures.verification(of)
         # A group that training saw is not unseen, even where others of `new` are.
@@ -126,43 +128,47 @@ def evaluate(
                 found |= measures.swapped(of, judge)
         return found
 
-    own = subject(model)
     metrics: Metrics = {}
     if labels is not None and seen:
         metrics["probe.chance"] = float(np.unique(labels[1], return_counts=True)[1].max() / len(new))
-    elif labels is not None and (way := measures.few_shot_way(labels[1][~known], 1)) >= 2:
-        metrics["unseen.way"] = float(way)
-        if comparable:
-            part = _part(own, ~known)
-            pixels = pixel_few_shot(model.prepare(part.new.x), part.labels[1], way=WAY, seed=seed)
-            metrics["unseen.pixels.shots.1.accuracy"] = pixels.accuracy
+    elif labels is not None:
+        part = _part(subject, ~known)
+        rows = part.rows(subject.content.name)
+        asked = part.labels[1][rows.numpy()]
+        if (way := measures.few_shot_way(asked, 1)) >= 2:
+            metrics["unseen.way"] = float(way)
+            if comparable:
+                pixels = pixel_few_shot(model.prepare(part.new.x[rows]), asked, way=WAY, seed=seed)
+                metrics["unseen.pixels.shots.1.accuracy"] = pixels.accuracy
     tell("Asking what its codes tell of groups")
-    metrics |= groups(own)
+    metrics |= groups(subject)
     if kinds:
         tell(f"Reading {', '.join(name for name, _ in kinds)} from its codes")
-        metrics |= measures.factors(own, kinds)
+        metrics |= measures.factors(subject, kinds)
     tell("Measuring the bound" + " and what it makes of codes" * (not quick))
-    metrics |= pictures(own)
+    metrics |= pictures(subject)
     if model.group_levels and labels is not None:
-        metrics |= measures.calibrated(own)
+        metrics |= measures.calibrated(subject)
         if not seen and not quick and comparable:
-            metrics |= bounds.amortisation(_part(own, ~known))
+            metrics |= bounds.amortisation(_part(subject, ~known))
     if controls:
         tell("The same of an untrained network")
-        fresh = subject(untrained(model, seed))
+        fresh = control(untrained(model, seed))
         metrics |= _under("untrained", groups(fresh) | measures.factors(fresh, kinds))
     else:
         # Pooled by the test label, even an untrained network names groups: never without its number.
         metrics = {key: v for key, v in metrics.items() if not key.startswith("k_curve.") or ".1." in key}
     if isinstance(controls, (str, Path, Controls)) and not quick:
         chosen = controls if isinstance(controls, Controls) else Controls(controls)
-        about = [VERSION, seed, list(factors), _digest(train, by), _digest(new, by)]
+        keys = [level.by for level in model.group_levels if level.by is not None] or ([] if by is None else [by])
+        keys += [feature.name for feature in model.schema.covariates]
+        about = [VERSION, seed, list(factors), digest_of(train, keys), digest_of(new, keys)]
         for name in TRAINED:
             other, place = chosen.get(name, model, train, seed)
             kept = place / f"metrics-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}.json"
             if not kept.exists():
                 tell(f"The same of the control {name!r}")
-                found = groups(subject(other)) | pictures(subject(other))
+                found = groups(control(other)) | pictures(control(other))
                 write_file(kept, json.dumps(found, indent=2).encode())
             metrics |= _under(name, json.loads(kept.read_text()))
         if "swap.cross_member_mse" in metrics:
@@ -179,22 +185,16 @@ def _part(subject: Subject, rows: np.ndarray) -> Subject:
     """The same subject with fewer new observations, encoded already."""
     if rows.all():
         return subject
-    part = replace(subject, new=subject.new.subset(rows), labels=(subject.labels[0], subject.labels[1][rows]))
+    labels = subject.labels[0], subject.labels[1][rows]
+    beside = None if subject.beside is None else _part(subject.beside, rows)
+    part = replace(subject, new=subject.new.subset(rows), labels=labels, beside=beside)
     part.__dict__["after"] = subject.after[torch.from_numpy(np.flatnonzero(rows))]
     return part
 
 
-def _gaps(data: GroupedData) -> bool:
-    """Whether observations have gaps, or stay on disk."""
+def _gaps(model: MLVAE, data: GroupedData) -> bool:
+    """Whether the model sees gaps, words that training did not see among them, or observations stay on disk."""
     if not isinstance(data.x, torch.Tensor):
         return True
-    return data.gaps and bool(torch.isnan(data.x).any())
-
-
-def _digest(data: GroupedData, by: str | tuple[str, ...] | None) -> str:
-    digest = hashlib.sha256()
-    for part in data.chunks():
-        digest.update(part.contiguous().numpy().tobytes())
-    if by is not None:
-        digest.update(data.codes(by).numpy().tobytes())
-    return digest.hexdigest()
+    strange = any(feature.kind == "category" for feature in model.schema.features)
+    return (data.gaps or strange) and any(bool(torch.isnan(model.prepare(part)).any()) for part in data.chunks())

@@ -66,6 +66,7 @@ class Subject:
         new: what is reported: observations of known groups, or all of the unseen groups.
         labels: the grouping's labels in train and in new.
         seed: of everything random.
+        beside: of a control, what it stands beside: the same observations may stand together.
     """
 
     model: MLVAE
@@ -73,6 +74,7 @@ class Subject:
     new: GroupedData
     labels: tuple[np.ndarray, np.ndarray]
     seed: int = 0
+    beside: Subject | None = None
 
     @property
     def content(self) -> Level:
@@ -91,12 +93,26 @@ class Subject:
 
         By the training part: among few new observations groups may lie in each other by chance.
         """
+        if self.beside is not None:
+            found, content = self.beside.speaks, self.beside.content.name
+            return {**found, self.content.name: found[content]} if content in found else found
         keys = {level.name: level.by for level in self.model.group_levels if level.by is not None}
         old, new = (
             {name: Grouping.from_ids(part.codes(by)) for name, by in keys.items()} for part in (self.train, self.new)
         )
-        found = speakers(old, nests(old) & within(new))
-        return {coarse: new[fine] for coarse, fine in found.items()}
+        spoken = speakers(old, nests(old) & within(new))
+        return {coarse: new[fine] for coarse, fine in spoken.items()}
+
+    def rows(self, level: str) -> torch.Tensor:
+        """The new observations that may stand together for a group of a level: all, or one of each that speaks for it.
+
+        Two pictures of one person in a country, one known and one asked, would ask for the person.
+        """
+        if level not in self.speaks:
+            return torch.arange(len(self.new))
+        spoken = self.speaks[level].index.numpy()
+        order = np.random.default_rng(self.seed).permutation(len(spoken))
+        return torch.from_numpy(np.sort(order[np.unique(spoken[order], return_index=True)[1]]))
 
     @cached_property
     def before(self) -> Alone:

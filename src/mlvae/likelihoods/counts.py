@@ -38,7 +38,8 @@ class Poisson(_Counts):
 
     def per_feature(self, x: Tensor, output: Tensor) -> Tensor:
         log_rate = bounded(output, LOG_MILLION)
-        return x * log_rate - torch.exp(log_rate) - torch.lgamma(x + 1)
+        x, exact = x.double(), log_rate.double()  # of large counts the terms are millions, their sum a few
+        return (x * exact - torch.exp(exact) - torch.lgamma(x + 1)).to(log_rate)
 
     def mean(self, output: Tensor) -> Tensor:
         return torch.exp(bounded(output, LOG_MILLION))
@@ -88,13 +89,15 @@ class NegativeBinomial(_Counts):
         return mean
 
     def per_feature(self, x: Tensor, output: Tensor) -> Tensor:
-        mean = self._mean(output, x.flatten(1).sum(1, keepdim=True).clamp_min(1))
-        r = torch.exp(bounded(self.raw_dispersion, LOG_MILLION)).to(output)
+        # Of a count that is nearly Poisson r is large, and so are terms that cancel: float32 would be off by nats.
+        mean = self._mean(output, x.flatten(1).sum(1, keepdim=True).clamp_min(1)).double()
+        r, x = torch.exp(bounded(self.raw_dispersion, LOG_MILLION).double()).to(output.device), x.double()
         log_total = torch.log(r + mean)
-        return (
+        nats = (
             torch.lgamma(x + r) - torch.lgamma(r) - torch.lgamma(x + 1)
             + r * (torch.log(r) - log_total) + x * (torch.log(mean) - log_total)
         )  # fmt: skip
+        return nats.to(output)
 
     def mean(self, output: Tensor) -> Tensor:
         return self._mean(output, self.library or 1.0)

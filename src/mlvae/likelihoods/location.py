@@ -77,11 +77,10 @@ class _Scattered(Features):
         """Centred on observations (N, *shape), with a scale that is learned from their spread where none is given."""
         x = x.cpu()
         centre = x.nanmean(0).nan_to_num(0.0)
-        values, differences = observed(x).double(), observed(x - centre).double()
         # Of data that hardly differ, what float32 makes of their size.
-        spread = max(differences.square().mean().sqrt().item(), 1e-6 * values.abs().max().item()) or 1.0
-        start = max(values.std().item() / spread, 2 * cls.SMALLEST)
-        made = cls(scale, tuple(x.shape[1:]), start, has_gaps(x), centred=True, relative=isinstance(scale, str))
+        least = 1e-6 * observed(x).abs().max().item()
+        spread = max(observed(x - centre).double().square().mean().sqrt().item(), least) or 1.0
+        made = cls(scale, tuple(x.shape[1:]), 1.0, has_gaps(x), centred=True, relative=isinstance(scale, str))
         made.centre.copy_(centre)
         made.spread.fill_(spread)
         return made

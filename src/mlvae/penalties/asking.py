@@ -42,7 +42,8 @@ def ask(
         what its means tell (`told`).
 
     Raises:
-        ModelError: a further penalty says nothing of all levels that it is asked of, or no single number (`answer`).
+        ModelError: ``apart`` names a level that is each observation's own; a further penalty says nothing of all levels
+            that it is asked of, or no single number (`answer`).
     """
     further = [kind for kind in of if kind not in BUILT_IN]
     penalties: dict[tuple[str, str], Tensor] = {}
@@ -89,6 +90,12 @@ def _misidentified(question: Question) -> Tensor:
 def _others(batch: GroupBatch, level: str, apart: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """The levels whose groups this one should not know."""
     if level in apart:
+        for other in apart[level]:
+            if other not in batch.ids:
+                raise ModelError(
+                    f"Expected levels that groups share, for level {level!r} to be kept apart from; got {other!r}."
+                    " Leave it out."
+                )
         return tuple(apart[level])
     return tuple(
         other
