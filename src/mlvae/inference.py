@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlvae.errors import DataError, EvidenceError, ModelError
+from mlvae.errors import DataError, EvidenceError, ModelError, row
 from mlvae.evidence import READOUTS, Evidence
 from mlvae.group_evidence import GroupEvidence
 from mlvae.grouping import Grouping
@@ -77,7 +77,7 @@ def votes(
 
     Raises:
         ModelError: the model has no shared level.
-        DataError: ``x`` or ``groups`` of another shape, or some labels are missing.
+        DataError: ``x`` or ``groups`` of another shape, some labels are missing, or a vote is no number.
     """
     if not model.group_levels:
         raise ModelError("Expected a model with a level that groups share; this one has none (a plain VAE).")
@@ -90,6 +90,13 @@ def votes(
         ids = labels[level.name]
         grouping = Grouping.one(len(x)) if ids is None else Grouping.from_ids(ids)
         kept = heads.votes(model, level, means).to(torch.float64, "cpu")
+        finite = (torch.isfinite(kept.precision) & torch.isfinite(kept.information)).all(1)
+        if not finite.all():
+            first = row(int(finite.long().argmin()))
+            raise DataError(
+                f"Expected observations that the model can make sense of; its votes of {first} are no numbers. Are"
+                " values or covariates there far larger than any in training?"
+            )
         if heads.features is not None:
             mean = READOUTS[level.readout](kept.sum(grouping)).mean
             means[level.name] = grouping.expand(mean).to(heads.features)

@@ -104,7 +104,8 @@ def refuse_missing(labels: Array, what: str) -> None:
     rows = np.flatnonzero(is_missing(labels))
     if len(rows):
         raise DataError(
-            f"Expected a label in every row of {what}; got {len(rows)} without one (None, NaN, NaT or blank), the"
-            f" first in {row(rows[0])}. Fill them in, or leave these rows out; data are read with missing='drop' to do"
-            " so, or with missing='own' to make each a group of its own (--missing drop, --missing own)."
+            f"Expected a label in every row of {what}; got {len(rows)} without one (None, NaN, NaT, blank, or NA in"
+            f" CSV), the first in {row(rows[0])}. Fill them in, or leave these rows out; data are read with"
+            " missing='drop' to do so, or with missing='own' to make each a group of its own (--missing drop, --missing"
+            " own)."
         )

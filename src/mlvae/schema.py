@@ -70,7 +70,10 @@ class Feature:
         """
         if self.kind != "category":
             try:
-                return np.asarray(values).astype(np.float32)
+                numbers = np.asarray(values)
+                if numbers.dtype == object:
+                    numbers = np.array([np.nan if value is None else value for value in numbers.tolist()], object)
+                return numbers.astype(np.float32)
             except (TypeError, ValueError) as error:
                 raise DataError(
                     f"Expected numbers in column {self.name!r}; {error}. Correct them, or name the column"
@@ -253,6 +256,10 @@ def as_feature(name: str, values: np.ndarray[Any, Any]) -> Feature:
         >>> as_feature("age", np.array([31.5, 20.0])).kind, as_feature("smokes", np.array([True, False])).kind
         ('number', 'binary')
     """
+    if values.dtype == object:  # numbers with None among them
+        there = [value for value in values.tolist() if value is not None and value == value]
+        if there and all(isinstance(value, (int, float, np.number)) for value in there):
+            values = np.array(there)
     kind = values.dtype.kind
     if kind in "mM":
         raise DataError(

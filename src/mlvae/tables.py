@@ -33,9 +33,13 @@ def write_codes(model: MLVAE, data: GroupedData, path: str | Path, heads: Heads 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    # Of the whole column: its first rows may all be empty.
+    kinds = {name: pa.array(values).type for name, values in data.columns.items()}
+    kinds = {name: pa.string() if pa.types.is_null(kind) else kind for name, kind in kinds.items()}
+
     def part(start: int) -> Any:
         rows = slice(start, start + ROWS)
-        table = {name: pa.array(values[rows]) for name, values in data.columns.items()}
+        table = {name: pa.array(values[rows], kinds[name]) for name, values in data.columns.items()}
         known = {name: values[rows] for name, values in data.columns.items()}
         for name, code in model.codes(data.x[rows], None, known, heads=heads and heads[rows]).items():
             table[f"{name}_mean"] = _lists(code.mean)

@@ -134,6 +134,8 @@ def fit(
         epochs = max(1, math.ceil(STEPS / sampler.batches(0)))
     if valid is not None:
         _check_enough(model, valid)
+    if patience is not None and patience < 1:
+        raise TrainingError(f"Expected a patience of at least one epoch; got {patience}. Leave it out for none.")
     if patience is not None and valid is None:
         raise TrainingError("Expected validation groups with `patience`; got none. Pass valid=..., or no patience.")
     keep_freed()

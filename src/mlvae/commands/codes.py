@@ -46,8 +46,17 @@ def encode(
     usual = read_like(run)
     if missing is None and usual["missing"] == "drop":
         say("Rows without a label are left out, as in training: --missing own would keep them")
+    if missing == "own" and evidence is not None:
+        raise DataError(
+            "Expected --missing error or drop with --evidence; got own. The group of a row without a label would be"
+            " called as one in another file is, and their evidence added up. Write codes alone, or drop such rows."
+        )
     missing = missing or usual["missing"]
-    reading = {"cache": cache, "folders": listed(folders) or usual["folders"], "on_bad_file": on_bad_file}
+    if missing == "own" and evidence is not None:
+        say("Rows without a label are left out: groups of their own would be called as those in another file are")
+        missing = "drop"
+    reading = {"cache": cache, "folders": listed(folders) or usual["folders"], "on_bad_file": on_bad_file,
+               "features": usual["features"]}  # fmt: skip
     if workers is None:
         from mlvae.store import jobs
 
@@ -108,6 +117,8 @@ def draw(
     if Path(out).suffix in (".csv", ".parquet"):
         if kind != "generate":
             raise DataError(f"Expected a .png for {kind}; got {out}. Only `draw generate` writes tables.")
+        if Path(out).resolve() == Path(data).resolve():
+            raise DataError(f"Expected another file than the data to write; got {out}. Rename it.")
         model = load_run(run, network, likelihood)
         members = grouped(data, by, "own", model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
         say(f"Wrote {tables.write_generated(model, members, out, count, seed)}: {count:,} rows")

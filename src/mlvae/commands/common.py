@@ -169,6 +169,8 @@ def opened(
     model = load_run(run, network, likelihood)
     if left := unfinished(run):
         say(f"! {left}")
+    if by is None and len(model.group_levels) > 1:  # as the run kept its share out
+        by = config_of(run).get("by")
     part, held, how = parts(
         data, by, split_column, like=model, levels=model.levels, kept=kept_out(run), trained=True, **read_like(run),
         **reading,
@@ -220,6 +222,12 @@ def refuse_idle(
             raise DataError(f"Expected {what} for --{name}; got {data!r}. Leave the option out.")
 
 
+def refuse_seed(seed: int) -> None:
+    """Raises DataError where a seed is none."""
+    if not 0 <= seed < 2**63:
+        raise DataError(f"Expected a seed from 0 on; got {seed}. Any such number gives a repeatable result.")
+
+
 def warn_of_leaks(part: Any, held: Any) -> None:
     """Says how many observations of the kept part training sees too."""
     from mlvae.data.checks import leaks
@@ -266,6 +274,7 @@ def read_like(run: str) -> dict[str, Any]:
     return {
         "missing": options.get("missing", "error"),
         "folders": listed(options.get("folders")),
+        "features": options.get("features"),
         "usual": tuple(name for name in usual if name),
     }
 

@@ -72,7 +72,7 @@ def identify(
     from mlvae.gallery import Gallery, Ranking
     from mlvae.store import files
 
-    asked, mended = _pair(gallery, query, level), _calibration(calibration)
+    asked, mended = _pair(gallery, query, level), _calibration(calibration, gallery, level)
     ranking: Ranking | None = None
     for part in files.batches(gallery, level):
         found = Gallery(part, level).identify(asked, k, new=new, calibration=mended)
@@ -121,7 +121,7 @@ def verify(
     if not 0 < prior < 1:
         raise EvidenceError(f"Expected a prior between 0 and 1; got {prior}.")
     asked = _pair(gallery, query, level)
-    labels, odds = compare(files.read(gallery), asked, level, calibration=_calibration(calibration))
+    labels, odds = compare(files.read(gallery), asked, level, calibration=_calibration(calibration, gallery, level))
     chance = (odds + math.log(prior / (1 - prior))).sigmoid()
     if out is not None:
         _write(out, group=labels, probability=chance.numpy(), log_odds=odds.numpy())
@@ -149,9 +149,10 @@ def calibrate(gallery: str, query: str, level: str = "content", out: str | None 
     from mlvae.checkpoint import replace
     from mlvae.identification import Calibration
     from mlvae.store import files
-    from mlvae.store.layout import layout_of
+    from mlvae.store.layout import free, layout_of
 
-    asked, known, target = _pair(gallery, query, level), files.read(gallery), _out(out)
+    target = free(_out(out))
+    asked, known = _pair(gallery, query, level), files.read(gallery)
     here, there = asked.groups[level], known.groups[level]
     assert here is not None and there is not None
     same = torch.from_numpy(here[:, None] == there[None])
@@ -189,17 +190,31 @@ def _pair(gallery: str, query: str, level: str) -> Any:  # GroupEvidence
     return files.read(query)
 
 
-def _calibration(path: str | None) -> Any:  # Calibration, or None
+def _calibration(path: str | None, gallery: str, level: str) -> Any:  # Calibration, or None
+    """What odds of the gallery's level are worth.
+
+    Raises:
+        EvidenceError: it was fitted on another model's evidence, or on another level's.
+    """
     from pathlib import Path
 
     from mlvae.identification import Calibration
+    from mlvae.store.layout import layout_of
     from mlvae.untrusted import plain_json, reading
 
     if path is None:
         return None
     with reading("calibration", path, EvidenceError, "`mlvae evidence calibrate` makes one."):
         about = plain_json(Path(path).read_bytes())
-        return Calibration(float(about["scale"]), float(about["offset"]))
+        found = Calibration(float(about["scale"]), float(about["offset"]))
+        fitted = about.get("model"), about.get("level")
+    if fitted != (layout_of(gallery).model, level):
+        raise EvidenceError(
+            f"Expected a calibration of this model's level {level!r}; {path} was fitted on"
+            f" {'that level of another model' if fitted[1] == level else f'level {fitted[1]!r}'}. Make one with mlvae"
+            " evidence calibrate."
+        )
+    return found
 
 
 def _write(out: str, **columns: Any) -> None:

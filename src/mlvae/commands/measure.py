@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from mlvae.commands.common import config_of, listed, multiplied, opened, say
+from mlvae.commands.common import config_of, listed, multiplied, opened, refuse_seed, say
 
 
 def measure(
@@ -52,6 +52,7 @@ def measure(
     from mlvae.evaluate import Controls, diagnose, evaluate, table
     from mlvae.evaluate.subject import roles
 
+    refuse_seed(seed)
     model, part, held, _ = opened(
         run, data, by, split_column, network, likelihood, new=True, cache=cache, on_bad_file=on_bad_file
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from mlvae.commands.common import (
     own,
     parts,
     refuse_idle,
+    refuse_seed,
     say,
     warn_of_forgotten,
     warn_of_leaks,
@@ -158,6 +160,7 @@ def train(
 
     if out is None:
         raise CheckpointError("Expected a folder for the run; got none. Add --out runs/NAME.")
+    refuse_seed(seed)
     chosen = setting(objective)
     levels, by = levels_asked(level, by, chosen.readout)
     if levels and (content_dim, style_dim, style_given_content) != (16, 16, False):
@@ -253,9 +256,10 @@ def train(
     own_parts = (("network", network), ("likelihood", likelihood))
     again = "".join(f" --{name} {value}" for name, value in own_parts if own(value))
     named = "".join(f" --penalty {text}" for text in penalty or ())
-    say(f"Wrote {out}. Next: mlvae {what} {out} {data}{again} --out {file}")
+    where = shlex.join([out, data])
+    say(f"Wrote {out}. Next: mlvae {what} {where}{again} --out {file}")
     if held is not None:
-        say(f"To measure it on what was kept out: mlvae evaluate {out} {data}{again}{named} --out metrics.json")
+        say(f"To measure it on what was kept out: mlvae evaluate {where}{again}{named} --out metrics.json")
 
 
 def demo(out: str = "demo", epochs: int = 30, seed: int = 0, device: str = "auto") -> None:

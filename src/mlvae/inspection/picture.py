@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mlvae.data import GroupedData
+from mlvae.errors import DataError
 from mlvae.inspection.findings import Inspection
 
 
@@ -35,6 +36,8 @@ def save_picture(found: Inspection, path: str | Path) -> Path:
         sheet.paste(right, (left.width, 0))
         left = sheet
     path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise DataError(f"Expected a .png file to write; got {path}. Rename it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     left.save(path)
     return path

@@ -180,16 +180,16 @@ def maps(
             for place, name in enumerate(shown):
                 of = xy[labels == name]
                 axis.scatter(
-                    *of.T, c=COLOURS[place], marker=MARKERS[place], s=13, lw=0, label=str(name)[:16], rasterized=True
+                    *of.T, c=COLOURS[place], marker=MARKERS[place], s=13, lw=0, label=_plain(name)[:16], rasterized=True
                 )
         axis.set_title(f"{level} ({shares[level]} of its variance)", fontsize=9)
         axis.set_xticks([])
         axis.set_yticks([])
     if numeric:
-        figure.colorbar(drawn, ax=axes, label=called)
+        figure.colorbar(drawn, ax=axes, label=_plain(called))
     else:
         np.atleast_1d(axes)[-1].legend(
-            frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), title=called
+            frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), title=_plain(called)
         )
     where = ", ".join(f"{level}: {share}" for level, share in shares.items())
     return Figure(
@@ -214,6 +214,11 @@ def _canvas(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, An
         axis.xaxis.label.set_size(9)
         axis.yaxis.label.set_size(9)
     return canvas, axes
+
+
+def _plain(text: Any) -> str:
+    """Without formulas, which matplotlib would see between two dollars."""
+    return str(text).replace("$", r"\$")
 
 
 def _uri(canvas: Any) -> str:

@@ -150,6 +150,8 @@ class MLVAEIdentifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             self.classes_ = labels
             return
         unknown = np.asarray([self.unknown])
+        if labels.dtype.kind == "u":  # of which -1 is none
+            labels = labels.astype(np.int64)
         if (unknown.dtype.kind in "US") != (labels.dtype.kind in "USO") or self.unknown in labels:
             raise ModelError(
                 f"Expected `unknown` to be a label of the type of {labels[0]!r} that no group has; got"

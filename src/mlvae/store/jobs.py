@@ -19,6 +19,7 @@ from mlvae.atomic import replacing
 from mlvae.checkpoint import fingerprint, replace
 from mlvae.errors import CheckpointError, DataError, ModelError
 from mlvae.heads import looked
+from mlvae.labels import refuse_missing
 from mlvae.store import adding, files
 from mlvae.store.layout import free
 from mlvae.store.parts import Part, parts_of
@@ -70,7 +71,7 @@ class Job:
         if self.evidence is not None and not self.model.group_levels:
             raise ModelError("Expected a model with a level that groups share, for evidence; this one is a plain VAE.")
         by, reading = self.by, dict(self.reading)
-        if len(self.model.group_levels) > 1:
+        if not _by_own_grouping(self.model):
             keys = [(level.by,) if isinstance(level.by, str) else level.by for level in self.model.group_levels]
             reading["labels"] = tuple(dict.fromkeys(column for key in keys for column in key or ()))
             by = by or reading["labels"][0]
@@ -82,6 +83,8 @@ class Job:
                 f" all rows of a group. Got {len(parts)}; encode the groups separately, from Python."
             )
         targets = {"codes": self.out, "evidence": self.evidence}
+        if len({target and Path(target).resolve() for target in targets.values()}) < 2:
+            raise DataError(f"Expected two files for codes and evidence; got {self.out} for both. Rename one.")
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "wanted", {k: Path(target) for k, target in targets.items() if target is not None})
 
@@ -203,13 +206,27 @@ def encode(
 def evidence_of(model: MLVAE, data: GroupedData, heads: Heads | None = None) -> GroupEvidence:
     """The evidence of grouped data, under labels that mean the same in other data.
 
-    One shared level takes the data's own grouping; several take the columns that they name, as text. A group by several
-    columns is called by their values with commas between. ``heads`` are from a look at the same data, if there was one.
+    One shared level by one column takes the data's own grouping; others take the columns that they name, as text. A
+    group by several columns is called by their values with commas between. ``heads`` are from a look at the same data,
+    if there was one.
+
+    Raises:
+        DataError: a label is missing.
     """
-    if len(model.group_levels) == 1:
+    if _by_own_grouping(model):
         return model.evidence(data.x, data.groups, data.columns, heads=heads)
-    labels = {level.name: data.column(level.by).astype(str) for level in model.group_levels if level.by}
+    labels = {}
+    for level in model.group_levels:
+        assert level.by is not None
+        for column in (level.by,) if isinstance(level.by, str) else level.by:
+            refuse_missing(data.column(column), f"column {column!r}")
+        labels[level.name] = data.column(level.by).astype(str)
     return model.evidence(data.x, labels, data.columns, heads=heads)
+
+
+def _by_own_grouping(model: MLVAE) -> bool:
+    """Whether any one column may group data for this model: else its levels say which columns do."""
+    return all(level.by is None or isinstance(level.by, str) for level in model.levels) and len(model.group_levels) < 2
 
 
 def _begin(work: Path, job: dict[str, Any], targets: list[Path]) -> None:
@@ -235,7 +252,17 @@ def _joined(pieces: list[Path], target: Path) -> None:
     import pyarrow.parquet as pq
 
     # A column of whole numbers, of words or of nothing where it has gaps in some part is one of decimals, words there.
-    schema = pa.unify_schemas([pq.read_schema(piece) for piece in pieces], promote_options="permissive")
+    schemas = [pq.read_schema(piece) for piece in pieces]
+    kinds: dict[str, set[Any]] = {}
+    for column in (column for schema in schemas for column in schema):
+        kinds.setdefault(column.name, set()).add(column.type)
+    # One that is words in some part and numbers in another is words.
+    words = {name for name, found in kinds.items() if len(found) > 1 and any(map(pa.types.is_string, found))}
+    schemas = [
+        pa.schema([column.with_type(pa.string()) if column.name in words else column for column in schema])
+        for schema in schemas
+    ]
+    schema = pa.unify_schemas(schemas, promote_options="permissive")
     with replacing(target) as beside, pq.ParquetWriter(beside, schema) as writer:
         for piece in pieces:
             with pq.ParquetFile(piece) as file:

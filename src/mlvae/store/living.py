@@ -103,6 +103,8 @@ class EvidenceStore:
         """
         if self.model is None:
             raise EvidenceError("Expected a model to encode observations with; got none. EvidenceStore(path, model).")
+        if isinstance(ids, str):
+            raise EvidenceError(f"Expected a list of ids, one an observation; got the text {ids!r}. Write [{ids!r}].")
         names = [str(name) for name in ids]
         if len(names) != len(x):
             raise EvidenceError(f"Expected one id an observation; got {len(names)} for {len(x)}.")
@@ -115,6 +117,10 @@ class EvidenceStore:
         labels = groups if isinstance(groups, Mapping) else {self.model.group_levels[0].name: groups}
         labels = {level: as_labels(values) for level, values in labels.items()}
         for level, values in labels.items():
+            if values.shape != (len(x),):
+                raise EvidenceError(
+                    f"Expected one group an observation, shape ({len(x)},), of {level!r}; got {values.shape}."
+                )
             refuse_missing(values, f"the groups of {level!r}")
         labels = {level: values[rows].astype(str) for level, values in labels.items()}
         told = {name: np.asarray(values)[rows] for name, values in (covariates or {}).items()}

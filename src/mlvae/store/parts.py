@@ -71,14 +71,15 @@ def parts_of(
         return [
             Part(
                 str(file.relative_to(path)), file.stat().st_size, _stamp(file),
-                partial(read, file, by, missing=missing, **options),
+                partial(_whole, file, by, missing, options),
             )
             for file in arrays
         ]  # fmt: skip
     schema = getattr(like, "schema", like)
     covariates = tuple(feature.name for feature in schema.covariates) if schema else ()
     asked = Asked(
-        by, labels=tuple(labels), covariates=covariates, folders=tuple(reading.get("folders", ())),
+        by, features=reading.get("features"), labels=tuple(labels), covariates=covariates,
+        folders=tuple(reading.get("folders", ())),
         on_bad_file=on_bad_file, in_memory=True, like=schema, noted=[] if noted is None else noted,
         usual=usual_column(like),
     )  # fmt: skip
@@ -103,13 +104,22 @@ def parts_of(
         ]
     if array is not None:
         options["in_memory"] = False
-    data = read(source, by, missing=missing, **options)
+    data = _whole(source, by, missing, options)
     asked.noted.extend(data.skipped)
     stamp = "" if path is None else _stamp(path)
     return [
         Part(f"{start:012}", min(STRETCH, len(data) - start), stamp, _stretch(data, start))
         for start in range(0, len(data), STRETCH)
     ]
+
+
+def _whole(source: Any, by: str | None, missing: str, options: dict[str, Any]) -> GroupedData:
+    """A set that is read at once; what rows without a label are, holds for every column that names groups."""
+    data = read(source, by, missing=missing, **options)
+    grouping = data.by
+    for key in options["labels"]:
+        data = data.grouped_by(key, missing=missing)
+    return data if grouping is None or data.by == grouping else data.grouped_by(grouping)
 
 
 def _files(path: Path) -> list[Path]:

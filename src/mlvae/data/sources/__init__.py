@@ -80,6 +80,15 @@ def read(
     if schema is not None and not isinstance(schema, Schema):
         raise DataError(f"Expected a model or its schema as `like`; got {type(like).__name__}.")
     known = tuple(covariates) or tuple(feature.name for feature in schema.covariates) if schema else tuple(covariates)
+    if isinstance(source, GroupedData) or (isinstance(source, str) and source in BUILTIN):
+        for name, value, what in (
+            ("groups", groups, "arrays"),
+            ("features", features, "a table"),
+            ("size", size, "pictures in files"),
+            ("mode", mode, "pictures in files"),
+        ):
+            if value is not None:
+                raise DataError(f"Expected {what} for `{name}` (--{name}); got {source!r}. Leave the option out.")
     if isinstance(source, GroupedData):
         data = source if by is None else source.grouped_by(by, missing=missing)
         return data.with_covariates(*covariates) if covariates else data
@@ -93,7 +102,7 @@ def read(
         )  # fmt: skip
     asked = Asked(
         by, x, features, known, tuple(labels), (size, size) if isinstance(size, int) else size, mode, tuple(folders),
-        None if cache is None else Path(cache), in_memory, on_bad_file, schema,
+        None if cache is None else Path(cache), in_memory, on_bad_file, schema, usual=usual_column(like),
     )  # fmt: skip
     raw = _from_path(source, asked) if isinstance(source, (str, os.PathLike)) else memory.raw(source, asked)
     columns = dict(raw.columns)

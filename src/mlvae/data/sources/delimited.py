@@ -17,6 +17,8 @@ from mlvae.untrusted import TEXT
 
 PADDED = re.compile(rb"[,;\t\n\"][+-]?0[0-9]|^[+-]?0[0-9]")
 """A number with a zero before it, somewhere in a table."""
+LONG = re.compile(rb"[0-9]{19}")
+"""A number that no type of whole numbers may hold."""
 BLOCK = 16 * 2**20
 """Bytes of a block, at most, but for its last line; of short lines it has about `ROWS`."""
 
@@ -93,7 +95,8 @@ def csv_table(files: list[Path], asked: Asked) -> Table:
     good = list(dict.fromkeys(block.file for block in blocks))
     name = good[0].stem if len(good) == 1 else good[0].parent.name
     if asked.keep(sum(file.stat().st_size for file in good)):
-        return in_memory(pa.concat_tables([block.read(schema) for block in blocks]), name, good, skipped)
+        tables = [block.read(schema).select(schema.names) for block in blocks]
+        return in_memory(pa.concat_tables(tables), name, good, skipped)
     return streamed(blocks, schema, name, skipped)
 
 
@@ -203,11 +206,15 @@ def _blocks_of(file: Path, labels: Collection[str | None]) -> Iterator[tuple[Blo
 
 
 def _as_words(block: Block, text: bytes, schema: Any, labels: Collection[str | None]) -> Any:
-    """The schema, whole numbers of columns of labels as words where one is written with a zero before it."""
+    """The schema, numbers of columns of labels as words where one is written with a zero before it, or is too long."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    whole = [field.name for field in schema if field.name in labels and pa.types.is_integer(field.type)]
+    labelled = [field for field in schema if field.name in labels]
+    for field in labelled:  # of more than 19 digits, which Arrow takes for decimals
+        if pa.types.is_floating(field.type) and LONG.search(text):
+            schema = schema.set(schema.get_field_index(field.name), pa.field(field.name, pa.string()))
+    whole = [field.name for field in labelled if pa.types.is_integer(field.type)]
     if not whole or not PADDED.search(text):
         return schema
     words = pa.schema([(name, pa.string()) for name in whole])

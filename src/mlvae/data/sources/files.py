@@ -54,6 +54,7 @@ class Table:
 def in_memory(table: Any, name: str, files: Sequence[Path] = (), skipped: Sequence[str] = ()) -> Table:
     """An Arrow table."""
     refuse_twins(table.schema, name)
+    table = table.cast(_without_views(table.schema))
     if not table.num_rows:
         raise DataError(f"Expected rows in {name}; it has none.")
     return Table(
@@ -109,8 +110,22 @@ def parquet_table(files: list[Path], asked: Asked) -> Table:
                     arrays = [batch.column(column).cast(schema.field(column).type) for column in columns]
                     yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
+    schema = _without_views(schema)
     types = {field.name: kind_of(field.type) for field in schema}
     return Table(name, types, rows, batches, tuple(good), tuple(skipped))
+
+
+def _without_views(schema: Any) -> Any:
+    """The schema, words that polars keeps as views as those that can be computed with."""
+    import pyarrow as pa
+
+    for place, field in enumerate(schema):
+        words, held = pa.large_string(), field.type
+        if pa.types.is_dictionary(held) and pa.types.is_string_view(held.value_type):
+            schema = schema.set(place, field.with_type(pa.dictionary(held.index_type, words)))
+        elif pa.types.is_string_view(held):
+            schema = schema.set(place, field.with_type(words))
+    return schema
 
 
 def frame_table(source: Any, name: str) -> Table:

@@ -45,12 +45,12 @@ def folder(path: Path, asked: Asked) -> Raw:
     """
     files = found(path)
     size, mode = common_format(files, asked)
-    about = {"size": size, "mode": mode, "bad": asked.on_bad_file}
+    converted = _schema(size, mode, asked).image_converted
+    about = {"size": size, "mode": mode, "bad": asked.on_bad_file, "converted": converted}
     kept = cache.place(asked.cache, path, "images", about, files)
     if not kept.exists():
         skipped: list[str] = []
-        opened = ((str(file), file.open("rb")) for file in files)
-        blocks = (block for block, _ in _decoded(opened, size, mode, asked, skipped))
+        blocks = (block for block, _ in _decoded(((str(file), file) for file in files), size, mode, asked, skipped))
         cache.write(kept, _shape(size, mode), np.uint8, blocks, skipped)
     nbytes = kept.stat().st_size
     x, skipped = cache.load(kept, asked.keep(nbytes))
@@ -68,9 +68,7 @@ def folder(path: Path, asked: Asked) -> Raw:
 def some(path: Path, files: Sequence[Path], size: tuple[int, int], mode: str, asked: Asked) -> Raw | None:
     """Some pictures of such a folder, decoded and kept nowhere; None where all are bad and passed over."""
     skipped: list[str] = []
-    blocks = [
-        block for block, _ in _decoded(((str(file), file.open("rb")) for file in files), size, mode, asked, skipped)
-    ]
+    blocks = [block for block, _ in _decoded(((str(file), file) for file in files), size, mode, asked, skipped)]
     if not blocks:
         return None
     good = [file for file in files if str(file) not in skipped]
@@ -229,12 +227,12 @@ def _decoded(
                 yield np.stack(arrays), places
 
 
-def decode(name: str, stream: Any, size: tuple[int, int], mode: str, *, convert: bool) -> np.ndarray[Any, Any]:
+def decode(name: str, source: Any, size: tuple[int, int], mode: str, *, convert: bool) -> np.ndarray[Any, Any]:
     """One picture: turned upright, cut to the shape and brought to the size, (H, W) or (3, H, W) uint8.
 
     Args:
         name: of the file, for messages.
-        stream: of its bytes; closed.
+        source: its file, or a stream of its bytes, which is closed.
         size: (H, W).
         mode: "L" or "RGB".
         convert: the user named the mode, so transparency, 16 bits and CMYK are brought to it: transparent is white.
@@ -246,7 +244,7 @@ def decode(name: str, stream: Any, size: tuple[int, int], mode: str, *, convert:
 
     with (
         reading("picture", name, advice="Was the copy cut off? Restore or remove it."),
-        stream,
+        source.open("rb") if isinstance(source, Path) else source as stream,
         Image.open(stream, formats=FORMATS) as image,
     ):
         if image.width * image.height > PIXELS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ KEPT_OUT = ("group", "split", "fold")
 """Columns that say who is trained on, which patterns never take for features."""
 
 NUMBERS = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+
+COMMAS = r"^\s*[+-]?\d*,\d+([.,]\d+)*\s*$"
 
 MIXED_FROM = 0.5
 """From this share of numbers on, words in a column that is asked for are taken for mistakes; else from 0.9 on."""
@@ -85,11 +88,17 @@ def from_table(table: Table, asked: Asked) -> Raw:
         if asked.features is None:
             suspects = [name for name, kind in table.types.items() if kind == "category" and name not in kept_out]
             _refuse_mixed(table, suspects, 0.9)
+            _warn_of_commas(table, suspects)
         kinds = chosen(asked.features, table.types, kept_out)
         if asked.by in kinds:
             raise DataError(
                 f"Expected features other than the grouping column; {asked.by!r} is both, and content would only copy"
                 f" it. Leave it out: --features '...,-{asked.by}'."
+            )
+        if clash := [name for name in kinds if name in (*asked.labels, *asked.covariates)]:
+            raise DataError(
+                f"Expected features other than columns that say who is trained on, name groups or are known covariates;"
+                f" {clash[0]!r} is both. Leave it out: --features '...,-{clash[0]}'."
             )
         told = [name for name in kinds if f"{name}:category" in _items(asked.features)]
         about = {"kinds": kinds, "told": told}
@@ -142,8 +151,18 @@ def _labels(table: Table, names: list[str]) -> dict[str, np.ndarray[Any, Any]]:
     result = {}
     for name, arrays in parts.items():
         column = pa.chunked_array([plain(array) for array in arrays])
-        result[name] = column.to_numpy()
+        # With a gap numpy has decimals only, which merge large neighbours.
+        large = pa.types.is_integer(column.type) and column.null_count and _large(column)
+        result[name] = np.array(column.to_pylist(), dtype=object) if large else column.to_numpy()
     return result
+
+
+def _large(column: Any) -> bool:
+    """Whether whole numbers are too large for decimals to tell apart."""
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(column).as_py()
+    return bool(max(abs(end or 0) for end in ends.values()) >= 2**53)
 
 
 def plain(array: Any) -> Any:
@@ -163,7 +182,9 @@ def _features(table: Table, kinds: Mapping[str, str], told: Collection[str]) -> 
     for batch in table.batches([*words, *binary]) if words or binary else ():
         for name in words:
             words[name] |= {
-                label(value) for value in plain(batch.column(name)).unique().to_pylist() if value is not None
+                label(value)
+                for value in plain(batch.column(name)).unique().to_pylist()
+                if value is not None and value == value  # nor NaN
             }
         for name in rounding:
             values = floats(batch.column(name), name, table, start)
@@ -180,6 +201,26 @@ def _features(table: Table, kinds: Mapping[str, str], told: Collection[str]) -> 
         else:
             features.append(Feature(name, "binary" if name in binary else kind))
     return features
+
+
+def _warn_of_commas(table: Table, names: list[str]) -> None:
+    """Says which columns of words hold nothing but numbers with commas in them."""
+    import pyarrow.compute as pc
+
+    plausible = set(names)
+    for batch in table.batches(names) if names else ():
+        for name in list(plausible):
+            words = plain(batch.column(name)).cast("string").drop_null()
+            fits = pc.match_substring_regex(words, COMMAS)
+            if len(words) and not pc.all(fits).as_py():
+                plausible.discard(name)
+    if found := [name for name in names if name in plausible]:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        warnings.warn(
+            f"Column {found[0]!r} of {table.name}{more} holds numbers with commas, which are words here and no"
+            " features. Write decimal points, and no signs between thousands.",
+            stacklevel=2,
+        )
 
 
 def _refuse_mixed(table: Table, names: list[str], limit: float) -> None:
