@@ -269,3 +269,11 @@ def test_the_words_say_what_chance_and_an_untrained_network_give() -> None:
     first = learned(three, {**nested, "unseen.a.a.shots.1.accuracy": 0.6, "unseen.a.way": 4.0})[0]
     assert "one example of each of 4 groups never seen names them in 60.0 % of cases (chance 25.0 %)" in first
     assert "costs 0.033 nats" in learned(model, {**numbers, "kl.style": 0.0331})[1]
+
+
+def test_dollars_in_labels_are_no_formulas() -> None:
+    labels = np.array(["$p0^$<b>", "$p1^$<b>"] * 4)
+    points = {"content": np.random.default_rng(0).normal(size=(8, 2))}
+    for numeric, values in ((False, labels), (True, np.arange(8))):
+        drawn = figures.maps(points, values, "who$_$", {"content": "90 %"}, numeric)
+        assert drawn.uri.startswith("data:image/svg") and "who$_$" in drawn.alt
