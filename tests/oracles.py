@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.polynomial import hermite_e
+from scipy import special
 from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
@@ -141,14 +142,20 @@ def slow_leakage(means: np.ndarray, own: Sequence[int], other: Sequence[int]) ->
     rows = [i for i in range(len(own)) if list(own).count(own[i]) > 1]
     mean = lambda values, ids, i: np.mean([values[j] for j in rows if ids[j] == ids[i]], 0)  # noqa: E731
     rest = {i: means[i] - mean(means, own, i) for i in rows}
-    left = {i: rest[i] - mean(rest, other, i) for i in rows}
+    columns = [[own[i] == g for i in rows] for g in {own[i] for i in rows}]
+    columns += [[other[i] == g for i in rows] for g in {other[i] for i in rows}]
+    both = np.array(columns, float).T
+    fitted = both @ np.linalg.lstsq(both, means[rows], rcond=None)[0]
+    left = {i: means[i] - fitted[place] for place, i in enumerate(rows)}
     freedom = len(rows) - len({own[i] for i in rows})
+    spare = len(rows) - np.linalg.matrix_rank(both)
     dim = means.shape[1]
     ridge = RIDGE * sum((r**2).sum() for r in rest.values()) / freedom / dim * np.eye(dim)
     before, after = (
         np.linalg.slogdet(sum(np.outer(r, r) for r in part.values()) / freedom + ridge)[1] for part in (rest, left)
     )
-    return (before - after - dim * (len({other[i] for i in rows}) - 1) / freedom) / 2
+    chance = sum(special.digamma((freedom - d) / 2) - special.digamma((spare - d) / 2) for d in range(dim))
+    return float(before - after - chance) / 2
 
 
 def slow_dependence(mean: np.ndarray, precision: np.ndarray, ids: Sequence[int], moments: int) -> float:

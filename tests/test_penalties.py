@@ -204,6 +204,21 @@ def test_leakage_is_zero_in_expectation_and_knows_no_scale() -> None:
     assert torch.allclose(leakage(codes[0] @ turn, own, other), values[0], atol=0.02)
 
 
+@pytest.mark.parametrize(("own", "other"), [(30, 60), (120, 20), (12, 300)])
+def test_leakage_is_zero_in_expectation_where_most_pairs_of_groups_are_missing(own: int, other: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mine, theirs = (torch.randint(0, number, (350,), generator=generator) for number in (own, other))
+    noise = torch.randn(100, 350, 4, generator=generator)
+    values = torch.stack([leakage(3 * torch.randn(own, 4, generator=generator)[mine] + each, mine, theirs)
+                          for each in noise])  # fmt: skip
+    assert abs(values.mean()) < 3 * values.std() / 10 + 0.005
+
+
+def test_leakage_of_what_leaves_nothing_free_is_none() -> None:
+    own, other = torch.arange(20) // 2, torch.arange(20) % 9
+    assert leakage(torch.randn(20, 4), own, other) == 0
+
+
 def test_leakage_is_the_information_of_a_shift_however_small() -> None:
     own, other = crossed(24000)
     noise = torch.randn(24000, 3)

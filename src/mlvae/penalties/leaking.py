@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,8 +22,8 @@ def leakage(means: Tensor, own: Tensor, other: Tensor) -> Tensor:
 
         ½ log det S - ½ log det S',
 
-    S the covariance within the level's own groups and S' what is left of it when the mean of each of the other's groups
-    is taken out too; less its expectation where there is none to find. Like a linear probe it does not ask how large
+    S the covariance within the level's own groups and S' what is left of it when means of the other's groups are taken
+    out at once; less its expectation where there is none to find. Like a linear probe it does not ask how large
     the direction is that gives the other grouping away, so nothing is gained by making codes small or large.
 
     Args:
@@ -31,7 +32,9 @@ def leakage(means: Tensor, own: Tensor, other: Tensor) -> Tensor:
         other: (N,) the groups that the level should not know.
 
     Returns:
-        (); zero where no two observations share a group of their own level.
+        (); zero where no two observations share a group of their own level, or both groupings leave too little free.
+
+    Reference: Wilks 1932, "Certain generalizations in the analysis of variance".
 
     Example:
         >>> speaker, word = torch.arange(400) % 4, torch.arange(400) // 4 % 10
@@ -45,27 +48,34 @@ def leakage(means: Tensor, own: Tensor, other: Tensor) -> Tensor:
         return means.sum() * 0
     if not kept.all():
         means, mine, other = means[kept], Grouping.from_ids(own[kept]), other[kept]
+    other_groups = Grouping.from_ids(other)
+    if len(means) - mine.num_groups - other_groups.num_groups < means.shape[1]:
+        return means.sum() * 0
     means = means.to(torch.promote_types(means.dtype, torch.float32))
-    value: Tensor = _Leakage.apply(means, mine, Grouping.from_ids(other))  # type: ignore[no-untyped-call]
+    value: Tensor = _Leakage.apply(means, mine, other_groups)  # type: ignore[no-untyped-call]
     return value
 
 
 class _Leakage(torch.autograd.Function):
-    """Its gradient by hand: taking group means out is a projection, so what is left needs none of it again."""
+    """Its gradient by hand: taking means out is a projection of codes, whose adjoint is itself."""
 
     @staticmethod
     def forward(context: Any, means: Tensor, mine: Grouping, theirs: Grouping) -> Tensor:
         n, dim = means.shape
         freedom = n - mine.num_groups
         rest = means - mine.expand(mine.mean(means))
-        left = rest - theirs.expand(theirs.mean(rest))
+        beside = _Beside.of(mine, theirs, rest)
+        left = beside.out_of(rest)
         within = torch.stack([part.T @ part for part in (rest, left)]) / freedom
         ridge = RIDGE / dim * within[0].trace() + torch.finfo(rest.dtype).tiny
         factors: Tensor = torch.linalg.cholesky(within + ridge * torch.eye(dim, dtype=rest.dtype, device=rest.device))
         before, after = factors.diagonal(dim1=1, dim2=2).log().sum(1).unbind()  # half of log determinants
         context.save_for_backward(rest, left, factors)
-        context.mine, context.freedom = mine, freedom
-        return before - after - dim * (theirs.num_groups - 1) / freedom / 2
+        context.beside, context.freedom = beside, freedom
+        # Of normal codes the ratio of determinants is Wilks's lambda, whose logarithm is expected to be this.
+        spare = freedom - torch.arange(dim, dtype=rest.dtype, device=rest.device)
+        chance = (torch.digamma(spare / 2) - torch.digamma(((spare - beside.rank) / 2).clamp_min(0.5))).sum() / 2
+        return before - after - chance
 
     @staticmethod
     @once_differentiable
@@ -73,7 +83,42 @@ class _Leakage(torch.autograd.Function):
         rest, left, factors = context.saved_tensors
         before, after = torch.cholesky_inverse(factors).unbind()
         by_ridge = RIDGE / rest.shape[1] * (before.trace() - after.trace())
-        by_left = left @ after
-        by_left = by_left - context.mine.expand(context.mine.mean(by_left))
-        by_means = torch.addmm(by_ridge * rest - by_left, rest, before)
+        by_means = torch.addmm(by_ridge * rest - context.beside.out_of(left @ after), rest, before)
         return by_means * (gradient / context.freedom), None, None
+
+
+@dataclass(frozen=True, eq=False)
+class _Beside:
+    """What of a grouping is not in another: means of its groups that fit what is left of values without the other's.
+
+    Where not every pair of groups has observations, or some have more, taking out the one's means and then the other's
+    would leave some of both.
+
+    Args:
+        mine: the other grouping.
+        theirs: T groups.
+        factor: (T, T), of theirs's normal equations.
+        rank: (), how many directions it adds.
+    """
+
+    mine: Grouping
+    theirs: Grouping
+    factor: Tensor
+    rank: Tensor
+
+    @classmethod
+    def of(cls, mine: Grouping, theirs: Grouping, like: Tensor) -> _Beside:
+        pairs = torch.bincount(
+            mine.index * theirs.num_groups + theirs.index, minlength=mine.num_groups * theirs.num_groups
+        )
+        shared = pairs.reshape(mine.num_groups, -1).to(like)
+        own = torch.diag(theirs.sizes.to(like)) - shared.T @ (shared / mine.sizes.to(like).unsqueeze(1))
+        # Means that are one number in all groups of a connected part say nothing: there the equations are singular.
+        little = torch.finfo(like.dtype).eps ** 0.5 * own.diagonal().mean() + torch.finfo(like.dtype).tiny
+        factor = torch.linalg.cholesky(own + little * torch.eye(len(own), dtype=like.dtype, device=like.device))
+        return cls(mine, theirs, factor, len(own) - little * torch.cholesky_inverse(factor).trace())
+
+    def out_of(self, rest: Tensor) -> Tensor:
+        """Values (N, D) without the other's means, without these too."""
+        fitted = self.theirs.expand(torch.cholesky_solve(self.theirs.sum(rest), self.factor))
+        return rest - fitted + self.mine.expand(self.mine.mean(fitted))
