@@ -125,7 +125,7 @@ def test_loss_is_the_weighted_bound_and_the_penalties(case: tuple[MLVAE, GroupBa
             alone = READOUTS[model.level(shared).readout](votes).mean.detach().numpy()
             penalty += 4.0 * max(0.0, slow_leakage(alone, index, other))
     expected = (expected - len(batch) * penalty) / len(kls[first])
-    assert result.total.item() == pytest.approx(-expected.item(), rel=1e-9)
+    assert result.total.item() == pytest.approx(-expected.item(), rel=1e-7)
     kinds = ["independence", "identification", *["leakage"] * ("word" in batch.ids)]
     assert set(result.penalties) == (set(kinds) if batch.ids else set())
     assert set(result.log()) == {"log_likelihood", *(f"kl_{name}" for name in kls), *result.penalties}

@@ -214,6 +214,15 @@ def test_leakage_is_zero_in_expectation_where_most_pairs_of_groups_are_missing(o
     assert abs(values.mean()) < 3 * values.std() / 10 + 0.005
 
 
+def test_leakage_of_groupings_that_nearly_lie_in_each_other_is_a_number() -> None:
+    person = torch.arange(240) // 6
+    country = person // 5
+    country[3] = 8
+    for own, other in ((person, country), (country, person)):
+        values = torch.stack([leakage(torch.randn(240, 2), own, other) for _ in range(50)])
+        assert values.isfinite().all() and abs(values.mean()) < 0.05
+
+
 def test_leakage_of_what_leaves_nothing_free_is_none() -> None:
     own, other = torch.arange(20) // 2, torch.arange(20) % 9
     assert leakage(torch.randn(20, 4), own, other) == 0

@@ -112,9 +112,10 @@ class _Beside:
             mine.index * theirs.num_groups + theirs.index, minlength=mine.num_groups * theirs.num_groups
         )
         shared = pairs.reshape(mine.num_groups, -1).to(like)
-        own = torch.diag(theirs.sizes.to(like)) - shared.T @ (shared / mine.sizes.to(like).unsqueeze(1))
+        sizes = theirs.sizes.to(like)
+        own = torch.diag(sizes) - shared.T @ (shared / mine.sizes.to(like).unsqueeze(1))
         # Means that are one number in all groups of a connected part say nothing: there the equations are singular.
-        little = torch.finfo(like.dtype).eps ** 0.5 * own.diagonal().mean() + torch.finfo(like.dtype).tiny
+        little = torch.finfo(like.dtype).eps ** 0.5 * sizes.mean()
         factor = torch.linalg.cholesky(own + little * torch.eye(len(own), dtype=like.dtype, device=like.device))
         return cls(mine, theirs, factor, len(own) - little * torch.cholesky_inverse(factor).trace())
 
