@@ -433,7 +433,7 @@ def test_a_learned_scale_begins_with_the_spread_about_the_mean_observation(name:
     x = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
     near, far = (MLVAE.for_data(mlvae.GroupedData.from_arrays(x + shift, torch.arange(500) // 5), likelihood=name)
                  .likelihood for shift in (0.0, 1000 * torch.arange(4)))  # fmt: skip
-    assert float(near.scale) == pytest.approx(float(far.scale), rel=1e-3) == pytest.approx(1.0, rel=0.05)
+    assert near.scale.item() == pytest.approx(far.scale.item(), rel=1e-3) == pytest.approx(1.0, rel=0.05)
 
 
 def test_counts_that_are_nearly_poisson_keep_their_nats_in_float32() -> None:
