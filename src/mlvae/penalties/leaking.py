@@ -74,8 +74,8 @@ class _Leakage(torch.autograd.Function):
         context.beside, context.freedom = beside, freedom
         # Of normal codes the ratio of determinants is Wilks's lambda, whose logarithm is expected to be this.
         spare = freedom - torch.arange(dim, dtype=rest.dtype, device=rest.device)
-        chance = (torch.digamma(spare / 2) - torch.digamma(((spare - beside.rank) / 2).clamp_min(0.5))).sum() / 2
-        return before - after - chance
+        all_spare, spare = torch.stack([spare, (spare - beside.rank).clamp_min(1)]).div_(2).digamma_().sum(1).unbind()
+        return before - after - (all_spare - spare) / 2
 
     @staticmethod
     @once_differentiable
@@ -95,31 +95,33 @@ class _Beside:
     would leave some of both.
 
     Args:
-        mine: the other grouping.
+        mine: the other grouping, G groups.
         theirs: T groups.
-        factor: (T, T), of theirs's normal equations.
+        shares: (G, T), which share of each of the other's groups is in each of these.
+        solving: (T, T), the inverse of theirs's normal equations.
         rank: (), how many directions it adds.
     """
 
     mine: Grouping
     theirs: Grouping
-    factor: Tensor
+    shares: Tensor
+    solving: Tensor
     rank: Tensor
 
     @classmethod
     def of(cls, mine: Grouping, theirs: Grouping, like: Tensor) -> _Beside:
-        pairs = torch.bincount(
-            mine.index * theirs.num_groups + theirs.index, minlength=mine.num_groups * theirs.num_groups
-        )
-        shared = pairs.reshape(mine.num_groups, -1).to(like)
-        sizes = theirs.sizes.to(like)
-        own = torch.diag(sizes) - shared.T @ (shared / mine.sizes.to(like).unsqueeze(1))
+        cells = mine.index * theirs.num_groups + theirs.index
+        pairs = torch.bincount(cells, minlength=mine.num_groups * theirs.num_groups).to(like)
+        pairs, sizes = pairs.reshape(mine.num_groups, -1), theirs.sizes.to(like)
+        shares = pairs / mine.sizes.unsqueeze(1)
         # Means that are one number in all groups of a connected part say nothing: there the equations are singular.
         little = torch.finfo(like.dtype).eps ** 0.5 * sizes.mean()
-        factor = torch.linalg.cholesky(own + little * torch.eye(len(own), dtype=like.dtype, device=like.device))
-        return cls(mine, theirs, factor, len(own) - little * torch.cholesky_inverse(factor).trace())
+        own = (pairs.T @ shares).neg_()
+        own.diagonal().add_(sizes).add_(little)
+        solving = torch.cholesky_inverse(torch.linalg.cholesky(own))
+        return cls(mine, theirs, shares, solving, len(own) - little * solving.trace())
 
     def out_of(self, rest: Tensor) -> Tensor:
         """Values (N, D) without the other's means, without these too."""
-        fitted = self.theirs.expand(torch.cholesky_solve(self.theirs.sum(rest), self.factor))
-        return rest - fitted + self.mine.expand(self.mine.mean(fitted))
+        fitted = self.solving @ self.theirs.sum(rest)
+        return rest - self.theirs.expand(fitted) + self.mine.expand(self.shares @ fitted)
