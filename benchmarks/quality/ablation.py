@@ -1,6 +1,6 @@
 """One change at a time to the default, on MNIST with the MLP network: docs/ablation.md.
 
-    python benchmarks/quality/ablation.py --data mnist.npz --out runs/ablation [--seeds 0,1,2] [--only NAME,NAME]
+    python benchmarks/quality/ablation.py --data mnist.npz --out runs/ablation [--seeds 0,1,2] [--only NAME ...]
 
 Seven epochs (1,000 steps) on five sixths of the training part, measured on the last sixth: the test part takes no part.
 About two minutes a run on one core; what is finished is not done again. Ends with a table, mean over seeds and half the
@@ -135,14 +135,14 @@ def compare(about: str, out: str, names: Sequence[str], measure: Measure) -> Non
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, default=Path(out))
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--only", default=None, help="names of variants, by commas")
+    parser.add_argument("--only", nargs="+", default=None, choices=names, metavar="NAME", help="names of variants")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     part, _ = mlvae.read(arguments.data, by="group").split(column="split")
     for seed in map(int, arguments.seeds.split(",")):
         train, valid = part.split(by="observation", test=1 / 6, seed=seed)
-        for name in arguments.only.split(",") if arguments.only else names:
+        for name in arguments.only or names:
             file = arguments.out / f"{slug(name)}-{seed}.json"
             if not file.exists():
                 numbers = measure(name, train, valid, seed)

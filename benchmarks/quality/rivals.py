@@ -1,6 +1,6 @@
 """Other ways to keep the group out of style, in the place of the independence penalty: docs/ablation.md.
 
-    python benchmarks/quality/rivals.py --data mnist.npz --out runs/rivals [--seeds 0,1,2] [--only NAME,NAME]
+    python benchmarks/quality/rivals.py --data mnist.npz --out runs/rivals [--seeds 0,1,2] [--only NAME ...]
 
 All have the model, the bound on held-out evidence, the identification term, the batches and the steps of the ablation
 (MNIST's training part, MLP network, seven epochs); only what asks style to know nothing differs. What is finished is
