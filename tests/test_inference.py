@@ -401,3 +401,19 @@ def test_pictures_take_codes_in_any_precision(model: MLVAE) -> None:
     means = {name: code.mean for name, code in model.codes(pictures(2)).items()}
     single = inference.pictures(model, {name: mean.float() for name, mean in means.items()})
     assert torch.allclose(single, inference.pictures(model, means), atol=1e-6)
+
+
+def test_of_a_coarse_level_the_others_of_ones_own_person_say_nothing() -> None:
+    """As if country were known by the person alone: of a country of one person nothing speaks for an observation."""
+    torch.manual_seed(0)
+    levels = [Level("country", 2, by="c"), Level("person", 2, by="p"), Level("style", 2)]
+    model = MLVAE((6,), levels, width=8).double()
+    x, person = pictures(12), np.arange(12) // 3
+    found = model.score(x, {"country": [0] * 9 + [1] * 3, "person": person})
+    assert (found["country"].log_odds[9:] == 0).all() and found["country"].log_odds[:9].all()
+    rest = model.evidence(x[3:9], {"country": [0] * 6, "person": person[3:9]})
+    against = model.score(x[:1], {"country": [0], "person": [0]}, rest)
+    assert torch.allclose(found["country"].log_odds[:1], against["country"].log_odds)
+    assert torch.allclose(
+        found["person"].log_odds, model.score(x, {"country": np.arange(12), "person": person})["person"].log_odds
+    )

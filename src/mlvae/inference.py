@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlvae.batch import nests, speakers
 from mlvae.errors import DataError, EvidenceError, ModelError, row
 from mlvae.evidence import READOUTS, Evidence
 from mlvae.group_evidence import GroupEvidence
@@ -114,7 +115,8 @@ def score(
         x: (N, *shape).
         groups: as for `evidence`: the groups that observations are said to be of.
         known: evidence that ``x`` is no part of, to score against; an observation of a group that it does not know has
-            odds of zero. None scores each observation against the other members of its group in ``x``.
+            odds of zero. None scores each observation against the other members of its group in ``x``; of a level that
+            others are nested in there, against those of other people in its country.
         covariates: as for `evidence`.
 
     Raises:
@@ -123,14 +125,19 @@ def score(
     x = rows_of(x)
     labels = _labels(model, x, groups)
     scores: dict[str, Belonging] = {}
-    for name, (cast, grouping) in votes(model, x, groups, covariates).items():
+    given = votes(model, x, groups, covariates)
+    groupings = {name: grouping for name, (_, grouping) in given.items()}
+    spoken = speakers(groupings, nests(groupings))
+    for name, (cast, grouping) in given.items():
         if known is None:
             if model.level(name).readout != "product_with_prior":
                 raise EvidenceError(f"Expected the readout 'product_with_prior' to score; level {name!r} has another.")
-            alone = grouping.expand(grouping.sizes == 1)
-            others = cast.sum_others(grouping)
-            nothing = Evidence.empty(len(cast), cast.dim)
-            against = Evidence.chosen(alone, nothing, others)
+            # Others of one's own person in a country would say whether one is that person.
+            witness = groupings[spoken[name]] if name in spoken else Grouping.each(len(cast))
+            units, inside = cast.sum(witness), grouping.of(witness)
+            nothing = Evidence.empty(len(units), cast.dim)
+            against = Evidence.chosen(inside.expand(inside.sizes == 1), nothing, units.sum_others(inside))
+            against = against[witness.index]
         else:
             known.check_comparable(name)
             known.check_model(mark(model))
