@@ -122,6 +122,8 @@ def test_a_job_stopped_at_its_very_end_is_finished(
 def test_what_cannot_be_done_in_parts_is_refused(tmp_path: Path, model: MLVAE) -> None:
     folder(tmp_path / "in")
     with pytest.raises(DataError, match="same names"):
+        jobs.encode(model, tmp_path / "in", out=tmp_path / "c", missing="own")
+    with pytest.raises(DataError, match="with --evidence; got own"):
         jobs.encode(model, tmp_path / "in", evidence=tmp_path / "e", missing="own")
     with pytest.raises(DataError, match="got none"):
         jobs.encode(model, tmp_path / "in")

@@ -118,7 +118,9 @@ class Gallery:
         known = (evidence.levels[level].count > 0).cpu()
         if not known.any():
             raise EvidenceError("Expected a gallery with evidence; all of its groups have none. Add some.")
-        self.level, self.labels, self.evidence = level, labels[known.numpy()], evidence.levels[level][known]
+        self.level, self.labels, self.evidence = level, labels, evidence.levels[level]
+        if not known.all():  # else nothing is copied
+            self.labels, self.evidence = labels[known.numpy()], self.evidence[known]
         self.model = evidence.model
         self._blocks = list(self._posteriors(torch.float32))
         self._largest = torch.stack([mean.abs().amax(1) for mean, _ in self._blocks]).amax(0)

@@ -44,17 +44,14 @@ def encode(
         if target is not None and Path(target).suffix not in ("", ".parquet"):
             raise DataError(f"Expected a .parquet file to write; got {target}. Codes and evidence are kept as Parquet.")
     usual = read_like(run)
-    if missing is None and usual["missing"] == "drop":
-        say("Rows without a label are left out, as in training: --missing own would keep them")
-    if missing == "own" and evidence is not None:
-        raise DataError(
-            "Expected --missing error or drop with --evidence; got own. The group of a row without a label would be"
-            " called as one in another file is, and their evidence added up. Write codes alone, or drop such rows."
-        )
-    missing = missing or usual["missing"]
-    if missing == "own" and evidence is not None:
-        say("Rows without a label are left out: groups of their own would be called as those in another file are")
-        missing = "drop"
+    if missing is None:
+        missing = usual["missing"]
+        if missing == "own" and evidence is not None:
+            missing = "drop"
+            say("Rows without a label are left out: groups of their own would be called as those in another file are")
+        elif missing == "drop":
+            kept = "" if evidence is not None else ": --missing own would keep them"
+            say(f"Rows without a label are left out, as in training{kept}")
     reading = {"cache": cache, "folders": listed(folders) or usual["folders"], "on_bad_file": on_bad_file,
                "features": usual["features"]}  # fmt: skip
     if workers is None:

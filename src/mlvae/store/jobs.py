@@ -50,7 +50,7 @@ class Job:
         reading: further arguments of `mlvae.read`.
 
     Raises:
-        DataError: nothing to write is named, or as `parts_of`.
+        DataError: nothing to write is named, rows without a label are to be evidence, or as `parts_of`.
         ModelError: votes of one part depend on other parts, where a shared level's head sees another.
     """
 
@@ -70,6 +70,11 @@ class Job:
             raise DataError("Expected a file to write; got none. Add --out codes.parquet, --evidence evidence.parquet.")
         if self.evidence is not None and not self.model.group_levels:
             raise ModelError("Expected a model with a level that groups share, for evidence; this one is a plain VAE.")
+        if self.evidence is not None and self.missing == "own":
+            raise DataError(
+                "Expected --missing error or drop with --evidence; got own. The group of a row without a label would be"
+                " called as one in another file is, and their evidence added up. Write codes alone, or drop such rows."
+            )
         by, reading = self.by, dict(self.reading)
         if not _by_own_grouping(self.model):
             keys = [(level.by,) if isinstance(level.by, str) else level.by for level in self.model.group_levels]

@@ -54,7 +54,8 @@ class Table:
 def in_memory(table: Any, name: str, files: Sequence[Path] = (), skipped: Sequence[str] = ()) -> Table:
     """An Arrow table."""
     refuse_twins(table.schema, name)
-    table = table.cast(_without_views(table.schema))
+    if (schema := _without_views(table.schema)) != table.schema:
+        table = table.cast(schema)
     if not table.num_rows:
         raise DataError(f"Expected rows in {name}; it has none.")
     return Table(
