@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mlvae.errors import ModelError, TrainingError
 from mlvae.evidence import READOUTS, product_with_prior
 from mlvae.objective import GROWING, Loss
 from mlvae.penalties import dependence, told
+from mlvae.steps import compiled
 from oracles import (
     group_log_marginal,
     linear_gaussian,
@@ -370,10 +372,49 @@ def test_penalties_have_weights_by_level_and_pairs_by_name() -> None:
     assert torch.allclose(only + rest, both, rtol=1e-3)
 
 
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Compiles as training does, but for the code, which takes minutes; an error where it is not one graph."""
+    from torch._dynamo.utils import counters
+
+    whole = torch.compile
+
+    def trace(function: Any, dynamic: bool, options: Any) -> Any:
+        return whole(function, dynamic=dynamic, backend="eager", fullgraph=True)
+
+    monkeypatch.setattr(torch, "compile", trace)
+    counters.clear()
+    return lambda: counters["stats"]["unique_graphs"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["two", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("given", "nested")), "crossed"]
+)
+def test_a_loss_compiles_as_one_graph_for_any_sizes(kind: str, traced: Callable[[], int]) -> None:
+    levels, columns = MODELS[kind]
+    model, sizes = MLVAE((5,), levels, width=8), ((40, 7, 5), (52, 8, 6), (61, 9, 7))
+    with compiled(True) as fast:
+        for n, people, words in sizes:
+            person, place = torch.arange(n) % people, torch.arange(n)
+            groups = {"person": person, "country": person // 3, "word": place // people % words}
+            names = {name: {"content": "person", "speaker": "person"}.get(name, name) for name in columns}
+            batch = GroupBatch.of(torch.rand(n, 5), {name: groups[of] for name, of in names.items()})
+            results = []
+            for measure in (None, fast):
+                torch.manual_seed(n)
+                model.zero_grad()
+                result = loss(model, batch, Objective(), progress=0.7, measure=measure)
+                result.total.backward()
+                results.append((result.total, *(parameter.grad for parameter in model.parameters())))
+            for one, other in zip(*results, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    assert traced() == 1
+
+
 def test_less_leakage_than_by_chance_is_no_gain() -> None:
     model, batch = crossed()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mlvae.penalties.asking.leakage", lambda means, *_: means.sum() * 0 - 5)
+        patch.setattr("mlvae.penalties.asking.leaks", lambda means, *_: means.sum() * 0 - 5)
         assert loss(model, batch, Objective()).penalties["leakage"] == 0
 
 

@@ -9,7 +9,7 @@ import torch
 from mlvae import Evidence, Grouping, Normal
 from mlvae.errors import ModelError
 from mlvae.penalties import dependence, leakage, misidentification, told
-from mlvae.penalties.independence import _blocks
+from mlvae.penalties.independence import Pairs
 from oracles import slow_dependence, slow_leakage, slow_misidentification
 
 
@@ -28,7 +28,7 @@ ONE_LARGE = [6, 0, 0, 1, 0, 2, 0, 3, 0, 0, 4, 5]  # blocks would be more than al
 
 def test_pairs_are_laid_out_in_blocks_where_that_is_less() -> None:
     for ids, shape in ((EVEN, (6, 3, 3)), (ONE_LARGE, (1, 12, 12)), ([0] * 12, (1, 12, 12))):
-        rows, pairs = _blocks(torch.tensor(ids))
+        rows, pairs = Pairs.of(torch.tensor(ids))
         assert pairs.shape == shape
         first, second = (
             rows.reshape(shape[0], -1, 1).expand(shape)[pairs],

@@ -295,16 +295,16 @@ def test_bf16_is_recorded_and_close_and_refused_where_the_device_has_none(
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.slow
-def test_compiled_networks_learn_the_same_and_keep_their_names(tmp_path: Path) -> None:
+def test_compiled_steps_learn_the_same_and_models_keep_their_names(tmp_path: Path) -> None:
     from torch._dynamo.utils import counters
 
     plain = run(small())
     counters.clear()
     compiled = run(small(), tmp_path / "run", compile=True)
-    # Encoder and decoder each as one graph, once for the first size of a batch and once for any.
-    assert 2 <= counters["stats"]["unique_graphs"] <= 4
-    assert "forward" not in vars(compiled[0].encoder) and "forward" not in vars(compiled[0].decoder)
-    assert compiled[1].epochs[-1]["loss"] == pytest.approx(plain[1].epochs[-1]["loss"], rel=1e-3)
+    # Of any size; another where pairs of one group are not laid out in blocks, or are a handful.
+    assert 1 <= counters["stats"]["unique_graphs"] <= 3 and not counters["graph_break"]
+    for name in ("loss", "log_likelihood", "kl_content", "kl_style", "identification"):
+        assert compiled[1].epochs[-1][name] == pytest.approx(plain[1].epochs[-1][name], rel=1e-3), name
     assert mlvae.load(tmp_path / "run").state_dict().keys() == plain[0].state_dict().keys()
 
 

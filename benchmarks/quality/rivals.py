@@ -109,7 +109,7 @@ def rivals(groups: int, dim: int) -> dict[str, tuple[type[MLVAE], Objective, Ter
         found[f"adversary {weight:g}"] = (MLVAE, BARE, Adversary(dim, groups), weight)
     for weight in (1.0, 10.0, 100.0):
         found[f"cycle {weight:g}"] = (MLVAE, BARE, cycle, weight)
-    for weight in (3.0, 30.0, 300.0):
+    for weight in (30.0, 300.0, 3000.0):
         found[f"switched {weight:g}"] = (MLVAE, BARE, switched, weight)
     for weight in (0.1, 1.0, 3.0):
         found[f"fixed noise with KL {weight:g}"] = (FixedNoise, BARE.changed(style=weight), nothing, 0.0)

@@ -1,6 +1,6 @@
 """What a third level costs: a step with three levels beside one with two of the same total size, interleaved, medians.
 
-    python benchmarks/speed/levels.py [--threads 1] [--rounds 60] [--out result.json]
+    python benchmarks/speed/levels.py [--threads 1] [--rounds 60] [--compile] [--out result.json]
 
 Both variants have the same encoder, decoder, codes in all, optimiser and batch; the one has 16 dimensions shared by one
 grouping and 16 of each observation's own, the other 8, 8 and 16. The bound alone, and the default objective.
@@ -9,6 +9,7 @@ grouping and 16 of each observation's own, the other 8, 8 and 16. The bound alon
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ import torch
 from clock import interleaved
 
 from mlvae import MLVAE, GroupBatch, Level, Objective, loss
+from mlvae.objective import Measure
+from mlvae.steps import compiled
 
 LEVELS = {
     "two": [Level("content", 16, by="a"), Level("style", 16)],
@@ -24,7 +27,9 @@ LEVELS = {
 }
 
 
-def stepper(batch: GroupBatch, levels: list[Level], network: str, objective: Objective) -> Callable[[], None]:
+def stepper(
+    batch: GroupBatch, levels: list[Level], network: str, objective: Objective, measure: Measure
+) -> Callable[[], None]:
     """One optimiser step on a fresh model."""
     torch.manual_seed(0)
     model = MLVAE(tuple(batch.x.shape[1:]), levels, network=network)
@@ -32,7 +37,7 @@ def stepper(batch: GroupBatch, levels: list[Level], network: str, objective: Obj
 
     def step() -> None:
         optimizer.zero_grad()
-        loss(model, batch, objective).total.backward()
+        loss(model, batch, objective, measure=measure).total.backward()
         optimizer.step()
 
     return step
@@ -43,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--compile", action="store_true", help="as `fit(compile=True)`; minutes of compiling first")
     parser.add_argument("--size", type=int, default=28)
     parser.add_argument("--networks", nargs="+", default=["mlp", "conv"])
     parser.add_argument("--out", type=Path)
@@ -52,15 +58,17 @@ def main() -> None:
     place = torch.arange(256)
     a, b = place % 32, place // 32 * 4 + place % 4
     results: dict[str, dict[str, float]] = {}
-    for network in options.networks:
-        for name, objective in {"bound": Objective.plain(), "default": Objective()}.items():
+    batches = {"two": GroupBatch.of(x, {"content": a}), "three": GroupBatch.of(x, {"speaker": a, "word": b})}
+    for network, (name, objective) in itertools.product(
+        options.networks, {"bound": Objective.plain(), "default": Objective()}.items()
+    ):
+        with compiled(options.compile) as measure:
             variants = {
-                "two": stepper(GroupBatch.of(x, {"content": a}), LEVELS["two"], network, objective),
-                "three": stepper(GroupBatch.of(x, {"speaker": a, "word": b}), LEVELS["three"], network, objective),
+                which: stepper(batch, LEVELS[which], network, objective, measure) for which, batch in batches.items()
             }
             two, three = interleaved(variants, options.rounds).values()
-            results[f"{network}, {name}"] = {"two_ms": 1e3 * two, "three_ms": 1e3 * three, "ratio": three / two}
-            print(f"{network:5} {name:8} {1e3 * two:8.2f} ms {1e3 * three:8.2f} ms  {three / two:.3f}", flush=True)
+        results[f"{network}, {name}"] = {"two_ms": 1e3 * two, "three_ms": 1e3 * three, "ratio": three / two}
+        print(f"{network:5} {name:8} {1e3 * two:8.2f} ms {1e3 * three:8.2f} ms  {three / two:.3f}", flush=True)
     if options.out:
         options.out.write_text(json.dumps({"threads": options.threads, "results": results}, indent=2) + "\n")
 

@@ -7,6 +7,8 @@ All variants have a 784-500 MLP each way, 16 + 16 codes, Bernoulli, fused Adam, 
 where nothing else is said, and take turns; medians. With one thread times are of the processor. Rows:
 
 step          one optimiser step: this library's and others' (peers.py) over the plain VAE's; also of 50 groups, in bf16
+compiled      the step again, and what `--compile` makes of it, of the plain VAE's and of the loop; takes minutes to compile
+              and a C++ compiler, so only where it is asked for
 loop          `fit` itself (sampler, index, step, bookkeeping, log), an observation, over the plain VAE's bare step on a
               batch that stays the same; that step on batches picked anew, and the authors' loop behind torch's
               DataLoader, likewise. Batches are of 260 observations there, so that 10 groups are of equal size
@@ -36,6 +38,8 @@ from peers import CONTENT, PEERS, STYLE, Peer, decoder, encoder, looped, plain, 
 
 from mlvae import MLVAE, GroupBatch, GroupedData, Grouping, Level, Objective, elbo, fit, loss
 from mlvae.evidence import Evidence, product_with_prior
+from mlvae.objective import Measure
+from mlvae.steps import compiled
 
 LOST = 1.15
 """A ratio that grew by more has lost speed."""
@@ -66,13 +70,15 @@ def peer(name: str, x: torch.Tensor, groups: torch.Tensor, half: bool = False) -
     return descending(model, lambda: PEERS[name](model, x, groups), half)
 
 
-def mine(objective: Objective, x: torch.Tensor, groups: torch.Tensor, half: bool = False) -> Callable[[], None]:
+def mine(
+    objective: Objective, x: torch.Tensor, groups: torch.Tensor, half: bool = False, measure: Measure | None = None
+) -> Callable[[], None]:
     model = ours()
 
     def value() -> Any:  # groups are counted anew for each batch, as in training
         index = Grouping(groups, int(groups.max()) + 1)
         batch = GroupBatch(x, {"content": index}, {"content": groups})
-        return loss(model, batch, objective, progress=0.5).total
+        return loss(model, batch, objective, progress=0.5, measure=measure).total
 
     return descending(model, value, half)
 
@@ -104,6 +110,20 @@ def step(rounds: int) -> dict[str, float]:
     return result
 
 
+def compiling(rounds: int) -> dict[str, float]:
+    x, ten, fifty = torch.rand(256, 28, 28), torch.arange(256) % 10, torch.arange(256) % 50
+    model = Peer()
+    with compiled(True) as fast:
+        value = torch.compile(lambda: PEERS["plain"](model, x, ten), options={"fallback_random": True})
+        variants = {"plain": peer("plain", x, ten), "plain, compiled": descending(model, value)}
+        for name, objective in {"bound": Objective.plain(), "default": Objective()}.items():
+            for groups, of in {"": ten, ", 50 groups": fifty}.items():
+                variants[name + groups] = mine(objective, x, of)
+                variants[f"{name}{groups}, compiled"] = mine(objective, x, of, measure=fast)
+        steps = over(interleaved(variants, rounds), "plain")
+    return steps | {f"loop: {name}": ratio for name, ratio in loop(rounds, compile=True).items() if "mlvae" in name}
+
+
 class Turns:
     """A logger for `fit`: takes an epoch's time, and between epochs that of the others' steps."""
 
@@ -123,7 +143,7 @@ class Turns:
 ROWS, BATCH, MEMBERS = 15_600, 260, 26
 
 
-def loop(rounds: int) -> dict[str, float]:
+def loop(rounds: int, compile: bool = False) -> dict[str, float]:
     pixels = torch.randint(0, 256, (ROWS, 28, 28), dtype=torch.uint8)
     groups = torch.arange(ROWS) % 10
     x, index = pixels[:BATCH].float() / 255, groups[:BATCH]
@@ -169,7 +189,7 @@ def loop(rounds: int) -> dict[str, float]:
         turns = Turns(others)
         with tempfile.TemporaryDirectory() as folder:
             fit(ours_for(data), data, Path(folder) / "run", objective=objective, epochs=1 + max(2, rounds // 6),
-                progress=False, logger=turns, **sizes)  # fmt: skip
+                progress=False, logger=turns, compile=compile, **sizes)  # fmt: skip
         median = {k: statistics.median(ratio[k] for ratio in turns.ratios) for k in ("plain", "authors")}
         result[f"mlvae, {name}"] = median["plain"]
         if name == "bound":
@@ -284,6 +304,7 @@ def floor(rounds: int) -> dict[str, float]:
 
 
 PARTS = {"step": step, "loop": loop, "accumulation": accumulation, "use": use, "start": start, "floor": floor}
+ASKED_FOR = {"compiled": compiling}
 
 
 def plot(results: dict[str, dict[str, float]], path: Path) -> None:
@@ -332,7 +353,7 @@ def main() -> None:
     torch.manual_seed(0)
     results = {}
     for part in options.only.split(","):
-        results[part] = PARTS[part](options.rounds)
+        results[part] = (PARTS | ASKED_FOR)[part](options.rounds)
         for name, value in results[part].items():
             print(f"{part:13} {name:48} {value:10.3f}", flush=True)
     about = {

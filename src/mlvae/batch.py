@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -102,15 +103,30 @@ class GroupBatch:
 
         Ten pictures of one person are one witness of what the person's country is like.
         """
-        speaks = speakers(self.groupings, self.nested) if self.speaks is None else self.speaks
-        return self.groupings[speaks[level]] if level in speaks else Grouping.each(len(self.x), self.x.device)
+        finer = self._speaks.get(level)
+        return Grouping.each(len(self.x), self.x.device) if finer is None else self.groupings[finer]
 
     def others(self, level: str, votes: Evidence) -> Evidence:
         """For each observation, its group's evidence without that of its own witness; its own where it is alone."""
         grouping, witnesses = self.grouping(level), self.witnesses(level)
         if witnesses.singletons:
             return votes.sum_others(grouping)
-        return votes.sum(witnesses).sum_others(grouping.of(witnesses))[witnesses.index]
+        return votes.sum(witnesses).sum_others(self.above[level])[witnesses.index]
+
+    @cached_property
+    def above(self) -> dict[str, Grouping]:
+        """For each level that whole groups speak for, which group of it each of these is in."""
+        return {level: self.groupings[level].of(self.groupings[finer]) for level, finer in self._speaks.items()}
+
+    @cached_property
+    def _speaks(self) -> Mapping[str, str]:
+        return speakers(self.groupings, self.nested) if self.speaks is None else self.speaks
+
+    def counted(self) -> Self:
+        """The same, once all is counted that levels and penalties will ask: compiled code cannot count."""
+        for grouping in (*self.groupings.values(), *self.above.values()):
+            grouping.counted()
+        return self
 
     def inverse_inclusion(self, level: str) -> Tensor:
         """n/k of each observation's group at a level, (N,); one where each observation is its own.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -108,6 +108,12 @@ class Grouping:
             return self._sent(self.twin.sizes)
         return torch.bincount(self.index, minlength=self.num_groups)
 
+    def counted(self) -> Self:
+        """The same, once all is counted that sums over others and comparisons will ask: compiled code cannot count."""
+        if not self.singletons:
+            self.first, self.sizes, self._others if self._few() else self._scan
+        return self
+
     @cached_property
     def first(self) -> Tensor:
         """(G,) int64, the position of each group's first member."""
@@ -187,14 +193,17 @@ class Grouping:
         """
         if self.singletons:
             return torch.zeros_like(values)
-        # Not on an accelerator, which may be set to round what it multiplies.
-        if len(self) <= FEW and values.device.type == "cpu":
+        if self._few():
             with torch.autocast("cpu", enabled=False):
                 return (self._others.to(values.dtype) @ values.flatten(1 if values.ndim > 1 else 0)).reshape(
                     values.shape
                 )
         summed: Tensor = _SumOthers.apply(values, self._scan)  # type: ignore[no-untyped-call]
         return summed
+
+    def _few(self) -> bool:
+        """Whether others are summed by a product; not on an accelerator, which may be set to round what it makes."""
+        return len(self) <= FEW and self.index.device.type == "cpu"
 
     @cached_property
     def _others(self) -> Tensor:

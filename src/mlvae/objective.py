@@ -11,7 +11,7 @@ Reference: Bouchacourt, Tomioka, Nowozin 2018, eq. 5; Hewitt et al. 2018, arXiv:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from mlvae.batch import GroupBatch
 from mlvae.errors import ModelError, TrainingError, nearest
 from mlvae.levels import Level
 from mlvae.model import MLVAE, Latent
-from mlvae.penalties import BUILT_IN, PENALTIES, ask
+from mlvae.penalties import BUILT_IN, PENALTIES, Plan, ask
 from mlvae.ranks import ALONE, Ranks
 from mlvae.weights import Held, HeldWeight, Ramp, Weight, at, growing, parsed
 
@@ -261,6 +261,7 @@ def loss(
     generator: torch.Generator | None = None,
     ranks: Ranks = ALONE,
     held: Mapping[str, Tensor] = MappingProxyType({}),
+    measure: Measure | None = None,
 ) -> Loss:
     """Minus the objective per group: weighted bound and penalties.
 
@@ -273,18 +274,18 @@ def loss(
         ranks: the processes whose shares of one batch are descended together: the mean of their totals is the total of
             the whole.
         held: what held weights of independence have come to, by level; those not named weigh their least.
+        measure: `measured`, or the same compiled.
 
     Raises:
         ModelError: the objective or the batch names a level that is not there.
     """
     objective = objective.over(model.levels)
-    latents = model.encode(batch, draw=objective.draw, evidence=objective.evidence, generator=generator)
-    terms = _terms(model, batch, latents)
-    whole, all_latents = ranks.whole(batch, latents)
-    with torch.autocast(batch.x.device.type, enabled=False):  # their matrix products too stay in float32
-        of = {kind: [level.name for level in model.levels if _weighs(weight, level.name)]
-              for kind, weight in objective.penalties.items()}  # fmt: skip
-        penalties, by_means = ask(model.levels, whole, all_latents, of, objective.apart, objective.moments)
+    whole = ranks.whole(batch)
+    of = {kind: [level.name for level in model.levels if _weighs(weight, level.name)]
+          for kind, weight in objective.penalties.items()}  # fmt: skip
+    with torch.autocast(batch.x.device.type, enabled=False):
+        plan = Plan.made(model.levels, whole, of, objective.apart)
+    terms, penalties, by_means = (measure or measured)(model, batch, objective, plan, ranks, generator)
 
     weights = batch.inverse_inclusion(model.levels[0].name) if objective.subsampling == "scaled" else None
     value = (terms.log_likelihood if weights is None else weights * terms.log_likelihood).sum()
@@ -299,6 +300,37 @@ def loss(
               for name in dict(penalties.keys())}  # fmt: skip
     groups = whole.grouping(model.levels[0].name).num_groups
     return Loss((len(whole) * penalty - ranks.size * value) / groups, terms, summed, by_means)
+
+
+def measured(
+    model: MLVAE,
+    batch: GroupBatch,
+    objective: Objective,
+    plan: Plan,
+    ranks: Ranks = ALONE,
+    generator: torch.Generator | None = None,
+) -> tuple[Terms, dict[tuple[str, str], Tensor], dict[str, Tensor]]:
+    """All of `loss` that takes time, and nothing that depends on progress or counts groups: what can be compiled.
+
+    Args:
+        model: any number of levels.
+        batch: this process's observations; `GroupBatch.counted` where this is compiled.
+        objective: what is asked; weights take no part.
+        plan: of penalties, for the observations of all processes.
+        ranks: the processes.
+        generator: of the noise.
+
+    Returns:
+        The bound's terms, and what `ask` says.
+    """
+    latents = model.encode(batch, draw=objective.draw, evidence=objective.evidence, generator=generator)
+    terms = _terms(model, batch, latents)
+    with torch.autocast(batch.x.device.type, enabled=False):  # their matrix products too stay in float32
+        penalties, by_means = ask(model.levels, plan, ranks.together(latents), objective.moments)
+    return terms, penalties, by_means
+
+
+Measure = Callable[..., tuple[Terms, dict[tuple[str, str], Tensor], dict[str, Tensor]]]
 
 
 def _weighs(weight: HeldWeight, level: str) -> bool:

@@ -55,18 +55,25 @@ class Ranks:
         mine = index % self.size == self.rank
         return rows[mine], index[mine] // self.size
 
-    def whole(self, batch: GroupBatch, latents: Mapping[str, Latent]) -> tuple[GroupBatch, Mapping[str, Latent]]:
-        """Groupings and votes of all processes' shares; observations, posteriors and samples stay those of this one.
+    def whole(self, batch: GroupBatch) -> GroupBatch:
+        """Groupings of all processes' shares, of observations without features.
 
         A group of a further level is a sub-group of its own in each process.
         """
         if self.size == 1:
-            return batch, latents
+            return batch
         ids = {name: self._gathered(value) for name, value in batch.ids.items()}
         groupings = {
             name: Grouping.from_ids(self._gathered(grouping.index + self.rank * 2**32))
             for name, grouping in batch.groupings.items()
         }
+        rows = int(self.add_up(torch.tensor([len(batch)])))
+        return GroupBatch(batch.x.new_empty(rows, 0), groupings, ids)
+
+    def together(self, latents: Mapping[str, Latent]) -> Mapping[str, Latent]:
+        """Votes of all processes' shares; posteriors and samples stay those of this one."""
+        if self.size == 1:
+            return latents
         names = list(latents)
         fields = [field for latent in latents.values() for field in (latent.votes.precision, latent.votes.information)]
         parts = iter(self._gathered(torch.cat(fields, 1)).split([field.shape[1] for field in fields], 1))
@@ -75,8 +82,7 @@ class Ranks:
             precision, information = next(parts), next(parts)
             count = torch.ones(len(precision), dtype=torch.int64, device=precision.device)
             all_latents[name] = replace(latents[name], votes=Evidence(precision, information, count), others=None)
-        rows = len(next(iter(all_latents.values())).votes)
-        return GroupBatch(batch.x.new_empty(rows, 0), groupings, ids), all_latents
+        return all_latents
 
     def mean(self, log: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
         """Logged terms over all processes: ``loss`` is the mean of theirs, others are means over observations."""

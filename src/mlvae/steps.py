@@ -7,14 +7,17 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mlvae.augment import Augmentation
+from mlvae.batch import GroupBatch
 from mlvae.errors import TrainingError
 from mlvae.model import MLVAE
-from mlvae.objective import Objective, loss
+from mlvae.objective import Measure, Objective, loss, measured
+from mlvae.penalties import Plan
 from mlvae.ranks import ALONE, Ranks
 from mlvae.resident import Part, Resident
 from mlvae.weights import Holder
@@ -56,6 +59,7 @@ class Step(nn.Module):
         self.augment = augment
         self.ranks = ranks
         self.holder = holder
+        self.measure: Measure = measured
 
     def forward(self, part: Part, progress: float, share: float) -> tuple[Tensor, dict[str, Tensor]]:
         """This process's total, and the terms of the whole batch; ``share`` is that of this step in all of training."""
@@ -65,7 +69,7 @@ class Step(nn.Module):
                 batch = replace(batch, x=self.augment(batch.x))
         ranks = self.ranks if part.shared else ALONE
         held = self.holder.weights
-        value = loss(self.model, batch, self.objective, progress=progress, ranks=ranks, held=held)
+        value = loss(self.model, batch, self.objective, progress=progress, ranks=ranks, held=held, measure=self.measure)
         log = {"loss": value.total.detach(), **value.log(), **{f"held_{name}": weight for name, weight in held.items()}}
         self.holder.step(value.told, progress, share)
         return value.total, self.ranks.mean(log, len(part.rows))
@@ -114,22 +118,30 @@ class Meter:
         )
 
 
-class Compiled:
-    """The networks compiled for a while, their weights under the same names; a second size is compiled for any."""
+@contextmanager
+def compiled(wanted: bool) -> Iterator[Measure]:
+    """`measured` for a while: all of a loss but what counts groups, compiled for any number of observations and groups.
 
-    def __init__(self, model: MLVAE, wanted: bool) -> None:
-        self.networks = (model.encoder, model.decoder) if wanted else ()
+    Args:
+        wanted: else as it is.
+    """
+    if not wanted:
+        yield measured
+        return
+    from torch import _dynamo
 
-    def __enter__(self) -> None:
-        for network in self.networks:
-            # `network.compile()` would leave a torch.nn.Sequential as it is, and sizes that are all unknown fail.
-            network.forward = torch.compile(network.forward)
+    fast = torch.compile(measured, dynamic=True, options={"fallback_random": True})  # its noise is what it always is
 
-    def __exit__(self, *_: object) -> None:
-        for network in self.networks:
-            del network.forward
-        if self.networks:
-            torch.compiler.reset()  # sizes of one network would be taken for the next one's
+    def measure(model: MLVAE, batch: GroupBatch, objective: Objective, plan: Plan, *rest: Any) -> Any:
+        plan.batch.counted()
+        _dynamo.mark_static(batch.x, list(range(1, batch.x.ndim)))
+        return fast(model, batch.counted(), objective, plan, *rest)
+
+    try:
+        with _dynamo.config.patch(specialize_float=True):  # a constant is no size
+            yield measure
+    finally:
+        torch.compiler.reset()  # sizes of one network would be taken for the next one's
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from mlvae.ranks import Ranks
 from mlvae.resident import Resident, keep_freed
 from mlvae.runs import Interrupt, Progress, Run, engine
 from mlvae.states import KEEP
-from mlvae.steps import Compiled, Meter, State, Step, one_order
+from mlvae.steps import Meter, State, Step, compiled, one_order
 from mlvae.temperature import calibrated, temper, uncalibrate
 from mlvae.weights import Holder
 
@@ -102,8 +102,8 @@ def fit(
         precision: of the networks; evidence, KL, likelihood and penalties stay in float32 or better.
         deterministic: compute in one order only, so that the same seed gives the same weights on a GPU too (on a CPU it
             does anyway); slower there, and a network of one's own whose operations cannot is refused.
-        compile: let `torch.compile` make encoder and decoder faster; its first steps take long, and it needs a C++
-            compiler. Sums are rounded in another order.
+        compile: let `torch.compile` make a step's loss faster; compiling takes minutes, less the second time, and needs
+            a C++ compiler. Sums are rounded in another order.
         resume: go on from ``out``, to the same numbers as without the stop; from a run that has ended the model gets
             what was kept for use.
         keep: training states that ``out`` holds, the latest and those before it; where the latest is damaged,
@@ -159,9 +159,9 @@ def fit(
     with torch.random.fork_rng(_drawn_on(fabric.device)), Interrupt() as interrupt:
         torch.manual_seed(seed)
         holder = Holder(objective.independence, [level.name for level in model.levels if level.by is None])
-        step_module = Step(model, data, objective, augment, ranks, holder.to(fabric.device))
+        step = Step(model, data, objective, augment, ranks, holder.to(fabric.device))
         optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=fabric.device.type != "mps")
-        step_module = fabric.setup(step_module)  # not the optimiser: without loss scaling it would only be wrapped
+        step_module = fabric.setup(step)  # not the optimiser: without loss scaling it would only be wrapped
         data.to(fabric.device)
         checked = None if valid is None else Resident(model, valid, data.nested).to(fabric.device)
         state = State() if saved is None else State(**run.restore(saved, optimizer))
@@ -170,7 +170,7 @@ def fit(
         bar = Progress(epochs, enabled=progress and ranks.first)
         uncalibrate(model)
         model.train()
-        with bar, Compiled(model, compile), one_order(deterministic, used and fabric.device.type == "cuda"):
+        with bar, compiled(compile) as step.measure, one_order(deterministic, used and fabric.device.type == "cuda"):
             while state.epoch < epochs and not _out_of_patience(state, patience):
                 started, meter = time.perf_counter(), Meter(state.sums, state.seen)
                 batches = sampler.batches(state.epoch)

@@ -135,7 +135,7 @@ def train(
         patience: epochs without a better validation loss before stopping
         precision: of the networks; bf16-mixed pays where the processor or GPU has bfloat16
         deterministic: compute in one order only: the same seed gives the same weights on a GPU too, which is slower
-        compile: make the networks faster with torch.compile (long first steps, needs a C++ compiler)
+        compile: make steps faster with torch.compile (minutes of compiling first, needs a C++ compiler)
         keep: training states that --out holds, the latest and those before it, to go back to where a disk lost it
         missing: rows without a group: error, drop, or own (a group of its own)
         features: columns of a table that are the observation: names, patterns, numbers, categories, all; name:kind

@@ -4,10 +4,12 @@ One a file; all are in nats, need no network and no label beyond the grouping. O
 `Question` with a name in `PENALTIES`, weighed by `Objective(further=...)`.
 """
 
-from mlvae.penalties.asking import BUILT_IN, ask
+from mlvae.penalties.asking import BUILT_IN, Plan, ask
 from mlvae.penalties.further import PENALTIES, Question, answer
 from mlvae.penalties.identification import misidentification
 from mlvae.penalties.independence import dependence, told
 from mlvae.penalties.leaking import leakage
 
-__all__ = ["BUILT_IN", "PENALTIES", "Question", "answer", "ask", "dependence", "leakage", "misidentification", "told"]
+__all__ = [
+    "BUILT_IN", "PENALTIES", "Plan", "Question", "answer", "ask", "dependence", "leakage", "misidentification", "told",
+]  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 from torch import Tensor
 
@@ -34,7 +33,7 @@ class Question:
     batch: GroupBatch
     others: tuple[str, ...]
 
-    @cached_property
+    @property
     def alone(self) -> Normal:
         """(N, D), posteriors of observations understood each by itself."""
         latent = self.latent

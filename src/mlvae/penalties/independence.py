@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,11 +51,16 @@ def dependence(posteriors: Normal, ids: Tensor, moments: int = 5) -> Tensor:
     return told(posteriors, ids, moments)[0]
 
 
-def told(posteriors: Normal, ids: Tensor, moments: int = 5) -> tuple[Tensor, Tensor]:
+def told(posteriors: Normal, ids: Tensor | Pairs, moments: int = 5) -> tuple[Tensor, Tensor]:
     """`dependence`, and how well the posteriors' means alone would name the group.
 
     Of degree 1, the divergence of a group's means is D nats; log-likelihood ratios of groups scatter by √(2 D), and
     where chance names the group of a share P, they name about P √(2 D) more. The fewer share a group, the less it is.
+
+    Args:
+        posteriors: N in D dimensions.
+        ids: (N,) the group in the data set, or the pairs that they make.
+        moments: the highest degree that `dependence` looks at.
 
     Returns:
         (), as `dependence`; and (), P² 2 D, the *square* of that gain, which has an unbiased estimate, below zero by
@@ -68,34 +73,42 @@ def told(posteriors: Normal, ids: Tensor, moments: int = 5) -> tuple[Tensor, Ten
     """
     if moments < 1:
         raise ModelError(f"Expected `moments` of at least 1, the means; got {moments}. For none, weigh them 0.")
-    rows, pairs = _blocks(ids)
-    pairs = pairs.to(posteriors.mean.dtype)
+    n = len(posteriors.mean)
+    rows, who = ids if isinstance(ids, Pairs) else Pairs.of(ids)
+    pairs = who.to(posteriors.mean.dtype)
     every: Tensor
     every, means = _Hermite.apply(posteriors.mean, posteriors.precision, rows, pairs, moments)  # type: ignore[no-untyped-call]
-    total = max(len(ids) * (len(ids) - 1), 1)
+    total = max(n * (n - 1), 1)
     return every / (2 * total), means * pairs.sum() / total**2
 
 
-def _blocks(ids: Tensor) -> tuple[Tensor, Tensor]:
+class Pairs(NamedTuple):
     """Observations side by side in blocks of K, so that pairs of one group share a block: few of all pairs do.
 
-    Returns:
-        (B K,) rows of the batch, and (B, K, K) bool, which of a block's are pairs of different observations of one
-        group. A block that is not full is filled up with observations that are in no pair there.
+    Args:
+        rows: (B K,) of the batch. A block that is not full is filled up with observations that are in no pair there.
+        who: (B, K, K) bool, which of a block's are pairs of different observations of one group.
     """
-    n = len(ids)
-    if ids.device.type == "cpu":  # elsewhere counting would wait for the device
-        labels, order = ids.sort()
-        sizes = labels.unique_consecutive(return_counts=True)[1]
-        largest = int(sizes.max())
-        if len(sizes) * largest**2 < n**2:
-            place = torch.arange(largest)
-            there = place < sizes.unsqueeze(1)
-            rows = order[((sizes.cumsum(0) - sizes).unsqueeze(1) + place).clamp_max(n - 1)]
-            pairs = there.unsqueeze(2) & there.unsqueeze(1)
-            pairs.diagonal(dim1=1, dim2=2).fill_(False)
-            return rows.flatten(), pairs
-    return torch.arange(n, device=ids.device), (ids.unsqueeze(1) == ids).fill_diagonal_(False).unsqueeze(0)
+
+    rows: Tensor
+    who: Tensor
+
+    @classmethod
+    def of(cls, ids: Tensor) -> Pairs:
+        """The pairs of N observations by the groups (N,) they are in."""
+        n = len(ids)
+        if ids.device.type == "cpu":  # elsewhere counting would wait for the device
+            labels, order = ids.sort()
+            sizes = labels.unique_consecutive(return_counts=True)[1]
+            largest = int(sizes.max())
+            if len(sizes) * largest**2 < n**2:
+                place = torch.arange(largest)
+                there = place < sizes.unsqueeze(1)
+                rows = order[((sizes.cumsum(0) - sizes).unsqueeze(1) + place).clamp_max(n - 1)]
+                who = there.unsqueeze(2) & there.unsqueeze(1)
+                who.diagonal(dim1=1, dim2=2).fill_(False)
+                return cls(rows.flatten(), who)
+        return cls(torch.arange(n, device=ids.device), (ids.unsqueeze(1) == ids).fill_diagonal_(False).unsqueeze(0))
 
 
 class _Hermite(torch.autograd.Function):

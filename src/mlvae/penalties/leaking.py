@@ -42,86 +42,114 @@ def leakage(means: Tensor, own: Tensor, other: Tensor) -> Tensor:
         >>> leakage(means, speaker, word) < 0.05, leakage(means + word.unsqueeze(1), speaker, word) > 1.0
         (tensor(True), tensor(True))
     """
-    mine = Grouping.from_ids(own)
-    kept = mine.expand(mine.sizes > 1)
-    if not kept.any():
+    return leaks(means, Crossed.of(own, other, means.shape[1], means.dtype))
+
+
+def leaks(means: Tensor, crossed: Crossed | None) -> Tensor:
+    """`leakage` of codes (N, D) whose two groupings have been counted."""
+    if crossed is None:
         return means.sum() * 0
-    if not kept.all():
-        means, mine, other = means[kept], Grouping.from_ids(own[kept]), other[kept]
-    other_groups = Grouping.from_ids(other)
-    if len(means) - mine.num_groups - other_groups.num_groups < means.shape[1]:
-        return means.sum() * 0
+    means = means if crossed.kept is None else means.index_select(0, crossed.kept)
     means = means.to(torch.promote_types(means.dtype, torch.float32))
-    value: Tensor = _Leakage.apply(means, mine, other_groups)  # type: ignore[no-untyped-call]
-    return value
+    value: Tensor = _Leakage.apply(means, crossed)  # type: ignore[no-untyped-call]
+    return value - crossed.expected
 
 
 class _Leakage(torch.autograd.Function):
-    """Its gradient by hand: taking means out is a projection of codes, whose adjoint is itself."""
+    """½ log det S - ½ log det S', its gradient by hand: taking means out is a projection, whose adjoint is itself."""
 
     @staticmethod
-    def forward(context: Any, means: Tensor, mine: Grouping, theirs: Grouping) -> Tensor:
-        n, dim = means.shape
-        freedom = n - mine.num_groups
+    def forward(context: Any, means: Tensor, crossed: Crossed) -> Tensor:
+        dim, mine = means.shape[1], crossed.mine
         rest = means - mine.expand(mine.mean(means))
-        beside = _Beside.of(mine, theirs, rest)
-        left = beside.out_of(rest)
-        within = torch.stack([part.T @ part for part in (rest, left)]) / freedom
+        left = crossed.out_of(rest)
+        within = torch.stack([part.T @ part for part in (rest, left)]) / crossed.freedom
         ridge = RIDGE / dim * within[0].trace() + torch.finfo(rest.dtype).tiny
         factors: Tensor = torch.linalg.cholesky(within + ridge * torch.eye(dim, dtype=rest.dtype, device=rest.device))
         before, after = factors.diagonal(dim1=1, dim2=2).log().sum(1).unbind()  # half of log determinants
         context.save_for_backward(rest, left, factors)
-        context.beside, context.freedom = beside, freedom
-        # Of normal codes the ratio of determinants is Wilks's lambda, whose logarithm is expected to be this.
-        spare = freedom - torch.arange(dim, dtype=rest.dtype, device=rest.device)
-        all_spare, spare = torch.stack([spare, (spare - beside.rank).clamp_min(1)]).div_(2).digamma_().sum(1).unbind()
-        return before - after - (all_spare - spare) / 2
+        context.crossed = crossed
+        return before - after
 
     @staticmethod
     @once_differentiable
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         rest, left, factors = context.saved_tensors
         before, after = torch.cholesky_inverse(factors).unbind()
         by_ridge = RIDGE / rest.shape[1] * (before.trace() - after.trace())
-        by_means = torch.addmm(by_ridge * rest - context.beside.out_of(left @ after), rest, before)
-        return by_means * (gradient / context.freedom), None, None
+        by_means = torch.addmm(by_ridge * rest - context.crossed.out_of(left @ after), rest, before)
+        return by_means * (gradient / context.crossed.freedom), None
 
 
 @dataclass(frozen=True, eq=False)
-class _Beside:
-    """What of a grouping is not in another: means of its groups that fit what is left of values without the other's.
+class Crossed:
+    """Two groupings of observations, and what of the one is not in the other: all that leakage asks but the codes.
 
     Where not every pair of groups has observations, or some have more, taking out the one's means and then the other's
-    would leave some of both.
+    would leave some of both; so means of the second's groups are fitted to what is left of values without the first's.
 
     Args:
-        mine: the other grouping, G groups.
-        theirs: T groups.
-        shares: (G, T), which share of each of the other's groups is in each of these.
-        solving: (T, T), the inverse of theirs's normal equations.
-        rank: (), how many directions it adds.
+        kept: (M,) the rows that are not alone in their group of the first; None where that is all of them.
+        mine: the first grouping of those, G groups.
+        theirs: the second, T groups.
+        shares: (G, T), which share of each of the first's groups is in each of the second's.
+        solving: (T, T), the inverse of the normal equations.
+        expected: (), nats that normal codes come to where the second says nothing.
     """
 
+    kept: Tensor | None
     mine: Grouping
     theirs: Grouping
     shares: Tensor
     solving: Tensor
-    rank: Tensor
+    expected: Tensor
 
     @classmethod
-    def of(cls, mine: Grouping, theirs: Grouping, like: Tensor) -> _Beside:
+    def of(cls, own: Tensor, other: Tensor, dim: int, dtype: torch.dtype) -> Crossed | None:
+        """The groups (N,) of each observation in the one and in the other, counted.
+
+        Args:
+            own: of the one.
+            other: of the other.
+            dim: of the codes, D.
+            dtype: of the codes; float32 where that is finer.
+
+        Returns:
+            None where they leave fewer than D free.
+        """
+        dtype = torch.promote_types(dtype, torch.float32)
+        mine, kept = Grouping.from_ids(own), None
+        together = mine.expand(mine.sizes > 1)
+        if not together.any():
+            return None
+        if not together.all():
+            kept = together.nonzero().flatten()
+            mine, other = Grouping.from_ids(own[kept]), other[kept]
+        theirs = Grouping.from_ids(other)
+        freedom = len(other) - mine.num_groups
+        if freedom - theirs.num_groups < dim:
+            return None
         cells = mine.index * theirs.num_groups + theirs.index
-        pairs = torch.bincount(cells, minlength=mine.num_groups * theirs.num_groups).to(like)
-        pairs, sizes = pairs.reshape(mine.num_groups, -1), theirs.sizes.to(like)
+        pairs = torch.bincount(cells, minlength=mine.num_groups * theirs.num_groups).to(dtype)
+        pairs, sizes = pairs.reshape(mine.num_groups, -1), theirs.sizes.to(dtype)
         shares = pairs / mine.sizes.unsqueeze(1)
         # Means that are one number in all groups of a connected part say nothing: there the equations are singular.
-        little = torch.finfo(like.dtype).eps ** 0.5 * sizes.mean()
-        own = (pairs.T @ shares).neg_()
-        own.diagonal().add_(sizes).add_(little)
-        solving = torch.cholesky_inverse(torch.linalg.cholesky(own))
-        return cls(mine, theirs, shares, solving, len(own) - little * solving.trace())
+        little = torch.finfo(dtype).eps ** 0.5 * sizes.mean()
+        equations = (pairs.T @ shares).neg_()
+        equations.diagonal().add_(sizes).add_(little)
+        solving = torch.cholesky_inverse(torch.linalg.cholesky(equations))
+        rank = len(equations) - little * solving.trace()
+        # Of normal codes the ratio of determinants is Wilks's lambda, whose logarithm is expected to be this.
+        spare = freedom - torch.arange(dim, dtype=dtype, device=own.device)
+        all_spare, spare = torch.stack([spare, (spare - rank).clamp_min(1)]).div_(2).digamma_().sum(1).unbind()
+        return cls(kept, mine, theirs, shares, solving, (all_spare - spare) / 2)
+
+    @property
+    def freedom(self) -> int:
+        """Observations beyond the first of each group of the one."""
+        return len(self.mine) - self.mine.num_groups
 
     def out_of(self, rest: Tensor) -> Tensor:
-        """Values (N, D) without the other's means, without these too."""
+        """Values (M, D) without means of the one's groups, without these of the other's too."""
         fitted = self.solving @ self.theirs.sum(rest)
         return rest - self.theirs.expand(fitted) + self.mine.expand(self.shares @ fitted)
