@@ -7,8 +7,8 @@ All variants have a 784-500 MLP each way, 16 + 16 codes, Bernoulli, fused Adam, 
 where nothing else is said, and take turns; medians. With one thread times are of the processor. Rows:
 
 step          one optimiser step: this library's and others' (peers.py) over the plain VAE's; also of 50 groups, in bf16
-compiled      the step again, and what `--compile` makes of it, of the plain VAE's and of the loop; takes minutes to compile
-              and a C++ compiler, so only where it is asked for
+compiled      the step again, and what `--compile` makes of it, of the plain VAE and of the loop; only where asked for,
+              as compiling takes minutes and a C++ compiler
 loop          `fit` itself (sampler, index, step, bookkeeping, log), an observation, over the plain VAE's bare step on a
               batch that stays the same; that step on batches picked anew, and the authors' loop behind torch's
               DataLoader, likewise. Batches are of 260 observations there, so that 10 groups are of equal size
