@@ -7,6 +7,8 @@ All have the model, the bound on held-out evidence, the identification term, the
 not done again. Each is written from its published description:
 
 adversary     a network that names the group from style samples, its gradient reversed (Ganin et al. 2016)
+reader        the same without a word for each group: it makes votes of style samples, by which the library's own
+              identification names each observation's group from the others of it
 cycle         decode one style with the contents of two observations, and ask for it back (Jha et al. 2018)
 switched      a contrastive loss on style in which positives are of *other* groups (CLEAR-VAE's pair switching, 2024)
 fixed noise   style of variance one whatever the observation, its mean held small (LORD, Gabbay and Hoshen 2020)
@@ -24,9 +26,11 @@ from ablation import DEFAULT, EPOCHS, compare, numbers
 from torch import Tensor, nn
 
 import mlvae
-from mlvae import MLVAE, Evidence, GroupBatch, Objective, loss
+from mlvae import MLVAE, Evidence, GroupBatch, Objective, Ramp, loss
 from mlvae.data import GroupSampler
 from mlvae.evidence import product_with_prior
+from mlvae.model import LOG_PRECISION_BOUND
+from mlvae.penalties import misidentification
 
 Term = Callable[[MLVAE, GroupBatch], Tensor]
 LEARNING_RATE = 2e-3
@@ -63,6 +67,23 @@ class Adversary(nn.Module):
     def forward(self, model: MLVAE, batch: GroupBatch) -> Tensor:
         style = style_of(model, batch.x).rsample()
         return F.cross_entropy(self.names(Reversed.apply(style)), batch.ids["content"])
+
+
+class Reader(nn.Module):
+    """Reads style samples as content is read, and is descended and ascended as the adversary is."""
+
+    def __init__(self, dim: int, votes: int = 32) -> None:
+        super().__init__()
+        self.says = nn.Sequential(
+            nn.Linear(dim, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 2 * votes)
+        )
+
+    def forward(self, model: MLVAE, batch: GroupBatch) -> Tensor:
+        style = style_of(model, batch.x).rsample()
+        mean, raw = self.says(Reversed.apply(style)).chunk(2, 1)
+        log_precision = LOG_PRECISION_BOUND * torch.tanh(raw / LOG_PRECISION_BOUND)
+        ids = batch.ids["content"]
+        return misidentification(Evidence.votes(mean, log_precision.exp()), mlvae.Grouping.from_ids(ids), ids)
 
 
 def cycle(model: MLVAE, batch: GroupBatch) -> Tensor:
@@ -107,6 +128,16 @@ def rivals(groups: int, dim: int) -> dict[str, tuple[type[MLVAE], Objective, Ter
     }
     for weight in (3.0, 10.0, 30.0):
         found[f"adversary {weight:g}"] = (MLVAE, BARE, Adversary(dim, groups), weight)
+    for end in (100.0, 300.0):
+        lighter = replace(DEFAULT, independence=Ramp(3.0, end, doubling=True))
+        found[f"independence to {end:g}"] = (MLVAE, lighter, nothing, 0.0)
+        found[f"independence to {end:g}, adversary 10"] = (MLVAE, lighter, Adversary(dim, groups), 10.0)
+        for weight in (10.0, 30.0):
+            found[f"independence to {end:g}, reader {weight:g}"] = (MLVAE, lighter, Reader(dim), weight)
+    found["independence to 100, switched 300"] = (
+        MLVAE, replace(DEFAULT, independence=Ramp(3.0, 100.0, doubling=True)), switched, 300.0
+    )  # fmt: skip
+    found["independence, adversary 3"] = (MLVAE, DEFAULT, Adversary(dim, groups), 3.0)
     for weight in (1.0, 10.0, 100.0):
         found[f"cycle {weight:g}"] = (MLVAE, BARE, cycle, weight)
     for weight in (30.0, 300.0, 3000.0):
