@@ -111,7 +111,8 @@ class Grouping:
     def counted(self) -> Self:
         """The same, once all is counted that sums over others and comparisons will ask: compiled code cannot count."""
         if not self.singletons:
-            self.first, self.sizes, self._others if self._few() else self._scan
+            for name in ("first", "sizes", "_others" if self._few() else "_scan"):
+                getattr(self, name)
         return self
 
     @cached_property

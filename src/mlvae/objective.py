@@ -284,7 +284,7 @@ def loss(
     of = {kind: [level.name for level in model.levels if _weighs(weight, level.name)]
           for kind, weight in objective.penalties.items()}  # fmt: skip
     with torch.autocast(batch.x.device.type, enabled=False):
-        plan = Plan.made(model.levels, whole, of, objective.apart)
+        plan = Plan.made(model.levels, whole, of, objective.apart, next(model.parameters()).dtype)
     terms, penalties, by_means = (measure or measured)(model, batch, objective, plan, ranks, generator)
 
     weights = batch.inverse_inclusion(model.levels[0].name) if objective.subsampling == "scaled" else None

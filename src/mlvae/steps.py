@@ -129,6 +129,7 @@ def compiled(wanted: bool) -> Iterator[Measure]:
         yield measured
         return
     from torch import _dynamo
+    from torch.fx.experimental import _config as shapes
 
     fast = torch.compile(measured, dynamic=True, options={"fallback_random": True})  # its noise is what it always is
 
@@ -138,7 +139,8 @@ def compiled(wanted: bool) -> Iterator[Measure]:
         return fast(model, batch.counted(), objective, plan, *rest)
 
     try:
-        with _dynamo.config.patch(specialize_float=True):  # a constant is no size
+        # A constant is no size, and sizes that are equal by chance are not the same one.
+        with _dynamo.config.patch(specialize_float=True), shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
             yield measure
     finally:
         torch.compiler.reset()  # sizes of one network would be taken for the next one's

@@ -45,6 +45,7 @@ class Plan:
         batch: GroupBatch,
         of: Mapping[str, Collection[str]],
         apart: Mapping[str, Sequence[str]],
+        dtype: torch.dtype,
     ) -> Plan:
         """For a sampled batch.
 
@@ -53,6 +54,7 @@ class Plan:
             batch: the observations.
             of: for penalties by name the levels that they are asked of.
             apart: for levels by name, those whose groups they should not know, where it is not all that could be asked.
+            dtype: of the codes.
 
         Raises:
             ModelError: ``apart`` names a level that is each observation's own.
@@ -62,7 +64,7 @@ class Plan:
             other: None for name in of["independence"] if name not in batch.ids for other in others[name]
         }  # in order
         crossed = {
-            (level.name, other): Crossed.of(batch.ids[level.name], batch.ids[other], level.dim, batch.x.dtype)
+            (level.name, other): Crossed.of(batch.ids[level.name], batch.ids[other], level.dim, dtype)
             for level in levels
             if level.name in batch.ids and level.name in of["leakage"]
             for other in others[level.name]
