@@ -13,8 +13,8 @@ from torch import Tensor
 from mlvae import MLVAE, Evidence, GroupBatch, Held, Level, Normal, Objective, Ramp, elbo, loss
 from mlvae.errors import ModelError, TrainingError
 from mlvae.evidence import READOUTS, product_with_prior
-from mlvae.objective import GROWING, Loss
-from mlvae.penalties import dependence, told
+from mlvae.objective import GROWING, Loss, measured
+from mlvae.penalties import PENALTIES, dependence, told
 from mlvae.steps import compiled
 from oracles import (
     group_log_marginal,
@@ -400,7 +400,7 @@ def test_a_loss_compiles_as_one_graph_for_any_sizes(kind: str, traced: Callable[
             names = {name: {"content": "person", "speaker": "person"}.get(name, name) for name in columns}
             batch = GroupBatch.of(torch.rand(n, 5), {name: groups[of] for name, of in names.items()})
             results = []
-            for measure in (None, fast):
+            for measure in (measured, fast):
                 torch.manual_seed(n)
                 model.zero_grad()
                 result = loss(model, batch, Objective(), progress=0.7, measure=measure)
@@ -409,6 +409,40 @@ def test_a_loss_compiles_as_one_graph_for_any_sizes(kind: str, traced: Callable[
             for one, other in zip(*results, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     assert traced() == 1
+
+
+def test_where_torch_cannot_compile_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = crossed()
+    whole = torch.compile
+
+    def without_a_compiler(*_: Any) -> Any:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: whole(function, backend=without_a_compiler))
+    with compiled(True) as fast, pytest.raises(TrainingError, match=r"no compiler.*Install a C\+\+ compiler"):
+        loss(model, batch, Objective.plain(), measure=fast)
+
+
+def test_a_mistaken_penalty_is_told_compiled_too(monkeypatch: pytest.MonkeyPatch, traced: Callable[[], int]) -> None:
+    levels, groups = MODELS["two"]
+    model, batch = MLVAE((5,), levels, width=8), GroupBatch.of(torch.rand(len(PERSON), 5), groups)
+    monkeypatch.setitem(PENALTIES, "mine", lambda question: question.alone.mean @ question.alone.mean)
+    with compiled(True) as fast, pytest.raises(ModelError, match=r"penalty 'mine'.*test_objective"):
+        loss(model, batch, Objective(further={"mine": 1.0}), measure=fast)
+
+
+class Casting(torch.nn.Linear):
+    """Computes in its own type, whatever it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
+def test_leakage_is_counted_in_the_type_of_codes() -> None:
+    n = 60
+    model = MLVAE((5,), MODELS["crossed"][0], encoder=Casting(5, 8), decoder=torch.nn.Linear(6, 5)).double()
+    batch = GroupBatch.of(torch.rand(n, 5), {"speaker": torch.arange(n) % 5, "word": torch.arange(n) // 5 % 4})
+    assert loss(model, batch, Objective()).penalties["leakage"].dtype == torch.float64
 
 
 def test_less_leakage_than_by_chance_is_no_gain() -> None:

@@ -62,7 +62,8 @@ def _straight(since: float, end: float = 1000.0) -> Variant:
     return Variant(replace(DEFAULT, independence=Ramp(0.0, end, since=since)))
 
 
-def _doubling(start: float, end: float) -> Variant:
+def doubling(start: float, end: float) -> Variant:
+    """Independence's weight doubling all through training, not held."""
     return Variant(replace(DEFAULT, independence=Ramp(start, end, doubling=True)))
 
 
@@ -73,10 +74,10 @@ VARIANTS: dict[str, Variant] = {
     "product of votes without the prior": Variant(model={"readout": "product"}),
     "the bound alone (the paper's objective)": Variant(Objective.plain()),
     "no independence penalty": Variant(replace(DEFAULT, independence=0.0)),
-    "independence 3 to 1000, not held": _doubling(3.0, 1000.0),
-    "independence 3 to 300": _doubling(3.0, 300.0),
-    "independence 3 to 3000": _doubling(3.0, 3000.0),
-    "independence 30 to 1000": _doubling(30.0, 1000.0),
+    "independence 3 to 1000, not held": doubling(3.0, 1000.0),
+    "independence 3 to 300": doubling(3.0, 300.0),
+    "independence 3 to 3000": doubling(3.0, 3000.0),
+    "independence 30 to 1000": doubling(30.0, 1000.0),
     "independence straight from .3": _straight(0.3),
     "half may be told": Variant(replace(DEFAULT, independence=Held(end=0.006))),
     "twice may be told": Variant(replace(DEFAULT, independence=Held(end=0.024))),

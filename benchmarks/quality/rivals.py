@@ -22,11 +22,11 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from ablation import DEFAULT, EPOCHS, compare, numbers
+from ablation import DEFAULT, EPOCHS, compare, doubling, numbers
 from torch import Tensor, nn
 
 import mlvae
-from mlvae import MLVAE, Evidence, GroupBatch, Objective, Ramp, loss
+from mlvae import MLVAE, Evidence, GroupBatch, Objective, loss
 from mlvae.data import GroupSampler
 from mlvae.evidence import product_with_prior
 from mlvae.model import LOG_PRECISION_BOUND
@@ -128,19 +128,17 @@ def rivals(groups: int, dim: int) -> dict[str, tuple[type[MLVAE], Objective, Ter
     }
     for weight in (3.0, 10.0, 30.0):
         found[f"adversary {weight:g}"] = (MLVAE, BARE, Adversary(dim, groups), weight)
-    for end in (100.0, 300.0):
-        lighter = replace(DEFAULT, independence=Ramp(3.0, end, doubling=True))
-        found[f"independence to {end:g}"] = (MLVAE, lighter, nothing, 0.0)
-        found[f"independence to {end:g}, adversary 10"] = (MLVAE, lighter, Adversary(dim, groups), 10.0)
+    lighter = {end: doubling(3.0, end).objective for end in (100.0, 300.0)}
+    for end, objective in lighter.items():
+        found[f"independence to {end:g}"] = (MLVAE, objective, nothing, 0.0)
+        found[f"independence to {end:g}, adversary 10"] = (MLVAE, objective, Adversary(dim, groups), 10.0)
         for weight in (10.0, 30.0):
-            found[f"independence to {end:g}, reader {weight:g}"] = (MLVAE, lighter, Reader(dim), weight)
-    found["independence to 100, switched 300"] = (
-        MLVAE, replace(DEFAULT, independence=Ramp(3.0, 100.0, doubling=True)), switched, 300.0
-    )  # fmt: skip
+            found[f"independence to {end:g}, reader {weight:g}"] = (MLVAE, objective, Reader(dim), weight)
+    found["independence to 100, switched 300"] = (MLVAE, lighter[100.0], switched, 300.0)
     found["independence, adversary 3"] = (MLVAE, DEFAULT, Adversary(dim, groups), 3.0)
     for weight in (1.0, 10.0, 100.0):
         found[f"cycle {weight:g}"] = (MLVAE, BARE, cycle, weight)
-    for weight in (30.0, 300.0, 3000.0):
+    for weight in (3.0, 30.0, 300.0, 3000.0):
         found[f"switched {weight:g}"] = (MLVAE, BARE, switched, weight)
     for weight in (0.1, 1.0, 3.0):
         found[f"fixed noise with KL {weight:g}"] = (FixedNoise, BARE.changed(style=weight), nothing, 0.0)

@@ -38,7 +38,7 @@ from peers import CONTENT, PEERS, STYLE, Peer, decoder, encoder, looped, plain, 
 
 from mlvae import MLVAE, GroupBatch, GroupedData, Grouping, Level, Objective, elbo, fit, loss
 from mlvae.evidence import Evidence, product_with_prior
-from mlvae.objective import Measure
+from mlvae.objective import Measure, measured
 from mlvae.steps import compiled
 
 LOST = 1.15
@@ -71,7 +71,7 @@ def peer(name: str, x: torch.Tensor, groups: torch.Tensor, half: bool = False) -
 
 
 def mine(
-    objective: Objective, x: torch.Tensor, groups: torch.Tensor, half: bool = False, measure: Measure | None = None
+    objective: Objective, x: torch.Tensor, groups: torch.Tensor, half: bool = False, measure: Measure = measured
 ) -> Callable[[], None]:
     model = ours()
 

@@ -252,6 +252,37 @@ def elbo(model: MLVAE, batch: GroupBatch, *, generator: torch.Generator | None =
     return _terms(model, batch, model.encode(batch, generator=generator))
 
 
+def measured(
+    model: MLVAE,
+    batch: GroupBatch,
+    objective: Objective,
+    plan: Plan,
+    ranks: Ranks,
+    generator: torch.Generator | None,
+) -> tuple[Terms, dict[tuple[str, str], Tensor], dict[str, Tensor]]:
+    """All of `loss` that takes time, and nothing that depends on progress or counts groups: what can be compiled.
+
+    Args:
+        model: any number of levels.
+        batch: this process's observations; `GroupBatch.counted` where this is compiled.
+        objective: what is asked; weights take no part.
+        plan: of penalties, for the observations of all processes.
+        ranks: the processes.
+        generator: of the noise.
+
+    Returns:
+        The bound's terms, and what `ask` says.
+    """
+    latents = model.encode(batch, draw=objective.draw, evidence=objective.evidence, generator=generator)
+    terms = _terms(model, batch, latents)
+    with torch.autocast(batch.x.device.type, enabled=False):  # their matrix products too stay in float32
+        penalties, by_means = ask(model.levels, plan, ranks.together(latents), objective.moments)
+    return terms, penalties, by_means
+
+
+Measure = Callable[..., tuple[Terms, dict[tuple[str, str], Tensor], dict[str, Tensor]]]
+
+
 def loss(
     model: MLVAE,
     batch: GroupBatch,
@@ -261,7 +292,7 @@ def loss(
     generator: torch.Generator | None = None,
     ranks: Ranks = ALONE,
     held: Mapping[str, Tensor] = MappingProxyType({}),
-    measure: Measure | None = None,
+    measure: Measure = measured,
 ) -> Loss:
     """Minus the objective per group: weighted bound and penalties.
 
@@ -285,7 +316,7 @@ def loss(
           for kind, weight in objective.penalties.items()}  # fmt: skip
     with torch.autocast(batch.x.device.type, enabled=False):
         plan = Plan.made(model.levels, whole, of, objective.apart, next(model.parameters()).dtype)
-    terms, penalties, by_means = (measure or measured)(model, batch, objective, plan, ranks, generator)
+    terms, penalties, by_means = measure(model, batch, objective, plan, ranks, generator)
 
     weights = batch.inverse_inclusion(model.levels[0].name) if objective.subsampling == "scaled" else None
     value = (terms.log_likelihood if weights is None else weights * terms.log_likelihood).sum()
@@ -300,37 +331,6 @@ def loss(
               for name in dict(penalties.keys())}  # fmt: skip
     groups = whole.grouping(model.levels[0].name).num_groups
     return Loss((len(whole) * penalty - ranks.size * value) / groups, terms, summed, by_means)
-
-
-def measured(
-    model: MLVAE,
-    batch: GroupBatch,
-    objective: Objective,
-    plan: Plan,
-    ranks: Ranks = ALONE,
-    generator: torch.Generator | None = None,
-) -> tuple[Terms, dict[tuple[str, str], Tensor], dict[str, Tensor]]:
-    """All of `loss` that takes time, and nothing that depends on progress or counts groups: what can be compiled.
-
-    Args:
-        model: any number of levels.
-        batch: this process's observations; `GroupBatch.counted` where this is compiled.
-        objective: what is asked; weights take no part.
-        plan: of penalties, for the observations of all processes.
-        ranks: the processes.
-        generator: of the noise.
-
-    Returns:
-        The bound's terms, and what `ask` says.
-    """
-    latents = model.encode(batch, draw=objective.draw, evidence=objective.evidence, generator=generator)
-    terms = _terms(model, batch, latents)
-    with torch.autocast(batch.x.device.type, enabled=False):  # their matrix products too stay in float32
-        penalties, by_means = ask(model.levels, plan, ranks.together(latents), objective.moments)
-    return terms, penalties, by_means
-
-
-Measure = Callable[..., tuple[Terms, dict[tuple[str, str], Tensor], dict[str, Tensor]]]
 
 
 def _weighs(weight: HeldWeight, level: str) -> bool:

@@ -67,7 +67,7 @@ class Ranks:
             name: Grouping.from_ids(self._gathered(grouping.index + self.rank * 2**32))
             for name, grouping in batch.groupings.items()
         }
-        rows = int(self.add_up(torch.tensor([len(batch)])))
+        rows = len(next(iter(ids.values()))) if ids else int(self.add_up(torch.tensor([len(batch)])))
         return GroupBatch(batch.x.new_empty(rows, 0), groupings, ids)
 
     def together(self, latents: Mapping[str, Latent]) -> Mapping[str, Latent]:

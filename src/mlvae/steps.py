@@ -124,6 +124,9 @@ def compiled(wanted: bool) -> Iterator[Measure]:
 
     Args:
         wanted: else as it is.
+
+    Raises:
+        TrainingError: torch cannot compile here, as without a C++ compiler; at the first step.
     """
     if not wanted:
         yield measured
@@ -136,11 +139,22 @@ def compiled(wanted: bool) -> Iterator[Measure]:
     def measure(model: MLVAE, batch: GroupBatch, objective: Objective, plan: Plan, *rest: Any) -> Any:
         plan.batch.counted()
         _dynamo.mark_static(batch.x, list(range(1, batch.x.ndim)))
-        return fast(model, batch.counted(), objective, plan, *rest)
+        try:
+            return fast(model, batch.counted(), objective, plan, *rest)
+        except _dynamo.exc.BackendCompilerFailed as error:
+            reason = str(error).partition("\n\n")[0]
+            raise TrainingError(
+                f"Expected torch to compile a step here; it cannot: {reason} Install a C++ compiler (CXX in the"
+                " environment names one), or train without compiling."
+            ) from error
+        except _dynamo.exc.TorchRuntimeError:
+            measured(model, batch, objective, plan, *rest)  # says whose mistake it is: a network's, or a penalty's
+            raise
 
+    # A constant is no size, and sizes that are equal by chance are not the same one (not every torch can be told).
+    by_chance = {"use_duck_shape": False} if hasattr(shapes, "use_duck_shape") else {}
     try:
-        # A constant is no size, and sizes that are equal by chance are not the same one.
-        with _dynamo.config.patch(specialize_float=True), shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+        with _dynamo.config.patch(specialize_float=True), shapes.patch(by_chance):  # type: ignore[attr-defined]
             yield measure
     finally:
         torch.compiler.reset()  # sizes of one network would be taken for the next one's
