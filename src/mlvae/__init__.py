@@ -29,6 +29,7 @@ _HOMES = {
     "fit": "training",
     "load": "checkpoint",
     "loss": "objective",
+    "populate": "temperature",
     "read": "data",
     "save": "checkpoint",
     "temper": "temperature",
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from mlvae.normal import Normal
     from mlvae.objective import Objective, elbo, loss
     from mlvae.store.living import EvidenceStore
-    from mlvae.temperature import temper
+    from mlvae.temperature import populate, temper
     from mlvae.training import fit
     from mlvae.weights import Held, Ramp
 

@@ -3,6 +3,8 @@
     log p(X_g) >= log 1/K Σ_k [ Π_l p(c_lk) / q(c_lk | X) · Π_i w_ik ]
     w_ik        = 1/M Σ_m p(x_i | c_k, s_ikm) p(s_ikm) / q(s_ikm | x_i, c_k)
 
+where p(c_l) is the level's population and q(c_l | X) the posterior under it; N(0, I) is it where none was fitted.
+
 Given what a group shares its members are independent, so each has its own M samples of what is its own. Joint
 samples of all latents would need a number that grows exponentially with the size of the group.
 
@@ -103,7 +105,13 @@ def _log_weights(
             continue
         grouping = batch.groupings[level.name]
         votes = model.votes(level.name, features, [codes[name] for name in level.given])
-        sample, ratio = _drawn(votes.sum(_repeated(grouping, k)), level.readout, generator)
+        evidence, population = votes.sum(_repeated(grouping, k)), model.population(level.name).mixture
+        if population is None:
+            sample, ratio = _drawn(evidence, level.readout, generator)
+        else:
+            posterior = population.given(evidence)
+            sample = posterior.rsample(generator)
+            ratio = population.log_prob(sample) - posterior.log_prob(sample)
         codes[level.name] = _repeated(grouping, k).expand(sample)
         component = components.of(grouping)
         log_weight = log_weight + component.sum(ratio.reshape(k, -1).T).T

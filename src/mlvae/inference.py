@@ -305,7 +305,7 @@ def interpolate(
 def generate(
     model: MLVAE, n: int = 1, *, seed: int | None = None, covariates: Covariates = None, **fixed: Array
 ) -> Tensor:
-    """New observations: codes from the prior, but for the levels that are given.
+    """New observations: codes of groups from the level's population, others from the prior, but for those given.
 
     Args:
         model: any number of levels.
@@ -342,6 +342,8 @@ def generate(
                     f" got {tuple(code.shape)}."
                 )
             drawn[level.name] = code.expand(n, level.dim)
+        elif level.by is not None:
+            drawn[level.name] = model.population(level.name).draw(n, generator).to(like)
         else:
             drawn[level.name] = torch.randn(n, level.dim, generator=generator).to(like)
     return pictures(model, drawn, covariates)

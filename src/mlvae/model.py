@@ -31,6 +31,7 @@ from mlvae.likelihoods import Likelihood, by_name, likelihood_for
 from mlvae.networks import LAYOUTS, NETWORKS, Network, beside, default_network, joined
 from mlvae.networks.trial import check_decoder, features_of, warn_of_batch_norm
 from mlvae.normal import Normal
+from mlvae.population import Population
 from mlvae.schema import Covariates, Schema
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class MLVAE(nn.Module):
             }
         )
         self.calibrations = nn.ModuleDict({level.name: Calibration(level.dim) for level in self.group_levels})
+        self.populations = nn.ModuleDict({level.name: Population(level.dim) for level in self.group_levels})
         made = self.likelihood.output_shape(self.shape)
         codes = sum(dims.values()) + known
         self.decoder = decoder or pair.decoder(made, self.width, codes)
@@ -134,7 +136,9 @@ class MLVAE(nn.Module):
         warn_of_batch_norm(self.encoder, self.decoder)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Weights from before there were calibrations have at most a temperature."""
+        """Weights from before there were calibrations have at most a temperature; few have a population."""
+        for level in self.group_levels:
+            self.population(level.name).expect(state_dict, f"{prefix}populations.{level.name}.").to(self.device)
         for level in self.levels:
             temperature = state_dict.pop(f"{prefix}temperature_{level.name}", None)
             if level.by is not None:
@@ -307,6 +311,17 @@ class MLVAE(nn.Module):
         calibration = self.calibrations[level]
         assert isinstance(calibration, Calibration)
         return calibration
+
+    def population(self, level: str) -> Population:
+        """Where the groups of a shared level lie; N(0, I), until training has ended with groups kept out.
+
+        Raises:
+            ModelError: no shared level of that name.
+        """
+        self.calibration(level)
+        population = self.populations[level]
+        assert isinstance(population, Population)
+        return population
 
     def _latent(self, level: str, code: Tensor) -> Tensor:
         return self.calibration(level).latent(code) if level in self.calibrations else code

@@ -1,4 +1,4 @@
-"""Calibrating a trained model: every shared level's votes, on groups kept out of training."""
+"""What ends training: votes are calibrated on groups kept out of it, and populations fitted, for every shared level."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from mlvae import inference
 from mlvae.batch import speakers, within
 from mlvae.calibration import FEWEST_WITNESSES, Calibration
 from mlvae.errors import DataError
+from mlvae.evidence import Evidence
 from mlvae.heads import Array
+from mlvae.population import fitted
 from mlvae.schema import Covariates
 
 if TYPE_CHECKING:
+    from mlvae.data import GroupedData
     from mlvae.model import MLVAE
+
+SEEN = 10_000
+"""Observations, evenly spaced, that a population is fitted to."""
 
 
 @torch.no_grad()
@@ -66,10 +72,35 @@ def temper(
         model.calibration(name).take(Calibration.fit(votes, grouping, finer))
 
 
+@torch.no_grad()
+def populate(model: MLVAE, train: GroupedData, kept: GroupedData) -> None:
+    """Fits the population of every shared level whose readout has the prior, in place; a former one is forgotten.
+
+    Args:
+        model: calibrated, if it is to be: populations lie in calibrated coordinates.
+        train: what it learned from.
+        kept: what it did not learn from, to choose the number of parts by.
+    """
+    rows = torch.linspace(0, len(train) - 1, min(SEEN, len(train)), dtype=torch.float64).long()
+    known, new = (_evidence(model, data) for data in (train.subset(rows), kept))
+    for level in model.group_levels:
+        if level.readout == "product_with_prior":
+            population = model.population(level.name)
+            population.take(fitted(known[level.name], new[level.name]))
+            population.to(next(model.parameters()))
+
+
+def _evidence(model: MLVAE, data: GroupedData) -> dict[str, Evidence]:
+    groups = {level.name: data.codes(level.by) for level in model.group_levels if level.by}
+    cast = inference.votes(model, data.x, groups, data.columns)
+    return {name: votes.sum(grouping) for name, (votes, grouping) in cast.items()}
+
+
 def uncalibrate(model: MLVAE) -> None:
-    """Takes votes as the network says them, in place."""
+    """Takes votes as the network says them, and groups as the prior has them, in place."""
     for level in model.group_levels:
         model.calibration(level.name).take(Calibration(level.dim))
+        model.population(level.name).take(None)
 
 
 def calibrated(model: MLVAE) -> bool:

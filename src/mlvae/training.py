@@ -24,7 +24,7 @@ from mlvae.resident import Resident, keep_freed
 from mlvae.runs import Interrupt, Progress, Run, engine
 from mlvae.states import KEEP
 from mlvae.steps import Meter, State, Step, compiled, one_order
-from mlvae.temperature import calibrated, temper, uncalibrate
+from mlvae.temperature import calibrated, populate, temper, uncalibrate
 from mlvae.weights import Holder
 
 STEPS = 4000
@@ -225,6 +225,7 @@ def fit(
     if valid is not None and model.group_levels and not (ended and calibrated(model)):
         groups_of = {level.name: valid.codes(level.by) for level in model.group_levels if level.by}
         temper(model, valid.x, groups_of, valid.columns, nested=data.nested)
+        populate(model, train, valid)
         run.keep()
     return History(state.history, state.epoch < epochs)
 

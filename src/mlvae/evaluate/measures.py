@@ -217,7 +217,7 @@ def cross_member(subject: Subject) -> Metrics:
 
 
 def generated(subject: Subject, judge: Judge) -> Metrics:
-    """Coverage and density of samples from the prior among the new observations, in the judge's features."""
+    """Coverage and density of generated samples among the new observations, in the judge's features."""
     if len(subject.new) <= NEAREST:
         return {}
     rows = np.random.default_rng(subject.seed).permutation(len(subject.new))[:GENERATED]

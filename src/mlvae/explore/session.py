@@ -197,7 +197,7 @@ class Session:
         return found
 
     def expected(self, rows: Sequence[int], count: int = 4, seed: int = 0) -> Made:
-        """New observations of the tray's group, its levels at their posterior means, the rest from the prior."""
+        """New observations of the tray's group, its levels at their posterior means, the rest drawn."""
         fixed = {name: normal.mean[0].float() for name, normal in self._posteriors(rows).items()}
         return Made(
             self.model.generate(count, seed=seed, covariates=self._told([0] * count), **fixed).cpu(),

@@ -41,7 +41,7 @@ GRIDS = {
     "generate": (
         "New observations",
         "A row a group. First groups of the data, seen in styles drawn from the prior; then groups drawn from the"
-        " prior, likewise; in the last two rows every observation is of a group of its own.",
+        " population, likewise; in the last two rows every observation is of a group of its own.",
     ),
     "reconstruct": ("Reconstructions", "Above each reconstruction the observation that it is of."),
 }
