@@ -14,7 +14,7 @@ from mlvae import MLVAE, Evidence, GroupBatch, Held, Level, Normal, Objective, R
 from mlvae.errors import ModelError, TrainingError
 from mlvae.evidence import READOUTS, product_with_prior
 from mlvae.objective import GROWING, Loss, measured
-from mlvae.penalties import PENALTIES, dependence, told
+from mlvae.penalties import PENALTIES, Adversaries, dependence, told
 from mlvae.steps import compiled
 from oracles import (
     group_log_marginal,
@@ -393,6 +393,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 def test_a_loss_compiles_as_one_graph_for_any_sizes(kind: str, traced: Callable[[], int]) -> None:
     levels, columns = MODELS[kind]
     model, sizes = MLVAE((5,), levels, width=8), ((36, 6, 6), (40, 8, 5), (61, 9, 7))
+    objective, beside = Objective.for_groups(9), Adversaries(levels, dict.fromkeys(columns, 9))
     with compiled(True) as fast:
         for n, people, words in sizes:
             person, place = torch.arange(n) % people, torch.arange(n)
@@ -403,9 +404,11 @@ def test_a_loss_compiles_as_one_graph_for_any_sizes(kind: str, traced: Callable[
             for measure in (measured, fast):
                 torch.manual_seed(n)
                 model.zero_grad()
-                result = loss(model, batch, Objective(), progress=0.7, measure=measure)
+                beside.zero_grad()
+                result = loss(model, batch, objective, progress=0.7, measure=measure, adversaries=beside)
                 result.total.backward()
-                results.append((result.total, *(parameter.grad for parameter in model.parameters())))
+                learning = (*model.parameters(), *beside.parameters())
+                results.append((result.total, *(parameter.grad for parameter in learning)))
             for one, other in zip(*results, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     assert traced() == 1

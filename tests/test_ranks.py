@@ -16,7 +16,7 @@ from mlvae import MLVAE, GroupedData, Level, Objective, fit, load
 from mlvae.normal import Normal
 from mlvae.ranks import Ranks
 
-OBJECTIVES = {"default": Objective(), "plain": Objective.plain()}
+OBJECTIVES = {"default": Objective(), "plain": Objective.plain(), "few": Objective.for_groups(11)}
 
 
 def data() -> GroupedData:

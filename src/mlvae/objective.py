@@ -23,7 +23,7 @@ from mlvae.batch import GroupBatch
 from mlvae.errors import ModelError, TrainingError, nearest
 from mlvae.levels import Level
 from mlvae.model import MLVAE, Latent
-from mlvae.penalties import BUILT_IN, PENALTIES, Plan, ask
+from mlvae.penalties import BUILT_IN, PENALTIES, Adversaries, Plan, ask
 from mlvae.ranks import ALONE, Ranks
 from mlvae.weights import Held, HeldWeight, Ramp, Weight, at, growing, parsed
 
@@ -35,6 +35,16 @@ GROWING = Ramp(3.0, 1000.0, doubling=True)
 
 LEAKING = Ramp(0.0, 20.0, since=0.3)
 """Leakage's weight. Asked for from the start, codes would collapse."""
+
+NAMING = Ramp(0.0, 10.0, since=0.1)
+"""The adversary's weight. It first learns what there is to tell."""
+
+FEW = 100
+"""Groups that an adversary can learn to name: of ten classes it took from style what a lighter independence left, of
+2,928 characters with twenty drawings each nothing."""
+
+LIGHTER = Held(least=Ramp(3.0, 300.0, doubling=True))
+"""Independence's weight beside an adversary."""
 
 LOGGED = ("loss", "log_likelihood", "epoch", "valid", "seconds", "images_per_second", "skipped_files")
 """Columns of a run's log, which no penalty of one's own can be called, nor begin as `kl_style` and `held_style` do."""
@@ -62,6 +72,8 @@ class Objective:
             level all others', a shared one those that are crossed with it (neither nested in the other).
         moments: the highest moments of a group's samples that independence looks at: 1 are means, 2 covariances.
         further: weights of penalties of one's own by their names in `mlvae.penalties.PENALTIES`, each as leakage's.
+        adversary: weight of what a network that learns beside the model can name groups by in a per-observation level's
+            samples, as independence's; see `for_groups`.
 
     Raises:
         TrainingError: a word that is none of these, a weight below 0, or another weight than independence's is to be
@@ -79,6 +91,7 @@ class Objective:
     apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     moments: int = 5
     further: Mapping[str, Weight] = field(default_factory=dict)
+    adversary: Weight = 0.0
 
     def __post_init__(self) -> None:
         for name, words in WORDS.items():
@@ -112,13 +125,23 @@ class Objective:
         return {**{name: getattr(self, name) for name in BUILT_IN}, **self.further}
 
     def settings(self) -> dict[str, Any]:
-        """As values for a file, which `from_settings` takes; as they were before there were further penalties."""
-        return {name: value for name, value in asdict(self).items() if value or name != "further"}
+        """As values for a file, which `from_settings` takes; as before what came later, where that is unused."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ("further", "adversary")}
 
     @classmethod
     def plain(cls) -> Objective:
         """The bound itself: all evidence, one weight for every KL, no penalty. The paper's, and a plain VAE's."""
         return cls(evidence="all", draw="group", kl_weight={}, independence=0.0, leakage=0.0, identification=0.0)
+
+    @classmethod
+    def for_groups(cls, groups: int) -> Objective:
+        """What separates best among so many groups: up to 100, an adversary beside a lighter independence.
+
+        Example:
+            >>> Objective.for_groups(1000) == Objective(), Objective.for_groups(10).adversary.end
+            (True, 10.0)
+        """
+        return cls() if groups > FEW else cls(independence=LIGHTER, adversary=NAMING)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Objective:
@@ -133,10 +156,13 @@ class Objective:
         independence: HeldWeight | None = None,
         leakage: Weight | None = None,
         identification: Weight | None = None,
+        adversary: Weight | None = None,
         further: Mapping[str, Weight] | None = None,
         **kl_weight: float | None,
     ) -> Objective:
-        """The same with other weights; None leaves one as it is. Numbers of independence and leakage still grow.
+        """The same with other weights; None leaves one as it is, but independence takes an adversary's place.
+
+        Numbers grow over training as the defaults do; identification's is one weight.
 
         Penalties take one weight for all levels, or weights by the level's name, 0 where not named.
 
@@ -149,10 +175,13 @@ class Objective:
         }
         if independence is not None:
             changes["independence"] = growing(independence, GROWING)
+            changes["adversary"] = 0.0
         if leakage is not None:
             changes["leakage"] = growing(leakage, LEAKING)
         if identification is not None:
             changes["identification"] = identification
+        if adversary is not None:
+            changes["adversary"] = growing(adversary, NAMING)
         if further is not None:
             changes["further"] = further
         return replace(self, **changes)
@@ -292,6 +321,7 @@ def loss(
     generator: torch.Generator | None = None,
     ranks: Ranks = ALONE,
     held: Mapping[str, Tensor] = MappingProxyType({}),
+    adversaries: Adversaries | None = None,
     measure: Measure = measured,
 ) -> Loss:
     """Minus the objective per group: weighted bound and penalties.
@@ -305,17 +335,18 @@ def loss(
         ranks: the processes whose shares of one batch are descended together: the mean of their totals is the total of
             the whole.
         held: what held weights of independence have come to, by level; those not named weigh their least.
+        adversaries: that learn with the model, where the objective asks them.
         measure: `measured`, or the same compiled.
 
     Raises:
-        ModelError: the objective or the batch names a level that is not there.
+        ModelError: the objective or the batch names a level that is not there, or adversaries are asked and not there.
     """
     objective = objective.over(model.levels)
     whole = ranks.whole(batch)
     of = {kind: [level.name for level in model.levels if _weighs(weight, level.name)]
           for kind, weight in objective.penalties.items()}  # fmt: skip
     with torch.autocast(batch.x.device.type, enabled=False):
-        plan = Plan.made(model.levels, whole, of, objective.apart, next(model.parameters()).dtype)
+        plan = Plan.made(model.levels, whole, of, objective.apart, next(model.parameters()).dtype, adversaries)
     terms, penalties, by_means = measure(model, batch, objective, plan, ranks, generator)
 
     weights = batch.inverse_inclusion(model.levels[0].name) if objective.subsampling == "scaled" else None

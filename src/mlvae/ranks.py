@@ -71,17 +71,22 @@ class Ranks:
         return GroupBatch(batch.x.new_empty(rows, 0), groupings, ids)
 
     def together(self, latents: Mapping[str, Latent]) -> Mapping[str, Latent]:
-        """Votes of all processes' shares; posteriors and samples stay those of this one."""
+        """Votes and samples of all processes' shares; posteriors stay those of this one."""
         if self.size == 1:
             return latents
         names = list(latents)
-        fields = [field for latent in latents.values() for field in (latent.votes.precision, latent.votes.information)]
+        fields = [
+            field
+            for latent in latents.values()
+            for field in (latent.votes.precision, latent.votes.information, latent.sample)
+        ]
         parts = iter(self._gathered(torch.cat(fields, 1)).split([field.shape[1] for field in fields], 1))
         all_latents = {}
         for name in names:
-            precision, information = next(parts), next(parts)
+            precision, information, sample = next(parts), next(parts), next(parts)
             count = torch.ones(len(precision), dtype=torch.int64, device=precision.device)
-            all_latents[name] = replace(latents[name], votes=Evidence(precision, information, count), others=None)
+            votes = Evidence(precision, information, count)
+            all_latents[name] = replace(latents[name], votes=votes, sample=sample, others=None)
         return all_latents
 
     def mean(self, log: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlvae import checkpoint, states
 from mlvae.augment import Augmentation
@@ -42,11 +42,20 @@ class Run:
         model: whose weights are saved.
         settings: JSON values; a resumption must have the same.
         keep: how many training states are kept: the latest, and those before it.
+        beside: what learns beside the model and is of no use after training; its weights are part of training states.
     """
 
-    def __init__(self, folder: Path | None, model: MLVAE, settings: Mapping[str, Any], keep: int = states.KEEP) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        model: MLVAE,
+        settings: Mapping[str, Any],
+        keep: int = states.KEEP,
+        beside: nn.Module | None = None,
+    ) -> None:
         self.folder = folder
         self.model = model
+        self.learning = nn.ModuleDict({"model": model} if beside is None else {"model": model, "beside": beside})
         self.kept = keep
         self.settings = json.loads(json.dumps(settings))
         self.best: dict[str, Tensor] = {}
@@ -111,7 +120,7 @@ class Run:
                 self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
             return
         tensors = {
-            **{f"model.{name}": value for name, value in self.model.state_dict().items()},
+            **self.learning.state_dict(),
             **{
                 f"optimizer.{place}.{name}": torch.as_tensor(value)
                 for place, values in optimizer.state_dict()["state"].items()
@@ -144,8 +153,8 @@ class Run:
         self, saved: tuple[dict[str, Tensor], dict[str, Any]], optimizer: torch.optim.Optimizer
     ) -> dict[str, Any]:
         tensors, about = saved
-        self.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-        state = states.moments(tensors, self.model)
+        self.learning.load_state_dict({k: v for k, v in tensors.items() if k.startswith(("model.", "beside."))})
+        state = states.moments(tensors, self.learning)
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and self.model.device.type == "cuda":

@@ -17,16 +17,20 @@ class Setting:
     """A model and the objective that it is trained with.
 
     Args:
-        objective: makes the objective.
+        asks: makes the objective for the largest number of groups of any level.
         readout: of every level.
         shared: whether there is a content level at all.
         validation: share of the training part kept out, for calibration and early stopping.
     """
 
-    objective: Callable[[], Objective]
+    asks: Callable[[int], Objective]
     readout: str = "product_with_prior"
     shared: bool = True
     validation: float = 0.0
+
+    def objective(self, model: MLVAE, data: GroupedData) -> Objective:
+        """What the model is asked when it learns from these data."""
+        return self.asks(max((int(data.codes(level.by).max()) + 1 for level in model.levels if level.by), default=0))
 
     def model(self, data: GroupedData, *, content_dim: int = 16, style_dim: int = 16, **options: Any) -> MLVAE:
         """The model of this setting; a plain VAE has all the dimensions in its one level."""
@@ -40,10 +44,10 @@ class Setting:
 
 
 SETTINGS: dict[str, Setting] = {
-    "default": Setting(Objective, validation=0.05),
+    "default": Setting(Objective.for_groups, validation=0.05),
     # Bouchacourt et al. 2018: product of normals, all evidence, one weight for every KL, no penalty.
-    "paper": Setting(Objective.plain, readout="product"),
-    "vae": Setting(Objective.plain, shared=False),
+    "paper": Setting(lambda groups: Objective.plain(), readout="product"),
+    "vae": Setting(lambda groups: Objective.plain(), shared=False),
 }
 
 

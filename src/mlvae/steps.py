@@ -17,7 +17,7 @@ from mlvae.batch import GroupBatch
 from mlvae.errors import TrainingError
 from mlvae.model import MLVAE
 from mlvae.objective import Measure, Objective, loss, measured
-from mlvae.penalties import Plan
+from mlvae.penalties import Adversaries, Plan
 from mlvae.ranks import ALONE, Ranks
 from mlvae.resident import Part, Resident
 from mlvae.weights import Holder
@@ -51,6 +51,7 @@ class Step(nn.Module):
         augment: Augmentation | None,
         ranks: Ranks,
         holder: Holder,
+        adversaries: Adversaries | None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -59,6 +60,7 @@ class Step(nn.Module):
         self.augment = augment
         self.ranks = ranks
         self.holder = holder
+        self.adversaries = adversaries
         self.measure: Measure = measured
 
     def forward(self, part: Part, progress: float, share: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -69,7 +71,10 @@ class Step(nn.Module):
                 batch = replace(batch, x=self.augment(batch.x))
         ranks = self.ranks if part.shared else ALONE
         held = self.holder.weights
-        value = loss(self.model, batch, self.objective, progress=progress, ranks=ranks, held=held, measure=self.measure)
+        value = loss(
+            self.model, batch, self.objective, progress=progress, ranks=ranks, held=held,
+            adversaries=self.adversaries, measure=self.measure,
+        )  # fmt: skip
         log = {"loss": value.total.detach(), **value.log(), **{f"held_{name}": weight for name, weight in held.items()}}
         self.holder.step(value.told, progress, share)
         return value.total, self.ranks.mean(log, len(part.rows))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from mlvae.data import GroupedData
 from mlvae.errors import DataError, TrainingError
 from mlvae.model import MLVAE
 from mlvae.objective import Objective, loss
+from mlvae.penalties import Adversaries
 from mlvae.ranks import Ranks
 from mlvae.resident import Resident, keep_freed
 from mlvae.runs import Interrupt, Progress, Run, engine
@@ -90,7 +91,7 @@ def fit(
             ``training.safetensors`` (all that resuming needs) and ``log.csv``; None keeps nothing.
         valid: observations that are not in ``train``, of other groups where there are many; the loss on them is
             logged (held weights at their least), ``patience`` watches it, and levels are calibrated on them at the end.
-        objective: None takes the default, which separates best.
+        objective: None takes the default, `Objective.for_groups` of as many as the level with most of them has.
         epochs: None takes as many as make 4,000 steps.
         groups: sub-groups in a batch.
         members: observations in each: a number, an inclusive range, or "all".
@@ -127,8 +128,9 @@ def fit(
         raise TrainingError(f"Expected at least one epoch; got {epochs}. Leave it out for the default.")
     if not 0 < lr < math.inf:
         raise TrainingError(f"Expected a learning rate above 0; got {lr}. Leave it out for the default.")
-    objective = (objective or Objective()).over(model.levels)
     data = Resident(model, train)
+    groups_of = {name: int(ids.max()) + 1 for name, ids in data.ids.items()}
+    objective = (objective or Objective.for_groups(max(groups_of.values(), default=0))).over(model.levels)
     sampler = data.sampler(groups, members, resample, seed)
     if epochs is None:
         epochs = max(1, math.ceil(STEPS / sampler.batches(0)))
@@ -146,7 +148,12 @@ def fit(
         **({"augment": asdict(augment)} if augment else {}), **({"compile": True} if compile else {}),
         **({"deterministic": True} if deterministic else {}),
     }  # fmt: skip
-    run = Run(None if out is None else Path(out), model, settings, keep)
+    adversaries = None
+    if objective.adversary:
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(seed)
+            adversaries = Adversaries(model.levels, groups_of, objective.apart)
+    run = Run(None if out is None else Path(out), model, settings, keep, beside=adversaries)
     saved = run.open(resume)
 
     used = torch.cuda.is_initialized()  # before the engine moves the model there
@@ -159,8 +166,8 @@ def fit(
     with torch.random.fork_rng(_drawn_on(fabric.device)), Interrupt() as interrupt:
         torch.manual_seed(seed)
         holder = Holder(objective.independence, [level.name for level in model.levels if level.by is None])
-        step = Step(model, data, objective, augment, ranks, holder.to(fabric.device))
-        optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=fabric.device.type != "mps")
+        step = Step(model, data, objective, augment, ranks, holder.to(fabric.device), adversaries)
+        optimizer = torch.optim.Adam(step.parameters(), lr=lr, betas=(0.9, 0.99), fused=fabric.device.type != "mps")
         step_module = fabric.setup(step)  # not the optimiser: without loss scaling it would only be wrapped
         data.to(fabric.device)
         checked = None if valid is None else Resident(model, valid, data.nested).to(fabric.device)
@@ -223,8 +230,8 @@ def fit(
     ranks.agree(model)
     # A run that was stopped between its last step and its calibration is not calibrated yet.
     if valid is not None and model.group_levels and not (ended and calibrated(model)):
-        groups_of = {level.name: valid.codes(level.by) for level in model.group_levels if level.by}
-        temper(model, valid.x, groups_of, valid.columns, nested=data.nested)
+        labels = {level.name: valid.codes(level.by) for level in model.group_levels if level.by}
+        temper(model, valid.x, labels, valid.columns, nested=data.nested)
         populate(model, train, valid)
         run.keep()
     return History(state.history, state.epoch < epochs)
@@ -240,6 +247,7 @@ def _schedule(share: float) -> float:
 def _validation_loss(model: MLVAE, data: Resident, objective: Objective, groups: int, members: Any, seed: int) -> float:
     """The objective on validation groups, nats per group, with the same sub-groups and noise every time."""
     model.eval()
+    objective = replace(objective, adversary=0.0)  # which knows the names of groups that training saw
     total, seen = 0.0, 0
     with torch.no_grad(), torch.random.fork_rng(_drawn_on(data.device)):
         torch.manual_seed(seed)

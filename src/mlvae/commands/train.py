@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +59,7 @@ def train(
     independence: list[str | float] | float | None = None,
     leakage: list[str | float] | float | None = None,
     identification: list[str | float] | float | None = None,
+    adversary: list[str | float] | float | None = None,
     penalty: list[str] | None = None,
     content_kl: float | None = None,
     style_kl: float | None = None,
@@ -115,11 +117,13 @@ def train(
         style_given_content: let the style head see the content, q(s | x, c)
         objective: default, paper (Bouchacourt et al. 2018) or vae (no groups)
         told: how much more often than chance style's means may name the group at the end; where they do, independence
-            weighs more than its usual 3 to 1000 (default: the objective's, 0.012)
-        independence: in place of --told its weight at the end of training; like the next two a number for all levels,
-            or name:weight for one, an option each
+            weighs more than its usual 3 to 1000, or 300 beside an adversary (default: the objective's, 0.012)
+        independence: in place of --told and of an adversary its weight at the end of training; like the next three a
+            number for all levels, or name:weight for one, an option each
         leakage: weight of what a level's codes tell of levels crossed with it (default: the objective's, 20)
         identification: weight of naming the group from content (default: the objective's, 5)
+        adversary: weight of what a network that learns beside the model can name groups by in style (default: 10 where
+            no level has more than 100 groups, else 0)
         penalty: one of one's own, one option each: package.module:name=weight (docs/bring-your-own.md)
         content_kl: weight of content's KL (default: the objective's, 0.2)
         style_kl: weight of style's KL (default: 1)
@@ -215,7 +219,9 @@ def train(
                 f"{len(valid):,} rows more are kept out, to calibrate levels and to be looked at while training (valid)"
             )
     part = multiplied(part, quarter_turns, deformed, seed)
-    penalties = {"independence": independence, "leakage": leakage, "identification": identification}
+    penalties = {
+        "independence": independence, "leakage": leakage, "identification": identification, "adversary": adversary,
+    }  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = chosen.model(
@@ -223,14 +229,15 @@ def train(
             levels=levels or None, **options,
         )  # fmt: skip
     refuse_unasked(model.levels, part, {**penalties, "told": told})
-    base = chosen.objective()
+    base = chosen.objective(model, part)
     asked = base.changed(
         **{kind: penalty_of(kind, asked, model.levels, getattr(base, kind)) for kind, asked in penalties.items()},
         further=further,
         **weights,
     )
     if told is not None:
-        asked = asked.changed(independence=Held(end=told))
+        held_to = base.independence if isinstance(base.independence, Held) else Held()
+        asked = replace(asked, independence=replace(held_to, end=told))
     asked = asked.over(model.levels)
     none = "no rows kept out, so `mlvae evaluate` will have none to measure on; --test 0.2 would keep a fifth"
     say(f"{part!r}; {none if held is None else f'{len(held):,} rows kept out'}")

@@ -63,7 +63,7 @@ def penalty_of(kind: str, asked: Any, levels: Any, default: Any) -> Any:
     if not named:
         return base
     known = {level.name: level for level in levels}
-    own = kind == "independence"
+    own = kind in ("independence", "adversary")
     for name in named:
         if name not in known:
             raise ModelError(f"Expected a level of this model for --{kind}; got {name!r}. {nearest(name, known)}")
@@ -78,6 +78,7 @@ ASKED_OF = {
     "told": "a level of an observation's own beside one that groups share",
     "leakage": "two levels that are crossed, neither nested in the other",
     "identification": "a level that groups share",
+    "adversary": "a level of an observation's own beside one that groups share",
 }
 
 
@@ -90,7 +91,13 @@ def refuse_unasked(levels: Any, data: Any, weights: Mapping[str, Any]) -> None:
     nested = nests(shared)
     crossed = any({(a, b), (b, a)}.isdisjoint(nested) for a, b in itertools.combinations(shared, 2))
     apart = bool(shared) and len(shared) < len(levels)
-    there = {"independence": apart, "told": apart, "leakage": crossed, "identification": bool(shared)}
+    there = {
+        "independence": apart,
+        "told": apart,
+        "leakage": crossed,
+        "identification": bool(shared),
+        "adversary": apart,
+    }
     for name, weight in weights.items():
         if weight and not there[name]:
             raise ModelError(

@@ -166,8 +166,8 @@ def _fingerprint(kind: str, model: MLVAE, train: GroupedData, options: Mapping[s
     # Where it was trained is no setting: one kept from another device serves.
     said = {name: digest_of(value, list(value.columns)) if isinstance(value, GroupedData) else repr(value)
             for name, value in sorted(options.items()) if name != "device"}  # fmt: skip
-    # As from before there were further penalties: controls that were trained then serve.
-    text = json.dumps([about, said]).replace(", further={}", "")
+    # As from before there were further penalties and an adversary: controls that were trained then serve.
+    text = json.dumps([about, said]).replace(", further={}", "").replace(", adversary=0.0", "")
     digest = hashlib.sha256(text.encode())
     for part in train.chunks():
         digest.update(part.contiguous().numpy().tobytes())

@@ -12,12 +12,13 @@ from mlvae.batch import GroupBatch
 from mlvae.errors import ModelError
 from mlvae.levels import Level
 from mlvae.model import Latent
+from mlvae.penalties.adversary import Adversaries
 from mlvae.penalties.further import Question, answer
 from mlvae.penalties.identification import misidentification
 from mlvae.penalties.independence import Pairs, told
 from mlvae.penalties.leaking import Crossed, leaks
 
-BUILT_IN = ("independence", "leakage", "identification")
+BUILT_IN = ("independence", "leakage", "identification", "adversary")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class Plan:
         others: for each level, those whose groups it should not know.
         pairs: for each of these levels that independence asks about, who shares a group of it.
         crossed: for each level that leakage is asked of and each of its others, how their groups lie.
+        adversaries: that learn beside the model; None where none is asked.
     """
 
     batch: GroupBatch
@@ -37,6 +39,7 @@ class Plan:
     others: Mapping[str, tuple[str, ...]]
     pairs: Mapping[str, Pairs]
     crossed: Mapping[tuple[str, str], Crossed | None]
+    adversaries: Adversaries | None = None
 
     @classmethod
     def made(
@@ -46,6 +49,7 @@ class Plan:
         of: Mapping[str, Collection[str]],
         apart: Mapping[str, Sequence[str]],
         dtype: torch.dtype,
+        adversaries: Adversaries | None = None,
     ) -> Plan:
         """For a sampled batch.
 
@@ -55,10 +59,16 @@ class Plan:
             of: for penalties by name the levels that they are asked of.
             apart: for levels by name, those whose groups they should not know, where it is not all that could be asked.
             dtype: of the codes.
+            adversaries: that learn beside the model.
 
         Raises:
-            ModelError: ``apart`` names a level that is each observation's own.
+            ModelError: ``apart`` names a level that is each observation's own, or adversaries are asked and not there.
         """
+        if of["adversary"] and adversaries is None:
+            raise ModelError(
+                "Expected the adversaries that the objective asks; got none. Let them learn beside the model:"
+                " loss(..., adversaries=Adversaries(model.levels, {level: groups in training})), or use `fit`."
+            )
         others = {level.name: _others(batch, level.name, apart) for level in levels}
         asked_about = {
             other: None for name in of["independence"] if name not in batch.ids for other in others[name]
@@ -70,7 +80,7 @@ class Plan:
             for other in others[level.name]
         }
         pairs = {name: Pairs.of(batch.ids[name]) for name in asked_about}
-        return cls(batch, of, others, pairs, crossed)
+        return cls(batch, of, others, pairs, crossed, adversaries)
 
 
 def ask(
@@ -114,6 +124,9 @@ def ask(
             penalties["leakage", name] = torch.stack(found).clamp_min(0).sum()
         if shared and name in of["identification"]:
             penalties["identification", name] = _misidentified(question)
+        if others and not shared and name in of["adversary"] and plan.adversaries is not None:
+            failing = [plan.adversaries.of(name, other)(question.latent.sample, batch.ids[other]) for other in others]
+            penalties["adversary", name] = torch.stack(failing).sum()
         for kind in further:
             if name in of[kind] and (nats := answer(kind, question)) is not None:
                 penalties[kind, name] = nats

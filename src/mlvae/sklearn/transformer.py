@@ -148,7 +148,7 @@ class MLVAETransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
                 data, content_dim=self.content_dim, style_dim=self.style_dim, network=self.network, width=self.width,
                 likelihood=self.likelihood,
             )  # fmt: skip
-        objective = chosen.objective().changed(
+        objective = chosen.objective(model, data).changed(
             independence=self.independence, identification=self.identification, content=self.content_kl,
             style=self.style_kl,
         )  # fmt: skip
