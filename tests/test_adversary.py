@@ -106,6 +106,7 @@ def test_up_to_a_hundred_groups_it_is_the_default() -> None:
     assert "adversary" not in many.settings(), "runs begun before there was one go on"
     assert Objective.from_settings(json.loads(json.dumps(few.settings()))) == few
     assert few.changed(independence=10.0).adversary == 0, "one's own weight takes its place"
+    assert few.changed(adversary=0.0) == Objective(), "independence weighs what it does alone"
     assert few.changed(independence=10.0, adversary=4.0).adversary == Ramp(0.0, 4.0, since=0.1)
     assert few.changed(identification=1.0).adversary == few.adversary
 

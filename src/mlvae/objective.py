@@ -160,7 +160,10 @@ class Objective:
         further: Mapping[str, Weight] | None = None,
         **kl_weight: float | None,
     ) -> Objective:
-        """The same with other weights; None leaves one as it is, but independence takes an adversary's place.
+        """The same with other weights; None leaves one as it is.
+
+        Independence takes an adversary's place, unless both are given, and where an adversary is given as 0 it weighs
+        what it does alone.
 
         Numbers grow over training as the defaults do; identification's is one weight.
 
@@ -182,6 +185,8 @@ class Objective:
             changes["identification"] = identification
         if adversary is not None:
             changes["adversary"] = growing(adversary, NAMING)
+            if adversary == 0 and independence is None and self.independence == LIGHTER:
+                changes["independence"] = HOLDING
         if further is not None:
             changes["further"] = further
         return replace(self, **changes)
