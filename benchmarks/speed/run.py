@@ -39,6 +39,7 @@ from peers import CONTENT, PEERS, STYLE, Peer, decoder, encoder, looped, plain, 
 from mlvae import MLVAE, GroupBatch, GroupedData, Grouping, Level, Objective, elbo, fit, loss
 from mlvae.evidence import Evidence, product_with_prior
 from mlvae.objective import Measure, measured
+from mlvae.penalties import Adversaries
 from mlvae.steps import compiled
 
 LOST = 1.15
@@ -74,13 +75,14 @@ def mine(
     objective: Objective, x: torch.Tensor, groups: torch.Tensor, half: bool = False, measure: Measure = measured
 ) -> Callable[[], None]:
     model = ours()
+    beside = Adversaries(model.levels, {"content": int(groups.max()) + 1}) if objective.adversary else None
 
     def value() -> Any:  # groups are counted anew for each batch, as in training
         index = Grouping(groups, int(groups.max()) + 1)
         batch = GroupBatch(x, {"content": index}, {"content": groups})
-        return loss(model, batch, objective, progress=0.5, measure=measure).total
+        return loss(model, batch, objective, progress=0.5, adversaries=beside, measure=measure).total
 
-    return descending(model, value, half)
+    return descending(torch.nn.ModuleList([model, beside] if beside else [model]), value, half)
 
 
 def over(seconds: dict[str, float], base: str) -> dict[str, float]:
@@ -94,6 +96,7 @@ def step(rounds: int) -> dict[str, float]:
     variants |= {
         "mlvae, bound": mine(Objective.plain(), x, ten),
         "mlvae, default": mine(Objective(), x, ten),
+        "mlvae, default and adversary": mine(Objective.for_groups(10), x, ten),
         "mlvae, bound, 50 groups": mine(Objective.plain(), x, fifty),
         "mlvae, default, 50 groups": mine(Objective(), x, fifty),
     }
@@ -116,7 +119,8 @@ def compiling(rounds: int) -> dict[str, float]:
     with compiled(True) as fast:
         value = torch.compile(lambda: PEERS["plain"](model, x, ten), options={"fallback_random": True})
         variants = {"plain": peer("plain", x, ten), "plain, compiled": descending(model, value)}
-        for name, objective in {"bound": Objective.plain(), "default": Objective()}.items():
+        objectives = {"bound": Objective.plain(), "default": Objective(), "and adversary": Objective.for_groups(10)}
+        for name, objective in objectives.items():
             for groups, of in {"": ten, ", 50 groups": fifty}.items():
                 variants[name + groups] = mine(objective, x, of)
                 variants[f"{name}{groups}, compiled"] = mine(objective, x, of, measure=fast)
@@ -184,6 +188,7 @@ def loop(rounds: int, compile: bool = False) -> dict[str, float]:
     for name, objective, sizes in (
         ("bound", Objective.plain(), {"groups": 10, "members": MEMBERS}),
         ("default", Objective(), {"groups": 10, "members": MEMBERS}),
+        ("default and adversary", Objective.for_groups(10), {"groups": 10, "members": MEMBERS}),
         ("default, 50 groups of 2-8", Objective(), {"groups": 50}),
     ):
         turns = Turns(others)
