@@ -104,6 +104,12 @@ def test_where_groups_are_as_the_prior_has_them_there_is_none(generator: torch.G
     assert fitted(votes[:400], votes[400:]) is None
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_group_that_was_kept_out_is_too_few_to_choose_by() -> None:
+    evidence = placed(300, 8, seed=0)[0]
+    assert fitted(evidence, evidence[:1]) is None and fitted(evidence[:1], evidence) is not None
+
+
 def test_a_group_like_none_that_was_seen_costs_at_most_the_logarithm_of_their_number() -> None:
     found = fitted(placed(30, 50, seed=0)[0], placed(30, 50, seed=1)[0])
     assert found is not None

@@ -161,7 +161,7 @@ def fitted(evidence: Evidence, kept: Evidence) -> Mixture | None:
     mixtures = [_maximised(evidence, number) for number in PARTS if number <= len(evidence)]
     gains = [mixture.log_evidence(kept) - kept.log_evidence() for mixture in mixtures]
     best = max(range(len(mixtures)), key=lambda place: gains[place].mean())
-    sure = gains[best].mean() > 2 * gains[best].std() / math.sqrt(len(kept))
+    sure = len(kept) > 1 and gains[best].mean() > 2 * gains[best].std() / math.sqrt(len(kept))
     return mixtures[best] if sure else None
 
 
