@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import mlvae
-from mlvae import MLVAE, Evidence, GroupBatch, Level
+from mlvae import MLVAE, Evidence, GroupBatch, Level, draw
 from mlvae.bound import importance_weighted_bound
 from mlvae.checkpoint import fingerprint
 from mlvae.errors import CheckpointError
@@ -161,6 +161,19 @@ def test_generated_groups_are_of_it_and_a_code_that_is_given_stays() -> None:
     assert not torch.allclose(model.generate(3, seed=1), before)
     model.population("content").take(None)
     assert torch.equal(model.generate(3, seed=1), before)
+
+
+def test_new_groups_that_are_shown_are_of_it() -> None:
+    torch.manual_seed(0)
+    model = MLVAE((4, 4), LEVELS).eval()
+    pictures = mlvae.GroupedData.from_arrays(torch.rand(12, 4, 4), np.arange(12) % 4)
+    here = Mixture(torch.ones(1), Normal(torch.full((1, 2), 3.0), torch.full((1, 2), 1e10)))
+    model.population("content").take(here)
+    shown = draw.generate(model, pictures, count=2)
+    for row in (3, 4, 5):
+        torch.testing.assert_close(
+            shown[row], model.generate(2, seed=row, content=torch.full((2,), 3.0)), atol=1e-3, rtol=0
+        )
 
 
 def test_it_is_saved_and_models_without_one_are_what_they_were(tmp_path: Path) -> None:

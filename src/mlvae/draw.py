@@ -77,7 +77,7 @@ def generate(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0) -> 
     level = model.group_levels[0]
     familiar = model.codes(model.restore(x), covariates=known)[level.name].mean
     noise = torch.Generator().manual_seed(seed)
-    new = torch.randn(3, level.dim, generator=noise)
+    new = model.population(level.name).draw(3, noise)
     fixed = [
         model.generate(count, seed=seed + row, covariates=told, **{level.name: code})
         for row, code in enumerate([*familiar, *new])
