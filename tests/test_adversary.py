@@ -99,6 +99,11 @@ def test_without_those_that_learn_it_cannot_be_asked() -> None:
         loss(model(), batch, NAMED)
 
 
+def test_of_a_level_that_is_no_grouping_it_says_what_to_do() -> None:
+    with pytest.raises(ModelError, match="Expected levels that groups share"):
+        learn(objective=Objective(adversary=2.0, apart={"style": ("style",)}))
+
+
 def test_up_to_a_hundred_groups_it_is_the_default() -> None:
     few, many = Objective.for_groups(100), Objective.for_groups(101)
     assert many == Objective() and many.adversary == 0

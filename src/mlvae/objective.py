@@ -348,7 +348,7 @@ def loss(
     """
     objective = objective.over(model.levels)
     whole = ranks.whole(batch)
-    of = {kind: [level.name for level in model.levels if _weighs(weight, level.name)]
+    of = {kind: [level.name for level in model.levels if weighs(weight, level.name)]
           for kind, weight in objective.penalties.items()}  # fmt: skip
     with torch.autocast(batch.x.device.type, enabled=False):
         plan = Plan.made(model.levels, whole, of, objective.apart, next(model.parameters()).dtype, adversaries)
@@ -369,7 +369,8 @@ def loss(
     return Loss((len(whole) * penalty - ranks.size * value) / groups, terms, summed, by_means)
 
 
-def _weighs(weight: HeldWeight, level: str) -> bool:
+def weighs(weight: HeldWeight, level: str) -> bool:
+    """Whether a penalty of this weight is asked of a level."""
     return bool(weight.get(level) if isinstance(weight, Mapping) else weight)
 
 

@@ -18,7 +18,7 @@ from mlvae.calibration import FEWEST
 from mlvae.data import GroupedData
 from mlvae.errors import DataError, TrainingError
 from mlvae.model import MLVAE
-from mlvae.objective import Objective, loss
+from mlvae.objective import Objective, loss, weighs
 from mlvae.penalties import Adversaries
 from mlvae.ranks import Ranks
 from mlvae.resident import Resident, keep_freed
@@ -152,7 +152,8 @@ def fit(
     if objective.adversary:
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
-            adversaries = Adversaries(model.levels, groups_of, objective.apart)
+            asked = [level for level in model.levels if weighs(objective.adversary, level.name)]
+            adversaries = Adversaries(asked, groups_of, objective.apart)
     run = Run(None if out is None else Path(out), model, settings, keep, beside=adversaries)
     saved = run.open(resume)
 

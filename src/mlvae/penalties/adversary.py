@@ -77,7 +77,7 @@ class Adversaries(nn.ModuleDict):
         super().__init__(
             {
                 level.name: nn.ModuleDict(
-                    {other: Adversary(level.dim, groups[other]) for other in apart.get(level.name, groups)}
+                    {o: Adversary(level.dim, groups[o]) for o in apart.get(level.name, groups) if o in groups}
                 )
                 for level in levels
                 if level.by is None
