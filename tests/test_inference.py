@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlvae import MLVAE, Evidence, Gallery, GroupBatch, GroupEvidence, Level, Objective, elbo, inference, loss
+from mlvae import MLVAE, Evidence, Gallery, GroupBatch, GroupEvidence, Level, Objective, decoding, elbo, inference, loss
 from mlvae.bound import importance_weighted_bound
 from mlvae.errors import DataError, EvidenceError, ModelError
 from mlvae.identification import verify
@@ -195,7 +195,8 @@ def test_three_crossed_levels_go_through_the_same_calls(crossed: MLVAE) -> None:
 def test_chunks_do_not_show(model: MLVAE, monkeypatch: pytest.MonkeyPatch) -> None:
     x = pictures(7)
     whole = model.evidence(x), model.reconstruct(x)
-    monkeypatch.setattr("mlvae.inference.CHUNK", 3)
+    for module in ("heads", "decoding"):
+        monkeypatch.setattr(f"mlvae.{module}.CHUNK", 3)
     assert close(model.evidence(x), whole[0])
     assert torch.allclose(model.reconstruct(x), whole[1])
 
@@ -399,8 +400,8 @@ def test_codes_sum_as_evidence_does() -> None:
 
 def test_pictures_take_codes_in_any_precision(model: MLVAE) -> None:
     means = {name: code.mean for name, code in model.codes(pictures(2)).items()}
-    single = inference.pictures(model, {name: mean.float() for name, mean in means.items()})
-    assert torch.allclose(single, inference.pictures(model, means), atol=1e-6)
+    single = decoding.pictures(model, {name: mean.float() for name, mean in means.items()})
+    assert torch.allclose(single, decoding.pictures(model, means), atol=1e-6)
 
 
 def test_of_a_coarse_level_the_others_of_ones_own_person_say_nothing() -> None:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlvae import inference
+from mlvae import decoding, inference
 from mlvae.batch import GroupBatch
 from mlvae.calibration import Calibration
 from mlvae.errors import DataError, ModelError, nearest
@@ -412,15 +412,15 @@ class MLVAE(nn.Module):
             )
         return covariates
 
-    # What a trained model is for: each is one function of inference.py, where it can be read.
+    # What a trained model is for: each is one function of inference.py or decoding.py, where it can be read.
     evidence = inference.evidence
     score = inference.score
     codes = inference.codes
-    pictures = inference.pictures
-    reconstruct = inference.reconstruct
-    swap = inference.swap
-    interpolate = inference.interpolate
-    generate = inference.generate
+    pictures = decoding.pictures
+    reconstruct = decoding.reconstruct
+    swap = decoding.swap
+    interpolate = decoding.interpolate
+    generate = decoding.generate
 
 
 def _exact(output: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlvae.decoding import pictures
 from mlvae.errors import DataError
 from mlvae.evaluate.judge import Judge
-from mlvae.inference import pictures
 from mlvae.model import MLVAE
 
 CHUNK = 1000
