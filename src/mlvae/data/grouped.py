@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlvae.data import deform, splits
 from mlvae.data.arrays import as_observations, check_shape, dense, settle
-from mlvae.data.deform import deformed, quarter_turned
 from mlvae.data.rounding import warn_of_rounding
-from mlvae.data.splits import SPLITS, chosen, group_folds, latest, marked, share
 from mlvae.data.stored import Stored
 from mlvae.errors import DataError, nearest
 from mlvae.labels import as_labels, refuse_missing
@@ -158,14 +157,20 @@ class GroupedData:
         Raises:
             DataError: the data have no grouping column.
         """
-        return self.column(self._grouping())
+        return self.column(self.grouping_column)
 
     @property
     def num_groups(self) -> int:
         """How many groups there are."""
-        return int(self.codes(self._grouping()).max()) + 1
+        return int(self.codes(self.grouping_column).max()) + 1
 
-    def _grouping(self) -> str:
+    @property
+    def grouping_column(self) -> str:
+        """`by`, of data that must have it.
+
+        Raises:
+            DataError: the data have no grouping column.
+        """
         if self.by is None:
             raise DataError(f"Expected data with groups; {self.name!r} has none. Use data.grouped_by(column).")
         return self.by
@@ -270,144 +275,11 @@ class GroupedData:
                 warn_of_rounding(self.column(feature.name), f"column {feature.name!r}")
         return replace(self, schema=replace(self.schema, covariates=covariates))
 
-    def split(
-        self,
-        by: str = "group",
-        *,
-        of: str | tuple[str, ...] | None = None,
-        within: str | tuple[str, ...] | None = None,
-        column: str | None = None,
-        time: str | None = None,
-        test: float = 0.2,
-        seed: int = 0,
-    ) -> tuple[GroupedData, GroupedData]:
-        """Training data and new data.
-
-        Args:
-            by: "group": the two share no group. "observation": a share of each group's members is new, at
-                least one; groups of one stay in training. "time": what came last, by the column `time`, is new.
-            of: the grouping, a column or a combination of several, in place of the data's own.
-            within: with by="group" a coarser grouping, of whose each group a share of groups is new, people of each
-                country; never all of them, and none where that is less than half a group.
-            column: split by this column instead: rows of value 0 (or "train") are for training, all others are new.
-            time: the column of numbers or times for by="time"; rows of one time stay together.
-            test: the share that is new, between 0 and 1.
-            seed: the same seed gives the same split.
-
-        Returns:
-            (train, new): together every observation, none in both.
-
-        Raises:
-            DataError: an argument is out of range, or one side would be empty.
-
-        Example:
-            >>> data = GroupedData.from_arrays(np.zeros((10, 2)), np.arange(10) // 2)
-            >>> train, new = data.split(by="group", test=0.2)
-            >>> len(train), len(new), set(train.groups) & set(new.groups)
-            (8, 2, set())
-            >>> data = GroupedData.from_arrays(np.zeros((10, 2)), columns={"who": np.arange(10) // 2, "land": [0] * 10})
-            >>> _, new = data.split(of="who", within="land")
-            >>> np.unique(new.column("who"))
-            array([3])
-        """
-        if (of, within) != (None, None) and (column is not None or by == "time"):
-            raise DataError("Expected `of` and `within` with by='group' or 'observation' alone; got more. Drop some.")
-        if within is not None and (by != "group" or of is None):
-            raise DataError(f"Expected by='group' and `of` beside within={within!r}; got by={by!r}, of={of!r}.")
-        if column is not None:
-            new, what = marked(self.column(column), column)
-        elif by == "time":
-            if time is None:
-                raise DataError("Expected the column of times for by='time'; got none. Pass time='...'.")
-            new, what = latest(self.column(time), time, share(test)), f"at least two different times in {time!r}"
-        elif by in SPLITS:
-            coarse = None if within is None else self.codes(within).numpy()
-            new = chosen(by, self.codes(self._grouping() if of is None else of).numpy(), coarse, test, seed)
-            what = SPLITS[by][1] if within is None else f"enough groups of {of!r} in those of {within!r}"
-        else:
-            raise DataError(
-                f"Expected `by` 'group', 'observation' or 'time'; got {by!r}. For a column: split(column={by!r})."
-            )
-        if new.all() or not new.any():
-            raise DataError(f"Expected {what}, to have both training and new data; got none of one side in {self!r}.")
-        return self.subset(~new), self.subset(new)
-
-    def folds(self, k: int = 5, *, seed: int = 0) -> Iterator[tuple[GroupedData, GroupedData]]:
-        """Group k-fold: k times (train, new), whose new parts are k disjoint sets of whole groups, about equally many.
-
-        Raises:
-            DataError: fewer groups than folds, or fewer than two folds.
-
-        Example:
-            >>> data = GroupedData.from_arrays(np.zeros((10, 2)), np.arange(10) // 2)
-            >>> [len(new) for _, new in data.folds(5)]
-            [2, 2, 2, 2, 2]
-        """
-        ids = self.codes(self._grouping()).numpy()
-        fold = group_folds(ids, k, np.random.default_rng(seed))
-        return ((self.subset(fold != number), self.subset(fold == number)) for number in range(k))
-
-    def quarter_turns(self) -> GroupedData:
-        """Four times the data: every group turned by 0, 90, 180 and 270 degrees, each turn a new group.
-
-        Returns:
-            (4 N, *shape), the turns one after another, counter-clockwise; group labels become strings like
-            "12@90", other columns repeat.
-
-        Raises:
-            DataError: the observations are not square images (H, H) or (C, H, H), or have no groups.
-
-        Example:
-            >>> data = GroupedData.from_arrays(torch.rand(4, 8, 8), [12, 12, 15, 15])
-            >>> data.quarter_turns().groups[[0, 4, 8, 12]].tolist()
-            ['12@0', '12@90', '12@180', '12@270']
-        """
-        by = self._grouping()
-        return self._with_new_groups(by, quarter_turned(self._in_memory("turn")), ["@0", "@90", "@180", "@270"])
-
-    def deformed(self, copies: int, *, seed: int = 0, amount: float = 1.0, alone: bool = False) -> GroupedData:
-        """The data, and ``copies`` times each group deformed, as new groups: for pictures of few people.
-
-        All members of a copy are bent, stretched, mirrored and shaded alike (`data.deform`), as if they were another
-        person's. A network that has learned thirty people by heart knows little of the next.
-
-        Args:
-            copies: of each group.
-            seed: of how each is deformed.
-            amount: how far; three times as far, copies are as strange to a network that learned from others of them as
-                new people are, so that levels can be calibrated on them (`fit`'s ``valid``).
-            alone: the copies without the data.
-
-        Returns:
-            ((1 + copies) N, *shape), the data first, or (copies N, *shape); labels become strings like "ann+0" (as they
-            are), "ann+1", other columns repeat.
-
-        Raises:
-            DataError: the observations are not pictures (H, W) or (C, H, W) of bytes or of numbers in [0, 1], have no
-                groups or stay on disk, ``copies`` is below one, or ``amount`` no number above 0.
-
-        Example:
-            >>> data = GroupedData.from_arrays(torch.rand(4, 8, 8), ["ann", "ann", "bob", "bob"])
-            >>> sorted(set(data.deformed(2).groups.tolist()))
-            ['ann+0', 'ann+1', 'ann+2', 'bob+0', 'bob+1', 'bob+2']
-            >>> sorted(set(data.deformed(2, seed=1, amount=3, alone=True).groups.tolist()))
-            ['ann+1', 'ann+2', 'bob+1', 'bob+2']
-        """
-        by, x = self._grouping(), self._in_memory("deform")
-        more = deformed(x, self.codes(by), seed, copies, amount)
-        marks = [f"+{copy}" for copy in range(1 + copies)]
-        return self._with_new_groups(by, more if alone else torch.cat([x, more]), marks[1:] if alone else marks)
-
-    def _with_new_groups(self, by: str, x: Tensor, marks: list[str]) -> GroupedData:
-        """So many times the rows as there are marks, which tell the groups of one from those of another."""
-        columns = {name: np.tile(labels, len(marks)) for name, labels in self.columns.items()}
-        columns[by] = np.char.add(columns[by].astype(str), np.repeat(marks, len(self)))
-        return replace(self, x=x, columns=columns)
-
-    def _in_memory(self, doing: str) -> Tensor:
-        if isinstance(self.x, Stored):
-            raise DataError(f"Expected observations in memory to {doing}; {self.name!r} stays on disk. Read fewer.")
-        return self.x
+    # Each is one function of splits.py or deform.py, where it can be read.
+    split = splits.split
+    folds = splits.folds
+    quarter_turns = deform.quarter_turns
+    deformed = deform.deformed
 
     def __repr__(self) -> str:
         text = f"{self.name!r}: {len(self)} x {self.shape} {str(self.x.dtype).removeprefix('torch.')}"

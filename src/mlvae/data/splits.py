@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlvae.errors import DataError
+
+if TYPE_CHECKING:
+    from mlvae.data.grouped import GroupedData
 
 
 def unseen_groups(ids: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
@@ -161,3 +165,84 @@ def group_folds(ids: np.ndarray[Any, Any], k: int, random: np.random.Generator) 
     if not 2 <= k <= total:
         raise DataError(f"Expected from 2 folds to as many as there are groups, {total}; got {k}.")
     return np.asarray((random.permutation(total) % k)[ids])
+
+
+def split(
+    data: GroupedData,
+    by: str = "group",
+    *,
+    of: str | tuple[str, ...] | None = None,
+    within: str | tuple[str, ...] | None = None,
+    column: str | None = None,
+    time: str | None = None,
+    test: float = 0.2,
+    seed: int = 0,
+) -> tuple[GroupedData, GroupedData]:
+    """Training data and new data.
+
+    Args:
+        by: "group": the two share no group. "observation": a share of each group's members is new, at
+            least one; groups of one stay in training. "time": what came last, by the column `time`, is new.
+        of: the grouping, a column or a combination of several, in place of the data's own.
+        within: with by="group" a coarser grouping, of whose each group a share of groups is new, people of each
+            country; never all of them, and none where that is less than half a group.
+        column: split by this column instead: rows of value 0 (or "train") are for training, all others are new.
+        time: the column of numbers or times for by="time"; rows of one time stay together.
+        test: the share that is new, between 0 and 1.
+        seed: the same seed gives the same split.
+
+    Returns:
+        (train, new): together every observation, none in both.
+
+    Raises:
+        DataError: an argument is out of range, or one side would be empty.
+
+    Example:
+        >>> from mlvae import GroupedData
+        >>> data = GroupedData.from_arrays(np.zeros((10, 2)), np.arange(10) // 2)
+        >>> train, new = data.split(by="group", test=0.2)
+        >>> len(train), len(new), set(train.groups) & set(new.groups)
+        (8, 2, set())
+        >>> data = GroupedData.from_arrays(np.zeros((10, 2)), columns={"who": np.arange(10) // 2, "land": [0] * 10})
+        >>> _, new = data.split(of="who", within="land")
+        >>> np.unique(new.column("who"))
+        array([3])
+    """
+    if (of, within) != (None, None) and (column is not None or by == "time"):
+        raise DataError("Expected `of` and `within` with by='group' or 'observation' alone; got more. Drop some.")
+    if within is not None and (by != "group" or of is None):
+        raise DataError(f"Expected by='group' and `of` beside within={within!r}; got by={by!r}, of={of!r}.")
+    if column is not None:
+        new, what = marked(data.column(column), column)
+    elif by == "time":
+        if time is None:
+            raise DataError("Expected the column of times for by='time'; got none. Pass time='...'.")
+        new, what = latest(data.column(time), time, share(test)), f"at least two different times in {time!r}"
+    elif by in SPLITS:
+        coarse = None if within is None else data.codes(within).numpy()
+        new = chosen(by, data.codes(data.grouping_column if of is None else of).numpy(), coarse, test, seed)
+        what = SPLITS[by][1] if within is None else f"enough groups of {of!r} in those of {within!r}"
+    else:
+        raise DataError(
+            f"Expected `by` 'group', 'observation' or 'time'; got {by!r}. For a column: split(column={by!r})."
+        )
+    if new.all() or not new.any():
+        raise DataError(f"Expected {what}, to have both training and new data; got none of one side in {data!r}.")
+    return data.subset(~new), data.subset(new)
+
+
+def folds(data: GroupedData, k: int = 5, *, seed: int = 0) -> Iterator[tuple[GroupedData, GroupedData]]:
+    """Group k-fold: k times (train, new), whose new parts are k disjoint sets of whole groups, about equally many.
+
+    Raises:
+        DataError: fewer groups than folds, or fewer than two folds.
+
+    Example:
+        >>> from mlvae import GroupedData
+        >>> data = GroupedData.from_arrays(np.zeros((10, 2)), np.arange(10) // 2)
+        >>> [len(new) for _, new in data.folds(5)]
+        [2, 2, 2, 2, 2]
+    """
+    ids = data.codes(data.grouping_column).numpy()
+    fold = group_folds(ids, k, np.random.default_rng(seed))
+    return ((data.subset(fold != number), data.subset(fold == number)) for number in range(k))
