@@ -20,11 +20,11 @@ from PIL import Image
 
 import mlvae
 from mlvae import MLVAE, GroupedData, __version__, read
+from mlvae.asked import Objective
 from mlvae.cli import main
 from mlvae.commands import COMMANDS
 from mlvae.commands.common import opened
 from mlvae.commands.show import _line
-from mlvae.objective import Objective
 from mlvae.runs import options_of
 
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from mlvae import MLVAE, Evidence, GroupBatch, Held, Level, Normal, Objective, Ramp, elbo, loss
+from mlvae.asked import GROWING
 from mlvae.errors import ModelError, TrainingError
 from mlvae.evidence import READOUTS, product_with_prior
-from mlvae.objective import GROWING, Loss, measured
+from mlvae.objective import Loss, measured
 from mlvae.penalties import PENALTIES, Adversaries, dependence, told
 from mlvae.steps import compiled
 from oracles import (

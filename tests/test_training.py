@@ -16,14 +16,16 @@ import torch
 
 import mlvae
 from mlvae import states
+from mlvae.asked import Objective
 from mlvae.augment import Augmentation
 from mlvae.batch import GroupBatch
 from mlvae.errors import CheckpointError, DataError, TrainingError
 from mlvae.normal import Normal
-from mlvae.objective import Objective, Ramp, loss
+from mlvae.objective import loss
 from mlvae.runs import options_of, unfinished
 from mlvae.steps import CUBLAS, Step, one_order
 from mlvae.training import History, fit
+from mlvae.weights import Ramp
 
 
 def small() -> mlvae.GroupedData:

@@ -22,7 +22,7 @@ _HOMES = {
     "MLVAE": "model",
     "MLVAEError": "errors",
     "Normal": "normal",
-    "Objective": "objective",
+    "Objective": "asked",
     "Ramp": "weights",
     "elbo": "objective",
     "evaluate": "evaluate",
@@ -36,6 +36,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from mlvae.asked import Objective
     from mlvae.batch import GroupBatch
     from mlvae.checkpoint import load, save
     from mlvae.data import GroupedData, GroupSampler, LevelSampler, read
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from mlvae.levels import Level
     from mlvae.model import MLVAE
     from mlvae.normal import Normal
-    from mlvae.objective import Objective, elbo, loss
+    from mlvae.objective import elbo, loss
     from mlvae.store.living import EvidenceStore
     from mlvae.temperature import populate, temper
     from mlvae.training import fit

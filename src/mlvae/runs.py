@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from mlvae import checkpoint, states
+from mlvae.asked import Objective
 from mlvae.augment import Augmentation
 from mlvae.errors import CheckpointError, TrainingError
 from mlvae.model import MLVAE
-from mlvae.objective import Objective
 from mlvae.ranks import Ranks
 from mlvae.untrusted import reading
 

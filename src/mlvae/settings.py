@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mlvae.asked import Objective
 from mlvae.data import GroupedData
 from mlvae.errors import ModelError, nearest
 from mlvae.model import MLVAE
-from mlvae.objective import Objective
 
 
 @dataclass(frozen=True)

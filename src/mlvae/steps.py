@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlvae.asked import Objective
 from mlvae.augment import Augmentation
 from mlvae.batch import GroupBatch
 from mlvae.errors import TrainingError
 from mlvae.model import MLVAE
-from mlvae.objective import Measure, Objective, loss, measured
+from mlvae.objective import Measure, loss, measured
 from mlvae.penalties import Adversaries, Plan
 from mlvae.ranks import ALONE, Ranks
 from mlvae.resident import Part, Resident

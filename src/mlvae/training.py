@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 import torch
 
+from mlvae.asked import Objective, weighs
 from mlvae.augment import Augmentation
 from mlvae.calibration import FEWEST
 from mlvae.data import GroupedData
 from mlvae.errors import DataError, TrainingError
 from mlvae.model import MLVAE
-from mlvae.objective import Objective, loss, weighs
+from mlvae.objective import loss
 from mlvae.penalties import Adversaries
 from mlvae.ranks import Ranks
 from mlvae.resident import Resident, keep_freed

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mlvae.asked import HOLDING, Objective
 from mlvae.data import GroupedData
 from mlvae.errors import DataError, MissingExtraError, TrainingError
 from mlvae.evaluate.few_shot import few_shot
 from mlvae.evaluate.probes import cross_probe
 from mlvae.inference import votes
 from mlvae.model import MLVAE
-from mlvae.objective import HOLDING, Objective
 from mlvae.training import fit
 from mlvae.weights import Ramp
 

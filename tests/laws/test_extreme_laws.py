@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlvae import MLVAE, Evidence, Grouping, Level
+from mlvae.asked import Objective
 from mlvae.batch import GroupBatch
 from mlvae.evidence import READOUTS, log_normaliser, product_with_prior
 from mlvae.gallery import Gallery
 from mlvae.normal import Normal
-from mlvae.objective import Objective, elbo, loss
+from mlvae.objective import elbo, loss
 
 SETTINGS = settings(max_examples=60, deadline=None)
 
@@ -161,7 +162,7 @@ def test_evidence_does_not_depend_on_batch_size_order_or_threads(
     order = torch.randperm(600, generator=torch.Generator().manual_seed(3))
     assert gap(whole, trained.evidence(X[order], GROUPS[order]).levels["content"], terms) <= tolerance
     for chunk in (1, 7, 599):
-        monkeypatch.setattr("mlvae.inference.CHUNK", chunk)
+        monkeypatch.setattr("mlvae.heads.CHUNK", chunk)
         assert gap(whole, trained.evidence(X, GROUPS).levels["content"], terms) <= tolerance
     monkeypatch.undo()
     threads = torch.get_num_threads()

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlvae.asked import Objective
 from mlvae.checkpoint import TRAINING_FILE, describe, load
 from mlvae.data import GroupedData
 from mlvae.errors import ModelError
 from mlvae.levels import Level
 from mlvae.model import MLVAE, OWN
-from mlvae.objective import Objective
 from mlvae.temperature import uncalibrate
 from mlvae.training import fit
 

@@ -1,0 +1,207 @@
+"""What training is asked for: how the bound is estimated, what is asked beyond it, and how much each weighs.
+
+The defaults are those that separate best (docs/defaults.md); what they weigh is made in `objective` and `penalties`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from mlvae.errors import ModelError, TrainingError, nearest
+from mlvae.levels import Level
+from mlvae.penalties import BUILT_IN, PENALTIES
+from mlvae.weights import Held, HeldWeight, Ramp, Weight, at, growing, parsed
+
+HOLDING = Held()
+"""Independence's weight."""
+
+GROWING = Ramp(3.0, 1000.0, doubling=True)
+"""The same where a number is asked for. Much at once would make style give up dimensions, which seldom come back."""
+
+LEAKING = Ramp(0.0, 20.0, since=0.3)
+"""Leakage's weight. Asked for from the start, codes would collapse."""
+
+NAMING = Ramp(0.0, 10.0, since=0.1)
+"""The adversary's weight. It first learns what there is to tell."""
+
+FEW = 100
+"""Groups that an adversary can learn to name: of ten classes it took from style what a lighter independence left, of
+2,928 characters with twenty drawings each nothing."""
+
+LIGHTER = Held(least=Ramp(3.0, 300.0, doubling=True))
+"""Independence's weight beside an adversary."""
+
+LOGGED = ("loss", "log_likelihood", "epoch", "valid", "seconds", "images_per_second", "skipped_files")
+"""Columns of a run's log, which no penalty of one's own can be called, nor begin as `kl_style` and `held_style` do."""
+WORDS = {"evidence": ("all", "held_out"), "draw": ("group", "observation"), "subsampling": ("own", "scaled")}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How the bound is estimated and what is asked beyond it. The defaults are those that separate best.
+
+    Args:
+        evidence: ``held_out``: an observation is decoded from the others' evidence on its group; ``all``: the paper's.
+            Held out, the objective is no bound on log p(X_G); its KL is still that of the posterior of all evidence.
+        draw: one code sample a ``group``, or one an ``observation``.
+        kl_weight: for levels by name, a number or a `Ramp`; levels not named have 1.
+        independence: weight of the dependence between a per-observation level's samples and the groups: one for all
+            such levels, or by the level's name (0 where not named). `Held`: what it takes to keep to a course.
+        leakage: weight of what a shared level's codes tell of the groups of levels crossed with it, likewise.
+        identification: weight of the model's own failure to name an observation's group from its other members,
+            likewise.
+        subsampling: ``own``: the members in a batch are a group of their own; ``scaled``: every term counts by its
+            inverse inclusion probability, n/k of its group, relative to that of the first level's KL. Biased, and it
+            all but switches that KL off for groups of thousands.
+        apart: for levels by name, the levels whose groups they should not know. For those not named: a per-observation
+            level all others', a shared one those that are crossed with it (neither nested in the other).
+        moments: the highest moments of a group's samples that independence looks at: 1 are means, 2 covariances.
+        further: weights of penalties of one's own by their names in `mlvae.penalties.PENALTIES`, each as leakage's.
+        adversary: weight of what a network that learns beside the model can name groups by in a per-observation level's
+            samples, as independence's; see `for_groups`.
+
+    Raises:
+        TrainingError: a word that is none of these, a weight below 0, or another weight than independence's is to be
+            held.
+        ModelError: a further penalty is not in `PENALTIES`.
+    """
+
+    evidence: Literal["all", "held_out"] = "held_out"
+    draw: Literal["group", "observation"] = "observation"
+    kl_weight: Mapping[str, float | Ramp] = field(default_factory=lambda: {"content": 0.2})
+    independence: HeldWeight = HOLDING
+    leakage: Weight = LEAKING
+    identification: Weight = 5.0
+    subsampling: Literal["own", "scaled"] = "own"
+    apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    moments: int = 5
+    further: Mapping[str, Weight] = field(default_factory=dict)
+    adversary: Weight = 0.0
+
+    def __post_init__(self) -> None:
+        for name, words in WORDS.items():
+            if (said := getattr(self, name)) not in words:
+                raise TrainingError(f"Expected {name} {' or '.join(map(repr, words))}; got {said!r}.")
+        if self.moments < 1:
+            raise TrainingError(f"Expected moments of at least 1, the means; got {self.moments}.")
+        for name in self.further:
+            if name in (*BUILT_IN, *LOGGED) or name.startswith(("kl_", "held_")):
+                raise ModelError(f"Expected another name for a penalty of one's own; {name!r} is taken. Rename it.")
+            if name not in PENALTIES:
+                raise ModelError(
+                    f"Expected a penalty that is in `mlvae.penalties.PENALTIES`; got {name!r}. Put its function there"
+                    " first, or name it again on the command line: --penalty package.module:name."
+                )
+        for name, weight in (("kl_weight", self.kl_weight), *self.penalties.items()):
+            for each in weight.values() if isinstance(weight, Mapping) else [weight]:
+                if not isinstance(each, (Held, Ramp, float, int)):
+                    raise TrainingError(f"Expected weights of {name} as numbers or ramps; got {each!r}.")
+                if not isinstance(each, Held):
+                    if not min(at(each, 0.0), at(each, 1.0)) >= 0:  # nor NaN
+                        raise TrainingError(f"Expected weights of {name} from 0 on; got {each}.")
+                elif name != "independence":
+                    raise TrainingError(
+                        f"Expected a number or a Ramp as weight of {name}; only independence can be held."
+                    )
+
+    @property
+    def penalties(self) -> dict[str, HeldWeight]:
+        """Weights of all penalties by their names."""
+        return {**{name: getattr(self, name) for name in BUILT_IN}, **self.further}
+
+    def settings(self) -> dict[str, Any]:
+        """As values for a file, which `from_settings` takes; as before what came later, where that is unused."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ("further", "adversary")}
+
+    @classmethod
+    def plain(cls) -> Objective:
+        """The bound itself: all evidence, one weight for every KL, no penalty. The paper's, and a plain VAE's."""
+        return cls(evidence="all", draw="group", kl_weight={}, independence=0.0, leakage=0.0, identification=0.0)
+
+    @classmethod
+    def for_groups(cls, groups: int) -> Objective:
+        """What separates best among so many groups: up to 100, an adversary beside a lighter independence.
+
+        Example:
+            >>> Objective.for_groups(1000) == Objective(), Objective.for_groups(10).adversary.end
+            (True, 10.0)
+        """
+        return cls() if groups > FEW else cls(independence=LIGHTER, adversary=NAMING)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Objective:
+        """The objective of `settings`, JSON or not."""
+        values = {name: parsed(value) for name, value in settings.items()}
+        values["apart"] = {name: tuple(others) for name, others in settings.get("apart", {}).items()}
+        return cls(**values)
+
+    def changed(
+        self,
+        *,
+        independence: HeldWeight | None = None,
+        leakage: Weight | None = None,
+        identification: Weight | None = None,
+        adversary: Weight | None = None,
+        further: Mapping[str, Weight] | None = None,
+        **kl_weight: float | None,
+    ) -> Objective:
+        """The same with other weights; None leaves one as it is.
+
+        Independence takes an adversary's place, unless both are given, and where an adversary is given as 0 it weighs
+        what it does alone.
+
+        Numbers grow over training as the defaults do; identification's is one weight.
+
+        Penalties take one weight for all levels, or weights by the level's name, 0 where not named.
+
+        Example:
+            >>> Objective().changed(independence=50.0, style=2.0).weight("style", 0.0)
+            2.0
+        """
+        changes: dict[str, Any] = {
+            "kl_weight": {**self.kl_weight, **{name: value for name, value in kl_weight.items() if value is not None}}
+        }
+        if independence is not None:
+            changes["independence"] = growing(independence, GROWING)
+            changes["adversary"] = 0.0
+        if leakage is not None:
+            changes["leakage"] = growing(leakage, LEAKING)
+        if identification is not None:
+            changes["identification"] = identification
+        if adversary is not None:
+            changes["adversary"] = growing(adversary, NAMING)
+            if adversary == 0 and independence is None and self.independence == LIGHTER:
+                changes["independence"] = HOLDING
+        if further is not None:
+            changes["further"] = further
+        return replace(self, **changes)
+
+    def over(self, levels: Sequence[Level]) -> Objective:
+        """The same for these levels: those that groups share have content's KL weight, where they have none.
+
+        Raises:
+            ModelError: a weight or ``apart`` is of a level that is not there; the nearest name is suggested.
+        """
+        known = [level.name for level in levels]
+        penalties = [weight for weight in self.penalties.values() if isinstance(weight, Mapping)]
+        kl = [name for name in self.kl_weight if name != "content"]  # which stands for all that groups share
+        for name in itertools.chain(kl, *penalties, self.apart, *self.apart.values()):
+            if name not in known:
+                raise ModelError(f"Expected a level of this model to weigh; got {name!r}. {nearest(name, known)}")
+        if "content" not in self.kl_weight:
+            return self
+        shared = {level.name: self.kl_weight["content"] for level in levels if level.by is not None}
+        weights = {**shared, **self.kl_weight}
+        return self if weights == self.kl_weight else replace(self, kl_weight=weights)
+
+    def weight(self, level: str, progress: float) -> float:
+        """The KL weight of a level after a share ``progress`` of training."""
+        return at(self.kl_weight.get(level, 1.0), progress)
+
+
+def weighs(weight: HeldWeight, level: str) -> bool:
+    """Whether a penalty of this weight is asked of a level."""
+    return bool(weight.get(level) if isinstance(weight, Mapping) else weight)
