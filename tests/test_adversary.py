@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mlvae import MLVAE, GroupBatch, GroupedData, Level, Objective, Ramp, fit, load, loss
+from mlvae.asked import NAMING, weighs
 from mlvae.cli import main
 from mlvae.errors import ModelError, TrainingError
 from mlvae.penalties import Adversaries, Adversary
+from mlvae.runs import options_of
 
 LEVELS = [Level("content", 3, by="group"), Level("style", 2)]
 NAMED = Objective(adversary=2.0)
@@ -42,7 +45,7 @@ def test_samples_give_up_what_it_can_name_by() -> None:
     torch.manual_seed(0)
     ids = torch.arange(400) % 2
     places = torch.tensor([[-1.0, 0.5], [1.0, 0.5]]).requires_grad_()
-    adversary = Adversary(2, groups=2)
+    adversary = Adversary(2, members=torch.tensor([200, 200]))
     solver = torch.optim.Adam([places, *adversary.parameters()], lr=5e-3)
 
     def apart() -> float:
@@ -59,12 +62,16 @@ def test_samples_give_up_what_it_can_name_by() -> None:
 
 def test_it_is_asked_of_own_levels_about_every_group_they_should_not_know() -> None:
     levels = [Level("speaker", 2, by="s"), Level("word", 3, by="w"), Level("style", 2), Level("pose", 4)]
-    model, groups = MLVAE((5,), levels, width=8), {"speaker": 3, "word": 5}
-    beside = Adversaries(levels, groups, apart={"pose": ("word",)})
+    model, sizes = MLVAE((5,), levels, width=8), {"speaker": torch.full((3,), 9), "word": torch.full((5,), 6)}
+    beside = Adversaries(levels, sizes, apart={"pose": ("word",)})
     assert [f"{level}.{other}" for level in beside for other in beside.get_submodule(level)._modules] == [
         "style.speaker", "style.word", "pose.word",
     ]  # fmt: skip
-    assert beside.of("pose", "word").names[0].in_features == 4 and beside.of("pose", "word").names[-1].out_features == 5
+    found = beside.of(levels[3], "word")
+    assert found.names[0].in_features == 4 and found.names[-1].out_features == 5
+    for level, other in ((levels[3], "speaker"), (Level("pose", 5), "word"), (Level("voice", 2), "word")):
+        with pytest.raises(ModelError, match=f"names groups of '{other}' from samples of '{level.name}', {level.dim}"):
+            beside.of(level, other)
 
     batch = GroupBatch.of(torch.rand(30, 5), {"speaker": torch.arange(30) % 3, "word": torch.arange(30) // 3 % 5})
     objective = Objective(adversary={"pose": 1.0}, apart={"pose": ("word",)})
@@ -79,7 +86,7 @@ def test_it_counts_as_nats_an_observation_and_grows() -> None:
     torch.manual_seed(1)
     batch, beside = (
         GroupBatch.of(torch.rand(12, 6), {"content": torch.arange(12) % 4}),
-        Adversaries(LEVELS, {"content": 4}),
+        Adversaries(LEVELS, {"content": torch.full((4,), 3)}),
     )
 
     def total(objective: Objective, progress: float = 1.0) -> Tensor:
@@ -102,17 +109,53 @@ def test_without_those_that_learn_it_cannot_be_asked() -> None:
 def test_of_a_level_that_is_no_grouping_it_says_what_to_do() -> None:
     with pytest.raises(ModelError, match="Expected levels that groups share"):
         learn(objective=Objective(adversary=2.0, apart={"style": ("style",)}))
+    with pytest.raises(ModelError, match="Expected adversary of levels of an observation's own; got it of 'content'"):
+        learn(objective=Objective(adversary={"content": 2.0}))
+    with pytest.raises(ModelError, match="Expected identification of levels that groups share; got it of 'style'"):
+        learn(objective=Objective(identification={"style": 2.0}))
+
+
+def test_it_is_not_asked_of_who_is_alone() -> None:
+    adversary = Adversary(2, members=torch.tensor([3, 1, 2]))
+    sample = torch.randn(4, 2, requires_grad=True)
+    nats = adversary(sample, torch.tensor([0, 1, 2, 1]))
+    nats.backward()
+    assert sample.grad is not None and (sample.grad[[1, 3]] == 0).all() and (sample.grad[[0, 2]] != 0).any()
+    with torch.no_grad():
+        assert nats.item() == pytest.approx(adversary(sample[[0, 2]], torch.tensor([0, 2])).item() / 2)
+
+
+def test_it_learns_from_the_first_step_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of weight 0 it would be as it was made when it begins to count."""
+    moved = []
+
+    class Watched(Adversary):
+        def forward(self, sample: Tensor, ids: Tensor) -> Tensor:
+            moved.append(self.names[0].weight.detach().clone())
+            return super().forward(sample, ids)
+
+    monkeypatch.setattr("mlvae.penalties.adversary.Adversary", Watched)
+    learn(objective=Objective.for_groups(6), epochs=1, groups=2)
+    assert len(moved) > 2 and not torch.equal(moved[0], moved[1])
+
+
+def test_a_model_of_any_type_learns_beside_it() -> None:
+    double = model().double()
+    assert "adversary" in fit(double, data(), epochs=1, progress=False).epochs[0]
 
 
 def test_up_to_a_hundred_groups_it_is_the_default() -> None:
     few, many = Objective.for_groups(100), Objective.for_groups(101)
     assert many == Objective() and many.adversary == 0
-    assert few.adversary == Ramp(0.0, 10.0, since=0.1) and few.independence.least.end == 300  # type: ignore[union-attr]
+    assert few.adversary == Ramp(0.1, 10.0, since=0.1) and few.independence.least.end == 300  # type: ignore[union-attr]
     assert "adversary" not in many.settings(), "runs begun before there was one go on"
     assert Objective.from_settings(json.loads(json.dumps(few.settings()))) == few
     assert few.changed(independence=10.0).adversary == 0, "one's own weight takes its place"
     assert few.changed(adversary=0.0) == Objective(), "independence weighs what it does alone"
-    assert few.changed(independence=10.0, adversary=4.0).adversary == Ramp(0.0, 4.0, since=0.1)
+    assert few.changed(adversary={"style": 0.0}).independence == many.independence, "nor of any level"
+    assert many.changed(adversary=10.0) == few
+    assert many.changed(adversary={"style": 3.0}).independence == few.independence
+    assert few.changed(independence=10.0, adversary=4.0).adversary == Ramp(0.04, 4.0, since=0.1)
     assert few.changed(identification=1.0).adversary == few.adversary
 
     learned = {}
@@ -120,6 +163,8 @@ def test_up_to_a_hundred_groups_it_is_the_default() -> None:
         history = fit(model(), data(groups, 2), epochs=1, progress=False)
         learned[groups] = "adversary" in history.epochs[0]
     assert learned == {100: True, 101: False}
+    alone = GroupedData.from_arrays(np.random.default_rng(0).random((130, 6)), [*[0, 1, 2, 3, 4] * 2, *range(5, 125)])
+    assert "adversary" in fit(model(), alone, epochs=1, progress=False).epochs[0], "five groups share something"
 
 
 def test_a_stopped_run_goes_on_to_the_same_numbers_and_its_model_knows_nothing_of_it(tmp_path: Path) -> None:
@@ -149,27 +194,38 @@ def test_a_stopped_run_goes_on_to_the_same_numbers_and_its_model_knows_nothing_o
         learn(tmp_path / "two", resume=True, objective=Objective())
 
 
-def test_it_learns_the_same_with_validation_groups_that_it_cannot_name() -> None:
-    valid = data(9, 8)
-    history = fit(model(), data(), valid=valid, objective=NAMED, epochs=1, progress=False)
-    assert np.isfinite(history.epochs[0]["valid"])
+def test_the_loss_on_validation_groups_which_it_cannot_name_is_without_it() -> None:
+    found = {}
+    for weight in (1e-9, 0.0):
+        objective = Objective(adversary=Ramp(weight, 1e3 * weight, since=0.999))
+        found[weight] = fit(model(), data(), valid=data(9, 8), objective=objective, epochs=1, progress=False).epochs[0]
+    assert "adversary" in found[1e-9], "nine groups, of which training had six"
+    assert found[1e-9]["valid"] == pytest.approx(found[0.0]["valid"], rel=1e-4)
 
 
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = data()
     np.savez(tmp_path / "few.npz", x=few.x.numpy(), group=few.groups)
 
-    def columns(name: str, *options: str) -> str:
+    def asked(name: str, *options: str) -> Objective:
         main(["train", str(tmp_path / "few.npz"), "--by", "group", "--out", str(tmp_path / name), "--epochs", "1",
               "--validation", "0", *options])  # fmt: skip
-        return (tmp_path / name / "log.csv").read_text().splitlines()[0]
+        objective = options_of(tmp_path / name)["objective"]
+        assert isinstance(objective, Objective)
+        learned = "adversary" in (tmp_path / name / "log.csv").read_text().splitlines()[0]
+        assert learned == weighs(objective.adversary, "style")
+        return objective
 
-    assert "adversary" in columns("default") and "held_style" in columns("told", "--told", ".05")
-    assert "adversary" in columns("both", "--independence", "20", "--adversary", "3")
-    assert "adversary" not in columns("own", "--independence", "20")
-    assert "adversary" not in columns("none", "--adversary", "0") and "adversary" not in columns(
-        "vae", "--objective", "vae"
-    )
+    few_groups, many = Objective.for_groups(6), Objective()
+    assert asked("default") == few_groups
+    told = asked("told", "--told", ".05")
+    assert told.independence == replace(few_groups.independence, end=0.05) and told.adversary == few_groups.adversary
+    assert asked("alone", "--told", ".05", "--adversary", "0").independence == replace(many.independence, end=0.05)
+    assert asked("none", "--adversary", "0") == many
+    assert asked("style", "--adversary", "style:0").independence == many.independence
+    assert asked("own", "--independence", "20").adversary == 0
+    assert asked("both", "--independence", "20", "--adversary", "3").adversary == NAMING.ending(3.0)
+    assert asked("vae", "--objective", "vae") == Objective.plain()
     with pytest.raises(SystemExit):
-        columns("wrong", "--adversary", "content:3")
+        asked("wrong", "--adversary", "content:3")
     assert "--adversary" in capsys.readouterr().err

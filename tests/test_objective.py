@@ -394,7 +394,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 def test_a_loss_compiles_as_one_graph_for_any_sizes(kind: str, traced: Callable[[], int]) -> None:
     levels, columns = MODELS[kind]
     model, sizes = MLVAE((5,), levels, width=8), ((36, 6, 6), (40, 8, 5), (61, 9, 7))
-    objective, beside = Objective.for_groups(9), Adversaries(levels, dict.fromkeys(columns, 9))
+    objective, beside = Objective.for_groups(9), Adversaries(levels, dict.fromkeys(columns, torch.full((9,), 5)))
     with compiled(True) as fast:
         for n, people, words in sizes:
             person, place = torch.arange(n) % people, torch.arange(n)

@@ -95,3 +95,26 @@ def test_shares_are_whole_groups_and_together_the_batch() -> None:
     assert [share[1].tolist() for share in shares if share] == [[0, 0, 1, 1, 1, 2, 2], [0, 1]]
     assert sorted(torch.cat([share[0] for share in shares if share]).tolist()) == rows.tolist()
     assert Ranks(0, 6).share(rows, index) is None
+
+
+def test_a_run_that_has_ended_is_taken_up_by_all_processes_with_its_population(tmp_path: Path) -> None:
+    """Only the first reads what was kept for use, and only there is a population yet."""
+    launched(
+        tmp_path,
+        f"""
+import torch
+from mlvae import MLVAE, fit, read
+train, valid = read("digits").split(by="observation", test=0.2, seed=0)
+for resume in (False, True):
+    torch.manual_seed(0)
+    model = MLVAE.for_data(train, content_dim=4, style_dim=4, width=32)
+    fit(model, train, {str(tmp_path / "run")!r}, valid=valid, epochs=2, device="cpu", progress=False, resume=resume)
+    found = model.population("content").mixture
+    sums = torch.stack([value.double().sum() for value in model.state_dict().values()]).sum()
+    torch.save((len(found.weight), sums), {str(tmp_path)!r} + f"/{{torch.distributed.get_rank()}}-{{resume}}.pt")
+""",
+    )
+    said = {
+        f"{rank}-{resume}": torch.load(tmp_path / f"{rank}-{resume}.pt") for rank in (0, 1) for resume in (False, True)
+    }
+    assert len({(parts, float(total)) for parts, total in said.values()}) == 1, said

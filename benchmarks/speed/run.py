@@ -75,7 +75,7 @@ def mine(
     objective: Objective, x: torch.Tensor, groups: torch.Tensor, half: bool = False, measure: Measure = measured
 ) -> Callable[[], None]:
     model = ours()
-    beside = Adversaries(model.levels, {"content": int(groups.max()) + 1}) if objective.adversary else None
+    beside = Adversaries(model.levels, {"content": groups.bincount()}) if objective.adversary else None
 
     def value() -> Any:  # groups are counted anew for each batch, as in training
         index = Grouping(groups, int(groups.max()) + 1)

@@ -6,9 +6,11 @@ The defaults are those that separate best (docs/defaults.md); what they weigh is
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
+
+from torch import Tensor
 
 from mlvae.errors import ModelError, TrainingError, nearest
 from mlvae.levels import Level
@@ -24,8 +26,9 @@ GROWING = Ramp(3.0, 1000.0, doubling=True)
 LEAKING = Ramp(0.0, 20.0, since=0.3)
 """Leakage's weight. Asked for from the start, codes would collapse."""
 
-NAMING = Ramp(0.0, 10.0, since=0.1)
-"""The adversary's weight. It first learns what there is to tell."""
+NAMING = Ramp(0.1, 10.0, since=0.1)
+"""The adversary's weight. It learns what there is to tell before it says much; of 0 it would learn nothing, and beyond
+that Adam does not mind how much a loss weighs."""
 
 FEW = 100
 """Groups that an adversary can learn to name: of ten classes it took from style what a lighter independence left, of
@@ -36,12 +39,16 @@ LIGHTER = Held(least=Ramp(3.0, 300.0, doubling=True))
 
 LOGGED = ("loss", "log_likelihood", "epoch", "valid", "seconds", "images_per_second", "skipped_files")
 """Columns of a run's log, which no penalty of one's own can be called, nor begin as `kl_style` and `held_style` do."""
+ASKED_OF_OWN = {"independence": True, "adversary": True, "leakage": False, "identification": False}
+"""Whether a penalty is asked of levels of an observation's own, or of those that groups share."""
 WORDS = {"evidence": ("all", "held_out"), "draw": ("group", "observation"), "subsampling": ("own", "scaled")}
 
 
 @dataclass(frozen=True)
 class Objective:
-    """How the bound is estimated and what is asked beyond it. The defaults are those that separate best.
+    """How the bound is estimated and what is asked beyond it.
+
+    The defaults are those that separate best among many groups; for few see `for_groups`.
 
     Args:
         evidence: ``held_out``: an observation is decoded from the others' evidence on its group; ``all``: the paper's.
@@ -123,7 +130,7 @@ class Objective:
 
     @classmethod
     def for_groups(cls, groups: int) -> Objective:
-        """What separates best among so many groups: up to 100, an adversary beside a lighter independence.
+        """What separates best among so many groups (`several`): up to 100, an adversary beside a lighter independence.
 
         Example:
             >>> Objective.for_groups(1000) == Objective(), Objective.for_groups(10).adversary.end
@@ -150,8 +157,8 @@ class Objective:
     ) -> Objective:
         """The same with other weights; None leaves one as it is.
 
-        Independence takes an adversary's place, unless both are given, and where an adversary is given as 0 it weighs
-        what it does alone.
+        Independence takes an adversary's place, unless both are given. Where it is left to itself it weighs as much as
+        is right beside an adversary that is asked, or without.
 
         Numbers grow over training as the defaults do; identification's is one weight.
 
@@ -165,16 +172,16 @@ class Objective:
             "kl_weight": {**self.kl_weight, **{name: value for name, value in kl_weight.items() if value is not None}}
         }
         if independence is not None:
-            changes["independence"] = growing(independence, GROWING)
-            changes["adversary"] = 0.0
+            changes |= {"independence": growing(independence, GROWING), "adversary": 0.0}
+        elif adversary is not None and self.independence in (HOLDING, LIGHTER):
+            each = adversary.values() if isinstance(adversary, Mapping) else [adversary]
+            changes["independence"] = LIGHTER if any(each) else HOLDING
         if leakage is not None:
             changes["leakage"] = growing(leakage, LEAKING)
         if identification is not None:
             changes["identification"] = identification
         if adversary is not None:
             changes["adversary"] = growing(adversary, NAMING)
-            if adversary == 0 and independence is None and self.independence == LIGHTER:
-                changes["independence"] = HOLDING
         if further is not None:
             changes["further"] = further
         return replace(self, **changes)
@@ -183,7 +190,8 @@ class Objective:
         """The same for these levels: those that groups share have content's KL weight, where they have none.
 
         Raises:
-            ModelError: a weight or ``apart`` is of a level that is not there; the nearest name is suggested.
+            ModelError: a weight or ``apart`` is of a level that is not there, the nearest name is suggested; or a
+                penalty is weighed of a level that it cannot be asked of.
         """
         known = [level.name for level in levels]
         penalties = [weight for weight in self.penalties.values() if isinstance(weight, Mapping)]
@@ -191,6 +199,12 @@ class Objective:
         for name in itertools.chain(kl, *penalties, self.apart, *self.apart.values()):
             if name not in known:
                 raise ModelError(f"Expected a level of this model to weigh; got {name!r}. {nearest(name, known)}")
+        for penalty, own in ASKED_OF_OWN.items():
+            weight = self.penalties[penalty]
+            for level in levels if isinstance(weight, Mapping) else ():
+                if (level.by is None) is not own and weighs(weight, level.name):
+                    whose = "of an observation's own" if own else "that groups share"
+                    raise ModelError(f"Expected {penalty} of levels {whose}; got it of {level.name!r}. Leave that out.")
         if "content" not in self.kl_weight:
             return self
         shared = {level.name: self.kl_weight["content"] for level in levels if level.by is not None}
@@ -205,3 +219,17 @@ class Objective:
 def weighs(weight: HeldWeight, level: str) -> bool:
     """Whether a penalty of this weight is asked of a level."""
     return bool(weight.get(level) if isinstance(weight, Mapping) else weight)
+
+
+def several(ids: Iterable[Tensor]) -> int:
+    """The largest number of groups of two members and more that any level has.
+
+    Args:
+        ids: for each level (N,) the group of each observation.
+
+    Example:
+        >>> import torch
+        >>> several([torch.tensor([0, 0, 1, 2]), torch.tensor([0, 0, 1, 1])])
+        2
+    """
+    return max((int((level.bincount() > 1).sum()) for level in ids), default=0)

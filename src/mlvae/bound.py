@@ -22,6 +22,7 @@ from mlvae.batch import GroupBatch
 from mlvae.errors import ModelError
 from mlvae.evidence import READOUTS, Evidence
 from mlvae.grouping import Grouping
+from mlvae.levels import Level
 from mlvae.model import MLVAE
 from mlvae.normal import Normal
 
@@ -43,7 +44,8 @@ def importance_weighted_bound(
 
     Args:
         model: any number of levels.
-        batch: observations as `MLVAE.prepare` gives them. The levels that its groupings name are shared, the rest own.
+        batch: observations as `MLVAE.prepare` gives them. The levels that its groupings name are shared, of the rest
+            each observation has its own.
         content_samples: K, of the shared levels together, from their posteriors given all evidence.
         style_samples: M, of the other levels together, for each observation and each of the K.
         generator: of the noise.
@@ -105,13 +107,7 @@ def _log_weights(
             continue
         grouping = batch.groupings[level.name]
         votes = model.votes(level.name, features, [codes[name] for name in level.given])
-        evidence, population = votes.sum(_repeated(grouping, k)), model.population(level.name).mixture
-        if population is None:
-            sample, ratio = _drawn(evidence, level.readout, generator)
-        else:
-            posterior = population.given(evidence)
-            sample = posterior.rsample(generator)
-            ratio = population.log_prob(sample) - posterior.log_prob(sample)
+        sample, ratio = _drawn(model, level, votes.sum(_repeated(grouping, k)), generator)
         codes[level.name] = _repeated(grouping, k).expand(sample)
         component = components.of(grouping)
         log_weight = log_weight + component.sum(ratio.reshape(k, -1).T).T
@@ -123,7 +119,7 @@ def _log_weights(
         if level.name in batch.groupings:
             continue
         votes = model.votes(level.name, features, [codes[name] for name in level.given])
-        codes[level.name], ratio = _drawn(votes, level.readout, generator)
+        codes[level.name], ratio = _drawn(model, level, votes, generator)
         own = own + ratio
     x = batch.x.repeat_interleave(m, 0).repeat(k, *[1] * (batch.x.ndim - 1))
     known = None if batch.covariates is None else batch.covariates.repeat_interleave(m, 0).repeat(k, 1)
@@ -132,11 +128,12 @@ def _log_weights(
     return log_weight + components.sum(members.T).T
 
 
-def _drawn(evidence: Evidence, readout: str, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """A sample of each row's posterior (R, D), and log p - log q of it (R,)."""
-    posterior = READOUTS[readout](evidence)
+def _drawn(model: MLVAE, level: Level, evidence: Evidence, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """A sample of each row's posterior (R, D), and log p - log q of it (R,), p being the population or N(0, I)."""
+    population = None if level.by is None else model.population(level.name).mixture
+    posterior = READOUTS[level.readout](evidence) if population is None else population.given(evidence)
     sample = posterior.rsample(generator)
-    prior = Normal.standard(*sample.shape, like=sample)
+    prior = population or Normal.standard(*sample.shape, like=sample)
     return sample, prior.log_prob(sample) - posterior.log_prob(sample)
 
 

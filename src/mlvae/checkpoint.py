@@ -207,16 +207,18 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def fingerprint(model: MLVAE) -> str:
-    """What tells a model from every other: a hash of its description and its weights, calibrations included.
+    """What tells a model's votes from every other's: a hash of its description, weights and calibrations.
 
-    Evidence is a sum of one model's votes, so it carries this: votes of two models do not add.
+    Evidence is a sum of one model's votes, so it carries this: votes of two models do not add. Populations take no part
+    in votes, nor in this.
 
     Example:
         >>> model = MLVAE((4,), [Level("style", 2)])
         >>> len(fingerprint(model)), fingerprint(model) == fingerprint(model.double())
         (32, False)
     """
-    return _hash(describe(model), model.state_dict())[:32]
+    votes = {name: value for name, value in model.state_dict().items() if not name.startswith("populations.")}
+    return _hash(describe(model), votes)[:32]
 
 
 def _hash(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -138,7 +138,9 @@ class MLVAE(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Weights from before there were calibrations have at most a temperature; few have a population."""
         for level in self.group_levels:
-            self.population(level.name).expect(state_dict, f"{prefix}populations.{level.name}.").to(self.device)
+            if f"{prefix}heads.{level.name}.weight" in state_dict:  # else nothing is said of the level
+                place = f"{prefix}populations.{level.name}."
+                self.population(level.name).expect(state_dict, place, next(self.parameters()))
         for level in self.levels:
             temperature = state_dict.pop(f"{prefix}temperature_{level.name}", None)
             if level.by is not None:

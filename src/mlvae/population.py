@@ -24,7 +24,11 @@ from mlvae.normal import Normal
 PARTS = (1, 3, 10, 30, 100)
 """Numbers of parts that are tried."""
 ROUNDS = 50
-"""Of expectation and maximisation."""
+"""Of expectation and maximisation, at most."""
+ENOUGH = 1e-3
+"""Nats a group; a round that gains fewer is the last."""
+CHUNK = 256
+"""Groups at a time, whose numbers fit in a processor's cache."""
 WIDTH = 0.03
 """What a part's variance counts as seen to be by one group: alone, a group does not say how wide its place is."""
 
@@ -66,14 +70,14 @@ class Mixture:
 
     def given(self, evidence: Evidence) -> Mixture:
         """The posteriors of G groups, each (K): by Bayes' rule, with this for the prior."""
-        scores, posteriors = self._each(evidence)
+        scores, posteriors = self.each(evidence)
         return Mixture(scores.softmax(-1), posteriors)
 
     def log_evidence(self, evidence: Evidence) -> Tensor:
         """log Z in nats, (G,): `Evidence.log_evidence` with this for the prior."""
-        return self._each(evidence)[0].logsumexp(-1)
+        return torch.cat([self.each(evidence[rows])[0].logsumexp(-1) for rows in _chunks(evidence)])
 
-    def _each(self, evidence: Evidence) -> tuple[Tensor, Normal]:
+    def each(self, evidence: Evidence) -> tuple[Tensor, Normal]:
         """With each part for the prior: its log Z and its weight's logarithm together (G, K), and posteriors (G, K)."""
         precision, information = evidence.precision.unsqueeze(-2), evidence.information.unsqueeze(-2)
         mean, variance = self.parts.mean, self.parts.variance
@@ -120,13 +124,14 @@ class Population(nn.Module):
         values = (None,) * 3 if mixture is None else (mixture.weight, mixture.parts.mean, mixture.parts.precision)
         self.weight, self.mean, self.precision = values
 
-    def expect(self, state: Mapping[str, Tensor], prefix: str) -> Population:
-        """Makes room for what a saved state has of it: some parts, or none."""
-        weight = state.get(f"{prefix}weight")
-        number = 0 if weight is None else weight.numel()
-        place = torch.ones(number, self.dim)
-        self.take(Mixture(place.mean(1), Normal(place, place.clone())) if number else None)
-        return self
+    def expect(self, state: Mapping[str, Tensor], prefix: str, like: Tensor) -> None:
+        """Makes room, of the type and on the device of ``like``, for what a saved state has of it: parts, or none."""
+        weight, *parts = (state.get(f"{prefix}{name}") for name in ("weight", "mean", "precision"))
+        self.take(None)
+        # A file is believed as to its size only as far as it goes itself.
+        if weight is not None and all(part is not None and part.shape == (len(weight), self.dim) for part in parts):
+            place = like.new_empty(len(weight), self.dim)
+            self.take(Mixture(like.new_empty(len(weight)), Normal(place, place.clone())))
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Codes of n new groups, (n, D), on the CPU."""
@@ -171,16 +176,31 @@ def _maximised(evidence: Evidence, number: int) -> Mixture:
     began = torch.randperm(groups, generator=torch.Generator().manual_seed(0))[:number]
     mean = (evidence.information / (1 + evidence.precision))[began]
     weight, variance = torch.full((number,), 1 / number).to(mean), torch.full_like(mean, WIDTH)
+    reached = -math.inf
     for _ in range(ROUNDS):
-        posterior = Mixture(weight, Normal(mean, variance.reciprocal())).given(evidence)
-        share = posterior.weight.unsqueeze(-1)  # (G, K, 1)
-        members = share.sum(0).clamp_min(1e-9)
-        mean = (share * posterior.parts.mean).sum(0) / members
-        scatter = posterior.parts.variance + (posterior.parts.mean - mean) ** 2
-        variance = ((share * scatter).sum(0) + WIDTH) / (members + 1)
+        mixture = Mixture(weight, Normal(mean, variance.reciprocal()))
+        likelihood, members = 0.0, torch.zeros_like(weight)
+        first, second = torch.zeros_like(mean), torch.zeros_like(mean)
+        for rows in _chunks(evidence):
+            scores, posteriors = mixture.each(evidence[rows])
+            share = scores.softmax(-1)
+            likelihood += scores.logsumexp(-1).sum().item() / groups
+            members += share.sum(0)
+            first += torch.einsum("gk,gkd->kd", share, posteriors.mean)
+            second += torch.einsum("gk,gkd->kd", share, posteriors.variance + posteriors.mean**2)
+        members = members.clamp_min(1e-9).unsqueeze(1)
+        mean = first / members
+        variance = (second - members * mean**2 + WIDTH) / (members + 1)
         weight = members.squeeze(1) / members.sum()
+        if likelihood - reached < ENOUGH:
+            break
+        reached = likelihood
     unseen = 1 / (groups + 1)
     return Mixture(
         torch.cat([(1 - unseen) * weight, weight.new_tensor([unseen])]),
         Normal(torch.cat([mean, mean.new_zeros(1, dim)]), torch.cat([1 / variance, mean.new_ones(1, dim)])),
     )
+
+
+def _chunks(evidence: Evidence) -> list[slice]:
+    return [slice(start, start + CHUNK) for start in range(0, max(len(evidence), 1), CHUNK)]

@@ -108,10 +108,18 @@ class Ranks:
             torch.manual_seed(hash((seed, epoch, batch, self.rank)) % 2**63)
 
     def agree(self, model: nn.Module) -> None:
-        """Gives all processes the first one's weights."""
-        if self.size > 1:
-            for value in model.state_dict().values():
-                distributed.broadcast(value, 0)
+        """Gives all processes the first one's weights, and what it alone may have beside them, as populations."""
+        if self.size == 1:
+            return
+        own = model.state_dict()
+        shapes = [{name: (value.shape, value.dtype) for name, value in own.items()}]
+        distributed.broadcast_object_list(shapes, 0)
+        device = next(model.parameters()).device
+        state = {name: own[name] if self.first else torch.empty(shape, dtype=dtype, device=device)
+                 for name, (shape, dtype) in shapes[0].items()}  # fmt: skip
+        for value in state.values():
+            distributed.broadcast(value, 0)
+        model.load_state_dict(state)
 
     def add_up(self, values: Tensor) -> Tensor:
         """The sum over all processes."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mlvae.asked import Objective
+from mlvae.asked import Objective, several
 from mlvae.data import GroupedData
 from mlvae.errors import ModelError, nearest
 from mlvae.model import MLVAE
@@ -17,7 +17,7 @@ class Setting:
     """A model and the objective that it is trained with.
 
     Args:
-        asks: makes the objective for the largest number of groups of any level.
+        asks: makes the objective for the largest number of groups of any level (`several`).
         readout: of every level.
         shared: whether there is a content level at all.
         validation: share of the training part kept out, for calibration and early stopping.
@@ -30,7 +30,7 @@ class Setting:
 
     def objective(self, model: MLVAE, data: GroupedData) -> Objective:
         """What the model is asked when it learns from these data."""
-        return self.asks(max((int(data.codes(level.by).max()) + 1 for level in model.levels if level.by), default=0))
+        return self.asks(several(data.codes(level.by) for level in model.levels if level.by))
 
     def model(self, data: GroupedData, *, content_dim: int = 16, style_dim: int = 16, **options: Any) -> MLVAE:
         """The model of this setting; a plain VAE has all the dimensions in its one level."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlvae.model import MLVAE
 
 SEEN = 10_000
-"""Observations, evenly spaced, that a population is fitted to."""
+"""Observations, evenly spaced, that a population is fitted to, and as many that it is chosen by."""
 
 
 @torch.no_grad()
@@ -34,7 +34,9 @@ def temper(
     *,
     nested: Collection[tuple[str, str]] | None = None,
 ) -> None:
-    """Fits the `Calibration` of every shared level, in place; a former one is forgotten.
+    """Fits the `Calibration` of every shared level, in place.
+
+    A former one is forgotten, and so is a population, which lies where votes of before put it: `populate` anew.
 
     Where a level is nested in another, the coarser one is fitted on the summed votes of the finer one's groups: people
     scatter around their country more than their pictures around them. It is right for groups of the size seen here, and
@@ -79,10 +81,10 @@ def populate(model: MLVAE, train: GroupedData, kept: GroupedData) -> None:
     Args:
         model: calibrated, if it is to be: populations lie in calibrated coordinates.
         train: what it learned from.
-        kept: what it did not learn from, to choose the number of parts by.
+        kept: what it did not learn from, to choose the number of parts by. Where these are other members of the groups
+            in ``train``, up to a part a group may be chosen, and a new group is then much like one of those.
     """
-    rows = torch.linspace(0, len(train) - 1, min(SEEN, len(train)), dtype=torch.float64).long()
-    known, new = (_evidence(model, data) for data in (train.subset(rows), kept))
+    known, new = (_evidence(model, data) for data in (train, kept))
     for level in model.group_levels:
         if level.readout == "product_with_prior":
             population = model.population(level.name)
@@ -91,6 +93,8 @@ def populate(model: MLVAE, train: GroupedData, kept: GroupedData) -> None:
 
 
 def _evidence(model: MLVAE, data: GroupedData) -> dict[str, Evidence]:
+    """On the groups of each shared level, of up to `SEEN` observations."""
+    data = data.subset(torch.linspace(0, len(data) - 1, min(SEEN, len(data)), dtype=torch.float64).long())
     groups = {level.name: data.codes(level.by) for level in model.group_levels if level.by}
     cast = inference.votes(model, data.x, groups, data.columns)
     return {name: votes.sum(grouping) for name, (votes, grouping) in cast.items()}

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from mlvae.asked import Objective, weighs
+from mlvae.asked import Objective, several, weighs
 from mlvae.augment import Augmentation
 from mlvae.calibration import FEWEST
 from mlvae.data import GroupedData
@@ -91,8 +91,10 @@ def fit(
         out: a folder for ``model.safetensors`` (with ``patience`` the best weights on ``valid``, else the latest),
             ``training.safetensors`` (all that resuming needs) and ``log.csv``; None keeps nothing.
         valid: observations that are not in ``train``, of other groups where there are many; the loss on them is
-            logged (held weights at their least), ``patience`` watches it, and levels are calibrated on them at the end.
-        objective: None takes the default, `Objective.for_groups` of as many as the level with most of them has.
+            logged (held weights at their least, without an adversary), ``patience`` watches it, and levels are
+            calibrated on them at the end.
+        objective: None takes the default, `Objective.for_groups` of as many, of two members and more, as the level with
+            most of them has.
         epochs: None takes as many as make 4,000 steps.
         groups: sub-groups in a batch.
         members: observations in each: a number, an inclusive range, or "all".
@@ -130,8 +132,7 @@ def fit(
     if not 0 < lr < math.inf:
         raise TrainingError(f"Expected a learning rate above 0; got {lr}. Leave it out for the default.")
     data = Resident(model, train)
-    groups_of = {name: int(ids.max()) + 1 for name, ids in data.ids.items()}
-    objective = (objective or Objective.for_groups(max(groups_of.values(), default=0))).over(model.levels)
+    objective = (objective or Objective.for_groups(several(data.ids.values()))).over(model.levels)
     sampler = data.sampler(groups, members, resample, seed)
     if epochs is None:
         epochs = max(1, math.ceil(STEPS / sampler.batches(0)))
@@ -152,9 +153,10 @@ def fit(
     adversaries = None
     if objective.adversary:
         with torch.random.fork_rng(devices=()):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             asked = [level for level in model.levels if weighs(objective.adversary, level.name)]
-            adversaries = Adversaries(asked, groups_of, objective.apart)
+            sizes = {name: ids.bincount() for name, ids in data.ids.items()}
+            adversaries = Adversaries(asked, sizes, objective.apart).to(next(model.parameters()).dtype)
     run = Run(None if out is None else Path(out), model, settings, keep, beside=adversaries)
     saved = run.open(resume)
 

@@ -236,7 +236,7 @@ def train(
         **weights,
     )
     if told is not None:
-        held_to = base.independence if isinstance(base.independence, Held) else Held()
+        held_to = asked.independence if isinstance(asked.independence, Held) else Held()
         asked = replace(asked, independence=replace(held_to, end=told))
     asked = asked.over(model.levels)
     none = "no rows kept out, so `mlvae evaluate` will have none to measure on; --test 0.2 would keep a fifth"

@@ -67,7 +67,7 @@ class Plan:
         if of["adversary"] and adversaries is None:
             raise ModelError(
                 "Expected the adversaries that the objective asks; got none. Let them learn beside the model:"
-                " loss(..., adversaries=Adversaries(model.levels, {level: groups in training})), or use `fit`."
+                " loss(..., adversaries=Adversaries(model.levels, {level: members of each group})), or use `fit`."
             )
         others = {level.name: _others(batch, level.name, apart) for level in levels}
         asked_about = {
@@ -125,7 +125,7 @@ def ask(
         if shared and name in of["identification"]:
             penalties["identification", name] = _misidentified(question)
         if others and not shared and name in of["adversary"] and plan.adversaries is not None:
-            failing = [plan.adversaries.of(name, other)(question.latent.sample, batch.ids[other]) for other in others]
+            failing = [plan.adversaries.of(level, other)(question.latent.sample, batch.ids[other]) for other in others]
             penalties["adversary", name] = torch.stack(failing).sum()
         for kind in further:
             if name in of[kind] and (nats := answer(kind, question)) is not None:
