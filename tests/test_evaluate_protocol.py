@@ -396,6 +396,16 @@ class TestControls:
         }
         assert len(places) == 4
 
+    def test_another_default_is_another_control(self, parts, tmp_path, monkeypatch):
+        """The objective that nobody named is what the control was trained with, all the same."""
+        train, _ = parts
+        model = MLVAE.for_data(train, content_dim=3, style_dim=2, network="mlp", width=16)
+        controls = Controls(tmp_path, {"epochs": 1, "groups": 60, "device": "cpu"}, progress=False)
+        places = {kind: controls.get(kind, model, train)[1] for kind in ("vae", "permuted")}
+        monkeypatch.setattr("mlvae.asked.FEW", 5)
+        assert controls.get("vae", model, train)[1] == places["vae"]
+        assert controls.get("permuted", model, train)[1] != places["permuted"]
+
     def test_stopped_control_goes_on(self, parts, tmp_path):
         train, _ = parts
         model = MLVAE.for_data(train, content_dim=3, style_dim=2, network="mlp", width=16)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlvae.asked import Objective
+from mlvae.asked import Objective, several
 from mlvae.checkpoint import TRAINING_FILE, describe, load
 from mlvae.data import GroupedData
 from mlvae.errors import ModelError
@@ -126,8 +126,12 @@ class Controls:
         options = {**self.options, "seed": seed}
         if kind == "vae":
             options["objective"] = Objective.plain()
-        elif options.get("epochs"):
-            options["epochs"] = math.ceil(options["epochs"] / SHORTER)
+        else:
+            # Named, so that a control of another default is another one.
+            shared = [data.codes(level.by) for level in model.group_levels if level.by is not None]
+            options["objective"] = options.get("objective") or Objective.for_groups(several(shared))
+            if options.get("epochs"):
+                options["epochs"] = math.ceil(options["epochs"] / SHORTER)
         place = Path(self.folder) / f"{kind}-{_fingerprint(kind, model, data, options)}"
         finished = place / "finished"
         if not finished.exists():
