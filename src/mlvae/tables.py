@@ -55,7 +55,7 @@ def write_codes(model: MLVAE, data: GroupedData, path: str | Path, heads: Heads 
 
 
 def write_generated(model: MLVAE, data: GroupedData, path: str | Path, count: int, seed: int = 0) -> Path:
-    """New rows of a table, in its own units and words: codes as `generate` draws them, covariates from rows drawn at random.
+    """New rows of a table, in its own units and words: codes as `generate` has them, covariates of random rows.
 
     Args:
         model: trained on a table.
