@@ -504,7 +504,7 @@ def test_help_of_many_options_has_headings_and_usage_is_one_line(capsys: pytest.
         assert f"\n  {last} " in section
     assert all(text.count(f"\n  {option} ") == 1 for option in ("--level", "--kl", "--out", "--members"))
     assert helped("evidence", "identify").startswith("usage: mlvae evidence identify [options] gallery query\n")
-    assert helped("evidence", "merge").startswith("usage: mlvae evidence merge [options] ITEM,...\n")
+    assert helped("evidence", "merge").startswith("usage: mlvae evidence merge [options] FILE ...\n")
     assert helped("evidence").startswith("usage: mlvae evidence [options]")
     assert helped("info").startswith("usage: mlvae info [options] [run]\n")
 

@@ -92,3 +92,21 @@ def test_training_says_that_the_new_part_is_in_it(tmp_path: Path, capsys: pytest
         "--width", "8", "--validation", "0",
     ])  # fmt: skip
     assert "! 10 of 10 rows kept out of training are in it too" in capsys.readouterr().out
+
+
+def test_of_a_run_made_in_python_it_says_that_new_rows_may_be_old(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = mlvae.read("digits")
+    train, _ = data.split(by="observation", test=0.2, seed=0)  # another share than the column's
+    model = mlvae.MLVAE.for_data(train, content_dim=2, style_dim=2, network="mlp", width=8)
+    mlvae.fit(model, train, tmp_path / "python", epochs=1, progress=False)
+
+    def said(run: str, *options: str) -> str:
+        main(["draw", "swap", str(tmp_path / run), "digits", "--out", str(tmp_path / "swap.png"), *options])
+        return capsys.readouterr().out
+
+    assert "made in Python" in said("python") and "359 are new if" in said("python")
+    assert "made in Python" not in said("python", "--split-column", "split")
+    main(["train", "digits", "--out", str(tmp_path / "line"), "--epochs", "1", "--width", "8"])
+    assert "made in Python" not in said("line")

@@ -73,7 +73,7 @@ def _hyphenated(text: str) -> str:
     """Options as they are typed, each once."""
     text = re.sub(r"--[a-z_]+", lambda option: option.group().replace("_", "-"), text)
     return (
-        re.sub(r", --[a-z-]+\+ \w+", "", text).replace("[ITEM,...]", "ITEM,...").replace("  --k K ", "  -k K, --k K ")
+        re.sub(r", --[a-z-]+\+ \w+", "", text).replace("[ITEM,...]", "FILE ...").replace("  --k K ", "  -k K, --k K ")
     )
 
 

@@ -56,10 +56,7 @@ class Ranks:
         return rows[mine], index[mine] // self.size
 
     def whole(self, batch: GroupBatch) -> GroupBatch:
-        """Groupings of all processes' shares, of observations without features.
-
-        A group of a further level is a sub-group of its own in each process.
-        """
+        """Groupings of all processes' shares, of observations without features."""
         if self.size == 1:
             return batch
         ids = {name: self._gathered(value) for name, value in batch.ids.items()}

@@ -93,8 +93,8 @@ def fit(
         valid: observations that are not in ``train``, of other groups where there are many; the loss on them is
             logged (held weights at their least, without an adversary), ``patience`` watches it, and levels are
             calibrated on them at the end.
-        objective: None takes the default, `Objective.for_groups` of as many, of two members and more, as the level with
-            most of them has.
+        objective: None takes the default, `Objective.for_groups` of n groups: those with at least two members, in the
+            level that has most of them.
         epochs: None takes as many as make 4,000 steps.
         groups: sub-groups in a batch.
         members: observations in each: a number, an inclusive range, or "all".

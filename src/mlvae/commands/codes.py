@@ -92,7 +92,7 @@ def draw(
         data: what `mlvae train` takes
         out: the PNG to write; of a table, `draw generate` writes .csv or .parquet
         by: the grouping column (default: the run's own, "group", or the only one)
-        split_column: pictures come from rows where it is not 0 (default: as in training, or "split")
+        split_column: pictures come from rows where it is not 0 or "train" (default: as in training, or "split")
         count: pictures a row, or rows of a table
         levels: by commas, of a swap the levels that the side gives (default: all that groups share), of interpolate
             those that move (default: all, what groups share, and the rest, a third of the rows each)

@@ -175,6 +175,13 @@ def opened(
         data, by, split_column, like=model, levels=model.levels, kept=kept_out(run), trained=True, **read_like(run),
         **reading,
     )  # fmt: skip
+    if held is not None and split_column is None and not (Path(run) / CONFIG_FILE).exists():
+        say(
+            f"! {run} was made in Python and does not say which rows it was trained on. {len(held):,} are new if a"
+            " column is right: if it was trained on some of them, what is measured on them says nothing. Name the"
+            " column that it was trained by with --split-column, or measure it in Python: mlvae.evaluate(model, train,"
+            " new)."
+        )
     if new and held is None:
         raise DataError(
             "Expected rows kept out of training to measure on; there are none. Train with --test 0.2, which keeps a"

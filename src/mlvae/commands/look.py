@@ -29,7 +29,7 @@ def look(
     Args:
         data: what `mlvae train` takes
         by: the grouping column (default: "group", or the only one)
-        split_column: rows where it is not 0 are never trained on (default: "split", where there is one)
+        split_column: rows where it is not 0 or "train" are never trained on (default: "split", where there is one)
         level: levels to be learned, as for `mlvae train`: what their groups are, and whether data can tell them apart
         features: columns of a table that are the observation, as for `mlvae train`
         covariates: known columns that encoder and decoder are told, by commas

@@ -32,7 +32,7 @@ def measure(
         run: the folder that training wrote
         data: what `mlvae train` takes
         by: the grouping column (default: the run's own, "group", or the only one)
-        split_column: 0 for the training part, else kept out (default: as in training, or "split")
+        split_column: rows where it is not 0 or "train" are measured (default: as in training, or "split")
         factors: further columns to read from the codes, by commas: mouth:label,eyes:label,tilt
         controls: all trains a plain VAE and the model on shuffled labels once, as long as the run; untrained is quick
         controls_folder: where they are kept (default: "controls" beside the run)

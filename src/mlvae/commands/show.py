@@ -33,7 +33,7 @@ def tell(
         out: the HTML file to write; its numbers are written beside it, to report.json for report.html
         by: the grouping column (default: the run's own, "group", or the only one)
         metrics: JSON that `mlvae evaluate` wrote (default: the quick protocol is run)
-        split_column: 0 for the training part, else kept out (default: as in training, or "split")
+        split_column: rows where it is not 0 or "train" are measured (default: as in training, or "split")
         factors: further columns to read from the codes and to colour maps by, by commas: mouth:label,tilt
         seed: of what is measured, chosen and drawn
         cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)
@@ -127,7 +127,7 @@ def serve(
         run: the folder that training wrote
         data: what `mlvae train` takes
         by: the grouping column (default: the run's own, "group", or the only one)
-        split_column: observations come from rows where it is not 0 (default: as in training, or "split")
+        split_column: observations come from rows where it is not 0 or "train" (default: as in training, or "split")
         host: the address to listen at; another than this machine's own lets others see the data who have the token
         port: of the page; 0 takes a free one
         cache: the folder that decoded pictures and large tables are kept in (default: .mlvae beside the data)

@@ -118,8 +118,8 @@ def train(
         objective: default, paper (Bouchacourt et al. 2018) or vae (no groups)
         told: how much more often than chance style's means may name the group at the end; where they do, independence
             weighs more than its usual 3 to 1000, or 300 beside an adversary (default: the objective's, 0.012)
-        independence: in place of --told and of an adversary its weight at the end of training; like the next three a
-            number for all levels, or name:weight for one, an option each
+        independence: its weight at the end of training, fixed beforehand, in place of --told and of an adversary; like
+            the next three a number for all levels, or name:weight for one, an option each
         leakage: weight of what a level's codes tell of levels crossed with it (default: the objective's, 20)
         identification: weight of naming the group from content (default: the objective's, 5)
         adversary: weight of what a network that learns beside the model can name groups by in style (default: 10 where

@@ -21,7 +21,7 @@ from mlvae.errors import row as named
 from mlvae.schema import Schema
 from mlvae.untrusted import reading
 
-ENDINGS = (".png", ".jpg", ".jpeg")
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 MODES = ("L", "RGB")
 
