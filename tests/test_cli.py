@@ -707,3 +707,14 @@ def test_names_of_folders_are_remembered(tmp_path: Path) -> None:
         )
     main(["encode", out, str(tmp_path / "faces"), "--evidence", str(tmp_path / "e.parquet")])
     assert "p0,p0/s0" in pq.read_table(tmp_path / "e.parquet")["group"].to_pylist()
+
+
+def test_pictures_are_drawn_on_the_scale_of_their_data(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    x = random.uniform(-1, 1, (40, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x, group=np.arange(40) % 4)
+    data, run, out = str(tmp_path / "x.npz"), str(tmp_path / "run"), tmp_path / "swap.png"
+    main(["train", data, "--out", run, "--epochs", "1", "--width", "8", "--validation", "0"])
+    main(["draw", "swap", run, data, "--out", str(out), "--count", "3"])
+    first = np.asarray(Image.open(out).convert("L"))[: 8 * 7, 8 * 7 + 2 :]  # the top row: pictures of the data
+    assert (first == 0).mean() < 0.2, "half of all pixels lie below 0, and are no black"

@@ -73,6 +73,7 @@ def test_the_python_lines_make_the_same_pictures(session: Session, tmp_path: Pat
         session.generate(3, seed=5),
         session.generate(3, seed=5, row=a, keep="content"),
         session.expected([a, b], seed=2),
+        session.expected([], seed=2),
     ):
         names: dict[str, Any] = {}
         exec(made.python, names)
@@ -89,6 +90,26 @@ def test_the_python_lines_take_the_part_that_was_kept_out(tmp_path: Path, monkey
     made = kept.swap(3, 5)
     exec(made.python, names)
     torch.testing.assert_close(names["made"].detach(), made.x, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_group_is_expected_to_look_like_is_told_what_its_tray_was(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "\n".join(f"{'' if i == 5 else i % 4},{i / 3},{'uv'[i % 2]}" for i in range(24))
+    (tmp_path / "t.csv").write_text(f"g,height,site\n{rows}")
+    options: dict[str, Any] = {"missing": "drop", "features": "height"}
+    data = mlvae.read("t.csv", by="g", covariates=("site",), **options)
+    session = Session(mlvae.MLVAE.for_data(data, width=8), data, run="run", source="t.csv", reading=options)
+    mlvae.save(session.model, "run")
+    made = [session.expected([row], seed=2) for row in (0, 1)]
+    told = [session.model.covariates({"site": [site]}, 1) for site in "uv"]
+    code = session.model.evidence(data.x[[1]], covariates=told[1]).posterior("content").mean[0].float()
+    torch.testing.assert_close(
+        made[1].x, session.model.generate(4, seed=2, covariates=told[1].expand(4, -1), content=code)
+    )
+    for each in made:
+        names: dict[str, Any] = {}
+        exec(each.python, names)
+        torch.testing.assert_close(names["made"].detach(), each.x, rtol=1e-4, atol=1e-5)
 
 
 def test_both_ends_of_the_way_are_the_reconstructions(session: Session) -> None:
@@ -160,6 +181,8 @@ def test_uploads_are_brought_to_the_models_shape(session: Session) -> None:
         x = picture(content, (8, 8), session.shown)
         assert x.shape == (8, 8) and torch.allclose(x, torch.tensor(200 / 255), atol=0.01)
     assert picture(png("RGBA", colour=(0, 0, 0, 0)), (3, 8, 8), session.shown).min() == 1
+    sixteen = picture(png("I;16", colour=20_000), (8, 8), session.shown)
+    assert torch.allclose(sixteen, torch.tensor(20_000 / 65_535), atol=0.01), "as pictures in folders are read"
     assert picture(png(), (8, 8), Depiction("image", -1.0, 3.0)).mean() == pytest.approx(-1 + 4 * 200 / 255)
     (row,) = session.upload(png())["rows"]
     assert row == len(session.data) and session.posterior([row, 0])["count"] == 2

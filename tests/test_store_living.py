@@ -102,6 +102,11 @@ def test_files_are_merged_once_and_taken_back(tmp_path: Path) -> None:
     assert store.retract([part]) == 1
     assert same(store, [*range(5), *range(20, 40)])
     assert close(files.read(store.export(tmp_path / "out")), store.get())
+    elsewhere = EvidenceStore(tmp_path / "elsewhere", net)
+    elsewhere.merge(tmp_path / "b")
+    with pytest.raises(EvidenceError, match="were added before"):
+        elsewhere.merge(tmp_path / "out")  # which holds b
+    assert elsewhere.merge(tmp_path / "a") and close(elsewhere.get(), net.evidence(X[5:40], GROUP[5:40]))
     other = model(seed=1)
     with pytest.raises(EvidenceError, match=r"one model; .*/s is of model"):
         store.merge(files.write(other.evidence(X[:1], ["a"]), other, tmp_path / "other"))
@@ -118,6 +123,16 @@ def test_groups_are_looked_up_and_asked_for(tmp_path: Path) -> None:
     assert torch.allclose(store.query(query, 2).log_odds, query.log_bayes_factor(store.get()).topk(2).values)
     with pytest.raises(EvidenceError, match="Did you mean 'content'"):
         store.get(level="contnet")
+
+
+def test_a_text_is_no_list_and_whole_numbers_are_one_name(tmp_path: Path) -> None:
+    store = EvidenceStore(tmp_path / "s", model())
+    store.add(["a", "b"], X[:2].tolist(), [1.0, 2.0])
+    for call in (lambda: store.retract("a"), lambda: store.get("1"), lambda: store.add("c", X[:1], [1])):
+        with pytest.raises(EvidenceError, match=r"got the text .*\. Write \['.'\]"):
+            call()
+    store.add(["c"], X[2:3], [1])
+    assert store.get([1, 2]).count().tolist() == [2, 1] == store.get(["1", "2"]).count().tolist()
 
 
 def test_several_levels(tmp_path: Path) -> None:

@@ -104,13 +104,13 @@ DRAWINGS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def save_grid(pictures: Tensor, path: str | Path, scale: int | None = None) -> Path:
-    """Writes pictures (rows, columns, *shape), values in [0, 1], as one PNG.
+def save_grid(pictures: Tensor, path: str | Path, shown: Depiction | None = None) -> Path:
+    """Writes pictures (rows, columns, *shape) as one PNG, each at least 56 pixels high.
 
     Args:
         pictures: shape (H, W), (1, H, W) or (3, H, W).
         path: of the file.
-        scale: how many times to enlarge; None makes a picture at least 56 pixels high.
+        shown: what is black and what is white, `Depiction.of` model and data; None takes 0 and 1.
 
     Raises:
         DataError: the observations are no images.
@@ -125,8 +125,7 @@ def save_grid(pictures: Tensor, path: str | Path, scale: int | None = None) -> P
             f"Expected images, (H, W), (1, H, W) or (3, H, W), to draw; got observations of shape {tuple(shape)}. Of a"
             " table `mlvae draw generate ... --out new.csv` writes rows, and `mlvae report` shows swaps and others."
         )
-    scale = scale or -(-56 // pictures.shape[3])
-    sheet = Depiction("image", 0.0, 1.0).pixels(pictures.cpu(), scale, GAP)
+    sheet = (shown or Depiction("image", 0.0, 1.0)).pixels(pictures.cpu(), -(-56 // pictures.shape[3]), GAP)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(path)

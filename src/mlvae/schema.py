@@ -207,8 +207,9 @@ class Schema:
         columns: dict[str, np.ndarray[Any, Any]] = {}
         for feature, values in zip(self.features, x.detach().cpu().double().unbind(1), strict=True):
             if feature.kind == "category":
-                words = [None if np.isnan(code) else feature.categories[int(code)] for code in values.tolist()]
-                columns[feature.name] = np.array(words, dtype=object)
+                # NaN, and the second answer that a likelihood of one word has, are no words.
+                known = dict(enumerate(feature.categories))
+                columns[feature.name] = np.array([known.get(code) for code in values.tolist()], dtype=object)
             else:
                 columns[feature.name] = values.numpy()
         return columns

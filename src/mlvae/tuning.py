@@ -222,6 +222,7 @@ def search(
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
+        from optuna.trial import TrialState
     except ImportError as error:
         raise MissingExtraError(
             "Expected Optuna for a search; it is not installed. Install the extra: pip install 'mlvae[tune]'."
@@ -233,13 +234,15 @@ def search(
     }  # fmt: skip
     study = optuna.create_study(
         study_name="mlvae", storage=JournalStorage(JournalFileBackend(str(journal))), direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
-        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4), load_if_exists=True,
     )  # fmt: skip
     if (was := study.user_attrs.get("about", about)) != about:
         raise TrainingError(f"Expected a journal of these data and settings, {about}; got one of {was}. Name another.")
     study.set_user_attr("about", about)
-    if not study.trials:
+    # Else each call would draw what the first one drew.
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+    done = [trial for trial in study.trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    if not done:
         usual = Choice()
         study.enqueue_trial(
             {"content_dim_log2": 4, "style_dim_log2": 4, "content_weight": usual.content_weight,
@@ -260,8 +263,7 @@ def search(
         trial.set_user_attr("worth", {"named": worth.named, "kept": worth.kept, "told": worth.told})
         return worth.value
 
-    ended = [trial for trial in study.trials if trial.state.is_finished()]
-    study.optimize(one, n_trials=max(0, trials - len(ended)), catch=(TrainingError,))
+    study.optimize(one, n_trials=max(0, trials - len(done)), catch=(TrainingError,))
     return study
 
 

@@ -103,6 +103,7 @@ def draw(
         likelihood: likewise of the likelihood
     """
     from mlvae import tables
+    from mlvae.depict import Depiction
     from mlvae.draw import DRAWINGS, save_grid
 
     if kind not in DRAWINGS:
@@ -126,4 +127,5 @@ def draw(
         run, data, by, split_column, network, likelihood, cache=cache, on_bad_file=on_bad_file
     )
     chosen = {"levels": [name.strip() for name in levels.split(",")]} if levels is not None else {}
-    say(f"Wrote {save_grid(DRAWINGS[kind](model, held or part, count, seed, **chosen), out)}")
+    drawn = DRAWINGS[kind](model, held or part, count, seed, **chosen)
+    say(f"Wrote {save_grid(drawn, out, Depiction.of(model, part))}")

@@ -149,7 +149,11 @@ def serve(
     model, part, held, how = opened(
         run, data, by, split_column, network, likelihood, cache=cache, on_bad_file=on_bad_file
     )
-    session = Session(model, part if held is None else held, run=run, source=data, split=how)
+    options = config_of(run)
+    read = {name: options[name] for name in ("missing", "features") if options.get(name) not in (None, "error")}
+    if options.get("folders"):
+        read["folders"] = listed(options["folders"])
+    session = Session(model, part if held is None else held, run=run, source=data, split=how, reading=read)
     try:
         listening = listen(host, port)
     except OSError as error:

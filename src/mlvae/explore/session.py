@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class Session:
         run: how the Python lines name the run.
         source: how they name the data.
         split: the arguments of `GroupedData.split` whose second part these data are; None where they are all of it.
-        seed: of the members that speak for a group.
+        reading: further arguments of `mlvae.read` that they were read with.
     """
 
     def __init__(
@@ -67,20 +68,20 @@ class Session:
         run: str = "run",
         source: str = "data",
         split: Mapping[str, Any] | None = None,
-        seed: int = 0,
+        reading: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.model = model.eval()
         self.data = data
-        self.run, self.source, self.split = run, source, split
+        self.run, self.source, self.split, self.reading = run, source, split, reading
         self.shown = Depiction.of(model, data)
         levels = model.group_levels
         self.by = (levels[0].by if levels else None) or data.by
         self.labels: np.ndarray[Any, Any] = data.column(self.by) if self.by else np.zeros(len(data), int)
-        self.names = np.unique(self.labels)
+        self.names, group, sizes = np.unique(self.labels, return_inverse=True, return_counts=True)
         self.added: list[Tensor] = []
-        random = np.random.default_rng(seed)
-        order = random.permutation(len(data))
-        self.members = {str(name): order[self.labels[order] == name] for name in self.names}
+        order = np.random.default_rng(0).permutation(len(data))
+        order = order[np.argsort(group[order], kind="stable")]
+        self.members = dict(zip(map(str, self.names), np.split(order, np.cumsum(sizes)[:-1]), strict=True))
         self._gallery: Any = None
 
     def about(self) -> dict[str, Any]:
@@ -199,12 +200,16 @@ class Session:
     def expected(self, rows: Sequence[int], count: int = 4, seed: int = 0) -> Made:
         """New observations of the tray's group, its levels at their posterior means, the rest drawn."""
         fixed = {name: normal.mean[0].float() for name, normal in self._posteriors(rows).items()}
+        codes = (
+            "evidence = model.evidence(x, covariates=known)",
+            "codes = {level.name: evidence.posterior(level.name).mean[0].float() for level in model.group_levels}",
+        )
+        prior = ("codes = {level.name: [0.0] * level.dim for level in model.group_levels}",)
         return Made(
-            self.model.generate(count, seed=seed, covariates=self._told([0] * count), **fixed).cpu(),
+            self.model.generate(count, seed=seed, covariates=self._told([*rows, 0][:1] * count), **fixed).cpu(),
             self._python(
                 rows,
-                "evidence = model.evidence(x, covariates=known)",
-                "codes = {level.name: evidence.posterior(level.name).mean[0].float() for level in model.group_levels}",
+                *(codes if rows and self.model.group_levels else prior),
                 f"made = model.generate({count}, seed={seed}, covariates=told.expand({count}, -1), **codes)",
             ),
         )
@@ -349,7 +354,8 @@ class Session:
         head = ["import mlvae", "", f"model = mlvae.load({self.run!r})"]
         if rows or covariates:
             by = "" if self.data.by is None else f", by={self.data.by!r}"
-            head.append(f"data = mlvae.read({self.source!r}{by}, like=model)")
+            more = "".join(f", {name}={value!r}" for name, value in self.reading.items())
+            head.append(f"data = mlvae.read({self.source!r}{by}, like=model{more})")
             if self.split is not None:
                 how = ", ".join(f"{name}={value!r}" for name, value in self.split.items())
                 head.append(f"_, data = data.split({how})")

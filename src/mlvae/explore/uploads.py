@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mlvae.data.sources.images import decode
 from mlvae.depict import Depiction
 from mlvae.errors import DataError
 from mlvae.explore.rows import sequences, table_rows
 from mlvae.model import MLVAE
-from mlvae.untrusted import reading
 
 BYTES = 8 * 2**20
 """Of a file."""
@@ -52,28 +51,10 @@ def picture(content: bytes, shape: tuple[int, ...], shown: Depiction) -> Tensor:
     Raises:
         DataError: too large, damaged, or no picture.
     """
-    from PIL import Image, ImageOps
-
-    advice = "Save it again as a PNG or JPEG picture."
-    with reading("picture", "what was uploaded", advice=advice):
-        opened = Image.open(io.BytesIO(content), formats=FORMATS)
-        # The size stands in the head of the file: a bomb is refused before a pixel of it is decoded.
-        if opened.width * opened.height > PIXELS:
-            raise DataError(
-                f"Expected a picture of at most {PIXELS:,} pixels; got {opened.width} x {opened.height}. Shrink it."
-            )
-        colours = len(shape) == 3 and shape[0] == 3
-        flat = _on_white(ImageOps.exif_transpose(opened)).convert("RGB" if colours else "L")
-        fitted = ImageOps.fit(flat, (shape[-1], shape[-2]), Image.Resampling.BILINEAR)
-    values = torch.from_numpy(np.asarray(fitted, np.float32) / 255)
-    values = values.permute(2, 0, 1) if values.ndim == 3 else values
+    mode = "RGB" if len(shape) == 3 and shape[0] == 3 else "L"
+    pixels = decode(
+        "what was uploaded", io.BytesIO(content), (shape[-2], shape[-1]), mode, convert=True, formats=FORMATS,
+        most=PIXELS, advice="Save it again as a PNG or JPEG picture.",
+    )  # fmt: skip
+    values = torch.from_numpy(pixels.astype(np.float32) / 255)
     return (shown.low + (shown.high - shown.low) * values).reshape(shape)
-
-
-def _on_white(picture: Any) -> Any:
-    from PIL import Image
-
-    if "A" not in picture.getbands() and "transparency" not in picture.info:
-        return picture
-    layer = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

@@ -54,7 +54,7 @@ def write_rows(table: Any, layout: Layout, path: PathLike) -> Path:
     """Writes a table of evidence as a new piece; raises CheckpointError where there is something at ``path``."""
     path = free(path)
     if table.num_rows:
-        layout = replace(layout, ledger={part_number(layout, table): 1})
+        layout = replace(layout, ledger={**layout.ledger, part_number(layout, table): 1})
     with replacing(path) as beside:
         write_table(table, layout, beside)
     return path

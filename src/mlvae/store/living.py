@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ from mlvae.errors import CheckpointError, EvidenceError
 from mlvae.evidence import Evidence
 from mlvae.gallery import Gallery, Ranking
 from mlvae.group_evidence import GroupEvidence
-from mlvae.heads import Array, mark
-from mlvae.labels import as_labels, refuse_missing
+from mlvae.heads import Array, mark, rows_of
+from mlvae.labels import as_labels, refuse_missing, whole
 from mlvae.model import MLVAE
 from mlvae.store import adding, files
 from mlvae.store.layout import COLUMNS, Layout, layout_of, parsed
@@ -31,6 +32,7 @@ create table votes (id varchar, level varchar, "group" varchar, count bigint, pr
 create table totals (level varchar, "group" varchar, count bigint, precision double[], information double[]);
 """
 
+TIMES = re.compile(r"[+-]\d+$")
 ALL = ", ".join(f'"{name}"' for name in COLUMNS)
 
 
@@ -103,9 +105,7 @@ class EvidenceStore:
         """
         if self.model is None:
             raise EvidenceError("Expected a model to encode observations with; got none. EvidenceStore(path, model).")
-        if isinstance(ids, str):
-            raise EvidenceError(f"Expected a list of ids, one an observation; got the text {ids!r}. Write [{ids!r}].")
-        names = [str(name) for name in ids]
+        names, x = [str(name) for name in _listed(ids, "ids")], rows_of(x)
         if len(names) != len(x):
             raise EvidenceError(f"Expected one id an observation; got {len(names)} for {len(x)}.")
         with self._connection(read=True) as connection:
@@ -122,7 +122,7 @@ class EvidenceStore:
                     f"Expected one group an observation, shape ({len(x)},), of {level!r}; got {values.shape}."
                 )
             refuse_missing(values, f"the groups of {level!r}")
-        labels = {level: values[rows].astype(str) for level, values in labels.items()}
+        labels = {level: whole(values[rows]).astype(str) for level, values in labels.items()}
         told = {name: np.asarray(values)[rows] for name, values in (covariates or {}).items()}
         cast = inference.votes(self.model, x[rows], labels, told)
         fresh = [names[row] for row in rows]
@@ -170,10 +170,11 @@ class EvidenceStore:
         Returns:
             How many of the ids were there; unknown ones are no error, so a retraction can be repeated.
         """
+        names = [str(name) for name in _listed(ids, "ids")]
         with self._transaction() as connection:
             layout = self._layout(connection)
             connection.execute("create or replace temp table leaving (id varchar)")
-            connection.execute("insert into leaving select distinct unnest(?)", [[str(name) for name in ids]])
+            connection.execute("insert into leaving select distinct unnest(?)", [names])
             count = connection.execute("select count(*) from leaving semi join ledger using (id)").fetchall()[0][0]
             if not count:
                 return 0
@@ -189,7 +190,7 @@ class EvidenceStore:
         with self._connection(read=True) as connection:
             layout = self._layout(connection)
             about = files.level_of(layout, level, self.path)
-            wanted = None if groups is None else np.asarray(groups).astype(str)
+            wanted = None if groups is None else whole(as_labels(_listed(groups, "labels"))).astype(str)
             some = "" if wanted is None else ' and "group" in (select unnest(?))'
             query = f"select {ALL} from totals where level = ?{some}"
             values = [level] if wanted is None else [level, wanted.tolist()]
@@ -209,10 +210,13 @@ class EvidenceStore:
         return Gallery(self.get(level=level), level).identify(evidence, k, new=new)
 
     def export(self, path: str | Path) -> Path:
-        """Writes all evidence to a file, as it is now, to be merged elsewhere."""
+        """Writes all evidence to a file, as it is now, to be merged elsewhere, where files that are in it are not."""
         with self._connection(read=True) as connection:
-            layout = self._layout(connection)
-            table = connection.sql(f"select {ALL} from totals").to_arrow_table()
+            table = connection.sql(f'select {ALL} from totals order by level, "group"').to_arrow_table()
+            parts = connection.execute("select id from ledger where id <> owner").fetchall()
+            # As `merge` entered them: a part's name, then how many times with its sign.
+            ledger = {name[: sign.start()]: int(sign.group()) for (name,) in parts if (sign := TIMES.search(name))}
+            layout = replace(self._layout(connection), ledger=ledger)
         return files.write_rows(table, layout, path)
 
     def __enter__(self) -> Self:
@@ -299,6 +303,13 @@ class EvidenceStore:
                         " or pass a longer `wait`."
                     ) from error
                 time.sleep(0.01)
+
+
+def _listed(names: Sequence[Any], what: str) -> Sequence[Any]:
+    """The names, unless they are one text, which would be taken letter by letter."""
+    if isinstance(names, str):
+        raise EvidenceError(f"Expected a list of {what}; got the text {names!r}. Write [{names!r}].")
+    return names
 
 
 def _table(ids: Sequence[str], levels: Mapping[str, Evidence], labels: Mapping[str, Any]) -> Any:

@@ -227,7 +227,10 @@ def _decoded(
                 yield np.stack(arrays), places
 
 
-def decode(name: str, source: Any, size: tuple[int, int], mode: str, *, convert: bool) -> np.ndarray[Any, Any]:
+def decode(
+    name: str, source: Any, size: tuple[int, int], mode: str, *, convert: bool,
+    formats: tuple[str, ...] = FORMATS, most: int = PIXELS, advice: str = "Was the copy cut off? Restore or remove it.",
+) -> np.ndarray[Any, Any]:  # fmt: skip
     """One picture: turned upright, cut to the shape and brought to the size, (H, W) or (3, H, W) uint8.
 
     Args:
@@ -236,6 +239,9 @@ def decode(name: str, source: Any, size: tuple[int, int], mode: str, *, convert:
         size: (H, W).
         mode: "L" or "RGB".
         convert: the user named the mode, so transparency, 16 bits and CMYK are brought to it: transparent is white.
+        formats: that are read.
+        most: pixels; a larger one is refused before one of them is decoded.
+        advice: for who sent it.
 
     Raises:
         DataError: the picture cannot be read, or would lose something that the user did not agree to.
@@ -243,13 +249,13 @@ def decode(name: str, source: Any, size: tuple[int, int], mode: str, *, convert:
     from PIL import Image, ImageOps
 
     with (
-        reading("picture", name, advice="Was the copy cut off? Restore or remove it."),
+        reading("picture", name, advice=advice),
         source.open("rb") if isinstance(source, Path) else source as stream,
-        Image.open(stream, formats=FORMATS) as image,
+        Image.open(stream, formats=formats) as image,
     ):
-        if image.width * image.height > PIXELS:
+        if image.width * image.height > most:
             raise DataError(
-                f"Expected a picture of at most {PIXELS:,} pixels; {name} has {image.width} x {image.height}."
+                f"Expected a picture of at most {most:,} pixels; {name} has {image.width} x {image.height}."
                 " Shrink or remove it."
             )
         upright = ImageOps.exif_transpose(image)
