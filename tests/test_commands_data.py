@@ -110,3 +110,13 @@ def test_of_a_run_made_in_python_it_says_that_new_rows_may_be_old(
     assert "made in Python" not in said("python", "--split-column", "split")
     main(["train", "digits", "--out", str(tmp_path / "line"), "--epochs", "1", "--width", "8"])
     assert "made in Python" not in said("line")
+
+
+def test_a_word_that_is_in_every_row_can_be_made_again(tmp_path: Path) -> None:
+    lines = [f"{i % 4},{i / 3},A" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["who,height,kind", *lines]))
+    data, run, out = str(tmp_path / "t.csv"), str(tmp_path / "run"), tmp_path / "new.csv"
+    main(["train", data, "--by", "who", "--features", "height,kind", "--out", run, "--epochs", "1", "--width", "8",
+          "--validation", "0"])  # fmt: skip
+    main(["draw", "generate", run, data, "--by", "who", "--count", "40", "--out", str(out)])
+    assert set(csv.read_csv(out)["kind"].to_pylist()) <= {"A", "", None}

@@ -87,3 +87,14 @@ def test_labels_written_with_a_zero_before_them_are_words(
     assert data.x[:5, 0].tolist() == [0, 1, 2, 3, 4]
     (tmp_path / "b.csv").write_text("device,value\n1,01\n1,2\n0,3\n")
     assert read(tmp_path / "b.csv", by="device").groups.tolist() == [1, 1, 0]
+
+
+def test_line_breaks_within_quotes_are_read_in_blocks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f'{i % 5},{i / 7},"first line {i}\nline two"' for i in range(3000)]
+    (tmp_path / "notes.csv").write_text("\n".join(["who,height,note", *lines, ""]))
+    monkeypatch.setattr("mlvae.data.sources.delimited.BLOCK", 5000)
+    data = read(tmp_path / "notes.csv", by="who", features="height")
+    assert len(data) == 3000 and data.column("note")[2999] == "first line 2999\nline two"
+    (tmp_path / "open.csv").write_text('who,height\n1,2\n"3,4\n5,6\n')
+    with pytest.raises(DataError, match=r"open\.csv"):
+        read(tmp_path / "open.csv", by="who", features="height")

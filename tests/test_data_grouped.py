@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlvae.data import GroupedData
+from mlvae.data.splits import members_of_many
 from mlvae.errors import DataError
 
 laws = settings(max_examples=60, deadline=None)
@@ -400,3 +401,15 @@ def test_whole_numbers_as_floats_are_the_same_names() -> None:
     data = GroupedData.from_arrays(torch.zeros(3, 2), columns={"person": [2.0, 2.0, 5.0]}).grouped_by("person")
     assert data.groups.tolist() == [2, 2, 5] and data.groups.dtype.kind == "i"
     assert GroupedData.from_arrays(torch.zeros(2, 2), [0.5, 1.0]).groups.tolist() == [0.5, 1.0]
+
+
+def test_some_members_of_many_groups_are_whole_groups_and_of_few_groups_as_many_as_there_is_room_for() -> None:
+    def counts(groups: int, members: int) -> np.ndarray:
+        ids = np.random.default_rng(1).permutation(np.repeat(np.arange(groups), members))
+        rows = members_of_many(ids, 2000, np.random.default_rng(0))
+        assert len(np.unique(rows)) == len(rows) <= 2000
+        return np.unique(np.bincount(ids[rows], minlength=groups), return_counts=True)
+
+    assert [part.tolist() for part in counts(10, 500)] == [[200], [10]]
+    assert [part.tolist() for part in counts(1000, 50)] == [[0, 20], [900, 100]]
+    assert [part.tolist() for part in counts(30, 3)] == [[3], [30]]

@@ -4,10 +4,14 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from mlvae.data import GroupedData, read
 from mlvae.data.sources import READERS
+from mlvae.data.stored import Stored
 from mlvae.errors import DataError
 
 X = np.arange(24, dtype=np.uint8).reshape(6, 2, 2)
@@ -150,3 +154,15 @@ def test_real_files_are_read(file: str, by: str | None, groups: int) -> None:
     if not path.is_file():
         pytest.skip(f"the shared data folder has no {file}")
     assert read(path, by).num_groups == groups
+
+
+def test_embeddings_stay_on_disk_where_they_are_asked_to(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+    pq.write_table(pa.table({"who": [i % 5 for i in range(50)], "vector": values.tolist()}), tmp_path / "codes.parquet")
+    options = {"by": "who", "features": "vector", "cache": tmp_path / "kept"}
+    here = read(tmp_path / "codes.parquet", in_memory=True, **options)
+    there = read(tmp_path / "codes.parquet", in_memory=False, **options)
+    assert isinstance(there.x, Stored) and isinstance(here.x, torch.Tensor)
+    np.testing.assert_array_equal(there.x[:].numpy(), here.x.numpy())
+    assert torch.equal(there.x[np.int64(3)], here.x[3])
+    assert read(tmp_path / "codes.parquet", in_memory=False, **options).x.shape == (50, 6)

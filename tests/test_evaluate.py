@@ -146,7 +146,8 @@ class TestFewShot:
 
     def test_blocks_change_nothing(self, votes, monkeypatch):
         whole = few_shot(*votes, episodes=100)
-        monkeypatch.setattr(sys.modules[draw.__module__], "BLOCK", 1)
+        for limit in ("BLOCK", "SORTED"):
+            monkeypatch.setattr(sys.modules[draw.__module__], limit, 1)
         assert few_shot(*votes, episodes=100) == whole
 
     def test_draws_members_of_the_groups_and_none_twice(self, votes):

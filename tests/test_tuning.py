@@ -77,6 +77,7 @@ def test_a_study_goes_on_and_refuses_other_data(tmp_path: Path) -> None:
     values = [trial.values for trial in first.trials]
     again = search(DATA, journal, trials=3, epochs=3, **SMALL)
     assert len(again.trials) == 3 and [trial.values for trial in again.trials[:2]] == values
+    assert again.trials[2].params["lr"] != again.trials[1].params["lr"], "goes on, and does not begin again"
     choice = best(again)
     assert choice.content_dim in (4, 8, 16, 32, 64) and isinstance(choice.objective(), Objective)
     with pytest.raises(mlvae.MLVAEError, match="Name another"):

@@ -145,5 +145,5 @@ def _one_a_group(model: MLVAE, data: GroupedData, count: int, seed: int) -> tupl
     chosen = order[random.permutation(first)]
     rest = order[np.isin(order, chosen, invert=True)]
     rows = torch.from_numpy(np.concatenate([chosen, rest])[:count])
-    known = model.covariates(data.columns, len(data))
-    return model.prepare(data.x[rows]).cpu(), None if known is None else known[rows.to(known.device)].cpu()
+    known = model.covariates({name: values[rows.numpy()] for name, values in data.columns.items()}, len(rows))
+    return model.prepare(data.x[rows]).cpu(), None if known is None else known.cpu()

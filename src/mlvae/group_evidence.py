@@ -102,6 +102,8 @@ class GroupEvidence:
             raise EvidenceError(f"Expected groups of level {level!r} named on both sides or on neither. Pass `groups`.")
         if mine is None or labels is None:
             return evidence[torch.zeros(rows, dtype=torch.int64)]
+        if not len(mine):
+            return Evidence.empty(rows, evidence.dim)
         mine, labels = _alike(mine, labels)
         order = np.argsort(mine)
         place = order[np.searchsorted(mine, labels, sorter=order).clip(max=len(mine) - 1)]

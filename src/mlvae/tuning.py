@@ -20,6 +20,7 @@ import torch
 
 from mlvae.asked import HOLDING, Objective
 from mlvae.data import GroupedData
+from mlvae.data.splits import members_of_many
 from mlvae.errors import DataError, MissingExtraError, TrainingError
 from mlvae.evaluate.few_shot import few_shot
 from mlvae.evaluate.probes import cross_probe
@@ -77,9 +78,9 @@ class Worth:
             >>> worth.kept < 0.5, worth.value <= 2
             (True, True)
         """
-        rows = np.random.default_rng(seed).permutation(len(data))[:MOST]
-        part = data.subset(np.sort(rows))
         content, style = model.group_levels[0], model.levels[-1]
+        ids = data.codes(content.by or ()).numpy()
+        part = data.subset(members_of_many(ids, MOST, np.random.default_rng(seed)))
         groups = part.codes(content.by or ()).numpy()
         asked = few_shot(votes(model, part.x, groups, part.columns)[content.name][0], groups, episodes=500, seed=seed)
         chance = 1 / asked.way

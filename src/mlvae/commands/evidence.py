@@ -9,6 +9,9 @@ from typing import Any
 from mlvae.commands.common import say
 from mlvae.errors import DataError, EvidenceError
 
+COMPARED = 2000
+"""Groups, at most, whose pairs a calibration is fitted on."""
+
 
 def merge(inputs: list[str], out: str | None = None) -> None:
     """Add evidence up, group by group. Example: mlvae evidence merge monday.parquet tuesday.parquet --out both.parquet
@@ -137,26 +140,39 @@ def calibrate(gallery: str, query: str, level: str = "content", out: str | None 
 
     Args:
         gallery: evidence of groups that training has not seen
-        query: evidence of further observations of the same groups, under the same labels
+        query: evidence of further observations of the same groups, under the same labels; of more than 2,000 groups as
+            many are looked at, drawn at random
         level: whose groups
         out: JSON to write, for --calibration of identify and verify
     """
     import json
     from dataclasses import asdict
 
+    import numpy as np
     import torch
 
     from mlvae.checkpoint import replace
+    from mlvae.group_evidence import GroupEvidence
     from mlvae.identification import Calibration
     from mlvae.store import files
     from mlvae.store.layout import free, layout_of
 
     target = free(_out(out))
     asked, known = _pair(gallery, query, level), files.read(gallery)
-    here, there = asked.groups[level], known.groups[level]
-    assert here is not None and there is not None
-    same = torch.from_numpy(here[:, None] == there[None])
-    factors = asked.log_bayes_factor(known, level)
+    mine, theirs = asked.groups[level], known.groups[level]
+    assert mine is not None and theirs is not None
+    labels = np.random.default_rng(0).permutation(np.intersect1d(mine, theirs))[:COMPARED]
+    if len(labels) < 2:
+        raise EvidenceError(
+            f"Expected two groups at least that are in both {gallery} and {query}; got {len(labels)}. Give both the"
+            " same labels."
+        )
+    here, there = (
+        GroupEvidence({level: each.of(level, labels, len(labels))}, each.readouts, {level: labels}, each.model)
+        for each in (asked, known)
+    )
+    same = torch.eye(len(labels), dtype=torch.bool)
+    factors = here.log_bayes_factor(there, level)
     pairs = factors[same], factors[~same]
     fitted = Calibration.fit(*pairs)
     about = {"level": level, "model": layout_of(gallery).model, **asdict(fitted)}

@@ -121,6 +121,8 @@ def _copies(x: Tensor, groups: Tensor, seed: int, copies: int, amount: float) ->
     Raises:
         DataError: other pictures, no copy, or an amount that is no number above 0.
     """
+    if x.is_floating_point() and torch.isnan(x).any():
+        raise DataError("Expected pictures without gaps to deform; some values are missing. Fill them in.")
     if x.ndim not in (3, 4) or not (x.dtype == torch.uint8 or (x.min() >= 0 and x.max() <= 1)):
         raise DataError(
             f"Expected pictures (H, W) or (C, H, W) of bytes or of numbers in [0, 1]; got {tuple(x.shape[1:])},"
@@ -133,7 +135,7 @@ def _copies(x: Tensor, groups: Tensor, seed: int, copies: int, amount: float) ->
     generator = torch.Generator().manual_seed(seed)
     scale = 255 if x.dtype == torch.uint8 else 1
     out = x.repeat(copies, *[1] * (x.ndim - 1))
-    members = [(groups == group).nonzero().squeeze(1) for group in range(int(groups.max()) + 1)]
+    members = groups.argsort(stable=True).split(groups.bincount().tolist())
     for copy in range(copies):
         for rows in members:
             images = x[rows].reshape(len(rows), -1, *x.shape[-2:])

@@ -69,6 +69,22 @@ def _ranks(ids: np.ndarray[Any, Any], random: np.random.Generator) -> np.ndarray
     return rank
 
 
+def members_of_many(ids: np.ndarray[Any, Any], most: int, random: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Rows in order, up to ``most``: of groups in a random order up to 20 members each, of few groups more.
+
+    Rows drawn one by one from many groups would be alone in theirs.
+
+    Example:
+        >>> rows = members_of_many(np.arange(10_000) // 10, 2000, np.random.default_rng(0))
+        >>> np.unique(np.bincount(rows // 10))
+        array([ 0, 10])
+    """
+    groups = int(ids.max()) + 1
+    rank, order = _ranks(ids, random), random.permutation(groups)
+    some = np.flatnonzero(rank < max(20, most // groups))
+    return np.sort(some[np.argsort(order[ids[some]], kind="stable")][:most])
+
+
 SPLITS = {
     "group": (unseen_groups, "at least two groups"),
     "observation": (unseen_members, "a group of at least two"),

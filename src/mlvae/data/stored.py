@@ -131,8 +131,8 @@ class Stored:
         return self
 
     def __getitem__(self, key: Any) -> Tensor:
-        if isinstance(key, int):
-            return self[[key]][0]
+        if isinstance(key, (int, np.integer)):
+            return self[[int(key)]][0]
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             if self.rows is None and step == 1:

@@ -20,6 +20,8 @@ from mlvae.labels import as_labels, refuse_missing
 
 BOOTSTRAPS = 2000
 BLOCK = 2**22
+SORTED = 2**24
+"""Random numbers, at most, that are sorted at once to draw groups by."""
 """Numbers that a block of episodes may hold at a time."""
 
 
@@ -80,7 +82,13 @@ def draw(groups: Any, *, way: int = 20, shots: int = 1, episodes: int = 1000, se
             " Ask for fewer shots."
         )
     random = np.random.default_rng(seed)
-    chosen = able[np.argsort(random.random((episodes, len(able))), axis=1)[:, :way]]
+    at_once = max(1, SORTED // len(able))
+    chosen = np.concatenate(
+        [
+            able[np.argsort(random.random((min(at_once, episodes - start), len(able))), axis=1)[:, :way]]
+            for start in range(0, episodes, at_once)
+        ]
+    )
     places = np.empty((*chosen.shape, 0), np.int64)
     for taken in range(shots + 1):
         # A number among those left, moved past the ones taken, smallest first: distinct and uniform.

@@ -62,6 +62,8 @@ def factor(spec: str, train: GroupedData, new: GroupedData) -> tuple[str, bool]:
             f"Expected a value of factor {name!r} in every row; {count:,} have none. Fill them in, or leave the factor"
             " or these rows out."
         )
+    if kind == "number" and {values.dtype.kind, asked.dtype.kind} - set("biuf"):
+        raise DataError(f"Expected numbers in factor {name!r}; it has words. Read it as labels: {name}:label.")
     looks = values.dtype.kind not in "iuf" or len(np.unique(values)) <= MANY_VALUES
     named = kind == "label" or (not kind and looks)
     if len(np.unique(values)) < 2 or len(np.unique(asked[np.isin(asked, values)] if named else asked)) < 2:

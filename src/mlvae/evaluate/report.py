@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-CONTROL = "control.untrained."
 ROWS = {
     "probe.content.k1.linear": "group from {content}, linear probe (k = 1)",
     "probe.content.k1.mlp": "group from {content}, MLP probe (k = 1)",

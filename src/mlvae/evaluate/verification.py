@@ -16,6 +16,8 @@ from mlvae.evidence import Evidence
 from mlvae.group_evidence import GroupEvidence
 
 BINS = 10
+COMPARED = 2000
+"""Groups, at most, of a draw of `open_set`: each is compared with half of them."""
 
 Array = np.ndarray[Any, Any]
 
@@ -195,19 +197,20 @@ def open_set(
             f"Expected at least two groups of {shots + 1} members or more, one known and one new; got {len(able)}."
             " Ask for fewer shots."
         )
-    known = min(max(round(share * len(able)), 1), len(able) - 1)
-    is_known = np.arange(len(able)) < known
+    count = min(len(able), COMPARED)
+    known = min(max(round(share * count), 1), count - 1)
+    is_known = np.arange(count) < known
     random = np.random.default_rng(seed)
     results = []
     for _ in range(draws):
         order = np.lexsort((random.random(len(index)), index))
-        rows = torch.from_numpy(order[begin[random.permutation(able)][:, None] + np.arange(shots + 1)])
+        rows = torch.from_numpy(order[begin[random.permutation(able)[:count]][:, None] + np.arange(shots + 1)])
         factors = _log_bayes_factors(pooled(votes, rows[:, -1:]), pooled(votes, rows[:known, :-1]))
         _, rank = np.unique(factors.logsumexp(1).numpy(), return_inverse=True)
         right = factors[:known].argmax(1) == torch.arange(known)
         results.append((_auc(rank, is_known.astype(float), (~is_known).astype(float)), right.double().mean().item()))
     auc, accuracy = np.mean(results, 0).tolist()
-    return OpenSet(auc, accuracy, known, len(able) - known, shots)
+    return OpenSet(auc, accuracy, known, count - known, shots)
 
 
 def _log_bayes_factors(queries: Evidence, gallery: Evidence) -> Tensor:

@@ -29,6 +29,9 @@ UPLOADS = 200
 GALLERY = 50
 """Members, at most, that speak for each known group."""
 
+SPEAKING = 100_000
+"""And for all of them together, but for one each."""
+
 
 @dataclass(frozen=True, eq=False)
 class Made:
@@ -318,7 +321,8 @@ class Session:
 
     def _evidence_of_groups(self) -> tuple[Any, frozenset[int]]:
         if self._gallery is None:
-            rows = np.concatenate([members[:GALLERY] for members in self.members.values()])
+            most = max(1, min(GALLERY, SPEAKING // len(self.members)))
+            rows = np.concatenate([members[:most] for members in self.members.values()])
             self._gallery = self._named(rows.tolist()), frozenset(rows.tolist())
         return self._gallery[0], self._gallery[1]
 

@@ -175,7 +175,7 @@ def _bins(sizes: np.ndarray[Any, Any]) -> list[tuple[str, int]]:
     if len(values) <= 10:
         return [(f"{value:,}", int(count)) for value, count in zip(values, counts, strict=True)]
     edges = 2 ** np.arange(int(np.log2(sizes.min())), int(np.log2(sizes.max())) + 2)
-    counted = np.histogram(sizes, [*edges[:-1], edges[-1]])[0]
+    counted = np.histogram(sizes, edges)[0]
     return [(f"{low:,}-{high - 1:,}", int(n)) for low, high, n in zip(edges, edges[1:], counted, strict=False)]
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mlvae.data import GroupedData
+from mlvae.data.splits import members_of_many
 from mlvae.evaluate.curve import pooled
 from mlvae.evaluate.subject import Subject
 from mlvae.evidence import READOUTS
@@ -90,9 +91,10 @@ def find(
         seed: of the choice of observations.
     """
     random = np.random.default_rng(seed)
-    rows = torch.from_numpy(np.sort(random.permutation(len(new))[:MOST]))
-    part = new.subset(rows)
     by = model.group_levels[0].by if model.group_levels else new.by
+    ids = np.zeros(len(new), np.int64) if by is None else new.codes(by).numpy()
+    rows = torch.from_numpy(members_of_many(ids, MOST, random))
+    part = new.subset(rows)
     labels = part.column(by) if by is not None else np.zeros(len(part))
     subject = Subject(model, train, part, (np.zeros(len(train)), labels), seed)
     numbers = _sizes(train, new, by)
@@ -155,7 +157,8 @@ def _shrinking(subject: Subject, random: np.random.Generator) -> dict[str, float
     """The mean posterior variance of content after k observations of a group: one pool a group, at most 200."""
     votes = subject.after.votes[subject.content.name]
     order = random.permutation(len(subject.labels[1]))
-    members = [order[subject.labels[1][order] == name] for name in np.unique(subject.labels[1])[:POOLS]]
+    _, index, sizes = np.unique(subject.labels[1][order], return_inverse=True, return_counts=True)
+    members = np.split(order[np.argsort(index, kind="stable")], np.cumsum(sizes)[:-1])[:POOLS]
     numbers = {}
     largest = max(len(rows) for rows in members)
     for k in KS:

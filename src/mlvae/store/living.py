@@ -204,10 +204,19 @@ class EvidenceStore:
         return GroupEvidence({level: found.of(level, wanted, len(wanted))}, found.readouts, {level: wanted})
 
     def query(self, evidence: GroupEvidence, k: int = 5, *, new: float = 0.0, level: str = "content") -> Ranking:
-        """Who is it? The k likeliest of the groups that are known now, and none of these; see `Gallery.identify`."""
+        """Who is it? The k likeliest of the groups that are known now, and none of these; see `Gallery.identify`.
+
+        All evidence of the level is read at each call. For many questions keep ``Gallery(store.get())``.
+
+        Raises:
+            EvidenceError: nobody is known yet, or the evidence is of another model.
+        """
         if self.model is not None:
             evidence.check_model(mark(self.model))
-        return Gallery(self.get(level=level), level).identify(evidence, k, new=new)
+        known = self.get(level=level)
+        if not len(known.levels[level]):
+            raise EvidenceError(f"Expected groups of {level!r} in {self.path} to choose among; it has none. Add some.")
+        return Gallery(known, level).identify(evidence, k, new=new)
 
     def export(self, path: str | Path) -> Path:
         """Writes all evidence to a file, as it is now, to be merged elsewhere, where files that are in it are not."""

@@ -149,7 +149,7 @@ def read_csv(
             read_options=csv.ReadOptions(
                 column_names=names, autogenerate_column_names=not header and names is None, use_threads=threads
             ),
-            parse_options=csv.ParseOptions(delimiter=delimiter),
+            parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=b'"' in text),
             convert_options=csv.ConvertOptions(
                 strings_can_be_null=True, column_types=types, include_columns=list(columns or ())
             ),
@@ -178,13 +178,14 @@ def read_csv(
 
 
 def delimiter(header: bytes) -> str:
-    """What parts the names in the first line of a table: the commonest of comma, semicolon and tab.
+    """What parts the names in the first line of a table: the commonest of comma, semicolon and tab, but in quotes.
 
     Example:
-        >>> delimiter(b"a;b;c,d"), delimiter(b"a")
-        (';', ',')
+        >>> delimiter(b"a;b;c,d"), delimiter(b"a"), delimiter(b'a;"b, c, d"')
+        (';', ',', ';')
     """
-    return max(",;\t", key=lambda sign: header.count(sign.encode()))
+    bare = re.sub(rb'"[^"]*"', b"", header)
+    return max(",;\t", key=lambda sign: bare.count(sign.encode()))
 
 
 def _blocks_of(file: Path, labels: Collection[str | None]) -> Iterator[tuple[Block, Any]]:
@@ -198,6 +199,9 @@ def _blocks_of(file: Path, labels: Collection[str | None]) -> Iterator[tuple[Blo
         stream.seek(0)
         while (text := stream.read(size)) or not start:
             text += b"" if text.endswith(b"\n") else stream.readline(TEXT)
+            # An odd number of quotes is a line break within some, unless nothing closes them.
+            while text.count(b'"') % 2 and len(text) < 2 * BLOCK and (more := stream.readline(TEXT)):
+                text += more
             block = Block(file, start, len(text), first, 0, mark, seen, names)
             table = read_csv(text, file, mark, names=names, row=first)
             yield replace(block, rows=len(table)), _as_words(block, text, table.schema, labels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -282,10 +284,7 @@ def _numbers(
             x[start : start + len(block)] = block
             start += len(block)
         return x, features
-    if not table.files:
-        raise DataError(
-            "Expected a table in files to keep its numbers on disk; got one in memory. Pass in_memory=True."
-        )
+    _refuse_homeless(table)
     path = cache.place(asked.cache, table.files[0].parent, table.name, about, table.files)
     if not path.exists():
         features = found()
@@ -293,6 +292,13 @@ def _numbers(
         cache.write(path, (width,), np.float32, _blocks(table, features), notes)
     x, notes = cache.load(path, in_memory=False)
     return x, [feature_from(saved) for saved in notes]
+
+
+def _refuse_homeless(table: Table) -> None:
+    if not table.files:
+        raise DataError(
+            "Expected a table in files to keep its numbers on disk; got one in memory. Pass in_memory=True."
+        )
 
 
 def _blocks(table: Table, features: list[Feature]) -> Iterator[np.ndarray[Any, Any]]:
@@ -337,10 +343,38 @@ def floats(column: Any, name: str, table: Table, start: int = 0) -> np.ndarray[A
 
 
 def _vectors(table: Table, name: str, asked: Asked) -> Any:
-    """A column of lists of one length, or of lists of lists, as (N, *shape)."""
+    """A column of lists of one length, or of lists of lists, as (N, *shape), in memory or kept on disk."""
+    rounding = Rounding()
+    blocks = _lists(table, name, rounding)
+    first = next(blocks)
+    shape, kind = first.shape[1:], first.dtype
+
+    def alike() -> Iterator[np.ndarray[Any, Any]]:
+        for block in itertools.chain([first], blocks):
+            if block.shape[1:] != shape:
+                raise DataError(_lengths(table, name))
+            yield block
+
+    if asked.keep(table.rows * math.prod(shape) * kind.itemsize):
+        x: Any = np.empty((table.rows, *shape), kind)
+        start = 0
+        for block in alike():
+            x[start : start + len(block)] = block
+            start += len(block)
+    else:
+        _refuse_homeless(table)
+        path = cache.place(asked.cache, table.files[0].parent, table.name, {"vectors": name}, table.files)
+        if not path.exists():
+            cache.write(path, shape, kind, alike(), [])
+        x, _ = cache.load(path, in_memory=False)
+    rounding.warn(f"column {name!r}")
+    return x
+
+
+def _lists(table: Table, name: str, rounding: Rounding) -> Iterator[np.ndarray[Any, Any]]:
+    """Some rows of such a column at a time; what becomes of its numbers in float32 is noted."""
     import pyarrow as pa
 
-    parts, rounding = [], Rounding()
     for batch in table.batches([name]):
         column, shape = batch.column(name), [len(batch)]
         while (
@@ -358,14 +392,9 @@ def _vectors(table: Table, name: str, asked: Asked) -> Any:
                 raise DataError(_lengths(table, name))
             column = flat
         values = column.to_numpy(zero_copy_only=False)
-        parts.append(np.asarray(values, np.uint8 if values.dtype == np.uint8 else np.float32).reshape(shape))
-        if values.dtype == np.float64 and parts[0].shape[1:] == parts[-1].shape[1:]:
+        if values.dtype == np.float64:
             rounding.add(values.reshape(shape))
-    rounding.warn(f"column {name!r}")
-    try:
-        return np.concatenate(parts)
-    except ValueError as error:
-        raise DataError(_lengths(table, name)) from error
+        yield np.asarray(values, np.uint8 if values.dtype == np.uint8 else np.float32).reshape(shape)
 
 
 def _even(column: Any, length: int) -> bool:
