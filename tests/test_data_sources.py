@@ -165,4 +165,8 @@ def test_embeddings_stay_on_disk_where_they_are_asked_to(tmp_path: Path) -> None
     assert isinstance(there.x, Stored) and isinstance(here.x, torch.Tensor)
     np.testing.assert_array_equal(there.x[:].numpy(), here.x.numpy())
     assert torch.equal(there.x[np.int64(3)], here.x[3])
-    assert read(tmp_path / "codes.parquet", in_memory=False, **options).x.shape == (50, 6)
+    again = read(tmp_path / "codes.parquet", in_memory=False, **options)
+    assert again.x.shape == (50, 6) and not again.gaps
+    values[7, 2] = np.nan
+    pq.write_table(pa.table({"who": [i % 5 for i in range(50)], "vector": values.tolist()}), tmp_path / "gaps.parquet")
+    assert all(read(tmp_path / "gaps.parquet", in_memory=held, **options).gaps for held in (True, False, False))

@@ -21,9 +21,10 @@ from mlvae.errors import DataError, TrainingError
 from mlvae.model import MLVAE
 from mlvae.objective import loss
 from mlvae.penalties import Adversaries
+from mlvae.progress import Interrupt, Progress
 from mlvae.ranks import Ranks
 from mlvae.resident import Resident, keep_freed
-from mlvae.runs import Interrupt, Progress, Run, engine
+from mlvae.runs import Run, engine
 from mlvae.states import KEEP
 from mlvae.steps import Meter, State, Step, compiled, one_order
 from mlvae.temperature import calibrated, populate, temper, uncalibrate

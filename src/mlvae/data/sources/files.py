@@ -217,3 +217,11 @@ def wrap(file: Path, what: str) -> Iterator[None]:
         elif "parse error" in text:
             advice = "Correct that row: every row needs as many fields as the header."
         raise DataError(f"Expected a whole {what} file; {file} cannot be read ({text}). {advice}") from error
+
+
+def refuse_homeless(table: Table) -> None:
+    """Raises DataError where a table in memory is to keep its numbers on disk."""
+    if not table.files:
+        raise DataError(
+            "Expected a table in files to keep its numbers on disk; got one in memory. Pass in_memory=True."
+        )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -15,9 +13,10 @@ import numpy as np
 from mlvae.data.rounding import Rounding
 from mlvae.data.sources import cache
 from mlvae.data.sources.delimited import csv_table
-from mlvae.data.sources.files import Table, parquet_table
+from mlvae.data.sources.files import Table, parquet_table, refuse_homeless
 from mlvae.data.sources.raw import Asked, Raw
 from mlvae.data.sources.select import chosen
+from mlvae.data.sources.vectors import vectors
 from mlvae.errors import DataError
 from mlvae.errors import row as named
 from mlvae.schema import Feature, Schema, feature_from, label
@@ -75,9 +74,9 @@ def from_table(table: Table, asked: Asked) -> Raw:
         labels = _labels(table, _others(table, {whole}))
         return replace(picture, columns={name: values[kept] for name, values in labels.items()})
     if whole is not None:
-        x = _vectors(table, whole, asked)
+        x, gaps = vectors(table, whole, asked)
         labels = _labels(table, _others(table, {whole}))
-        return Raw(x, labels, table.name, gaps=x.dtype == np.float32 and bool(np.isnan(x).any()), skipped=table.skipped)
+        return Raw(x, labels, table.name, gaps=gaps, skipped=table.skipped)
 
     if asked.like is not None and asked.like.features:
         trained = _as_trained(table, asked.like)
@@ -284,7 +283,7 @@ def _numbers(
             x[start : start + len(block)] = block
             start += len(block)
         return x, features
-    _refuse_homeless(table)
+    refuse_homeless(table)
     path = cache.place(asked.cache, table.files[0].parent, table.name, about, table.files)
     if not path.exists():
         features = found()
@@ -292,13 +291,6 @@ def _numbers(
         cache.write(path, (width,), np.float32, _blocks(table, features), notes)
     x, notes = cache.load(path, in_memory=False)
     return x, [feature_from(saved) for saved in notes]
-
-
-def _refuse_homeless(table: Table) -> None:
-    if not table.files:
-        raise DataError(
-            "Expected a table in files to keep its numbers on disk; got one in memory. Pass in_memory=True."
-        )
 
 
 def _blocks(table: Table, features: list[Feature]) -> Iterator[np.ndarray[Any, Any]]:
@@ -340,72 +332,3 @@ def floats(column: Any, name: str, table: Table, start: int = 0) -> np.ndarray[A
             f"Expected numbers in column {name!r} of {table.name}; {what}. Correct it (leave it empty if it is"
             f" unknown), or train with '{name}:category'."
         ) from error
-
-
-def _vectors(table: Table, name: str, asked: Asked) -> Any:
-    """A column of lists of one length, or of lists of lists, as (N, *shape), in memory or kept on disk."""
-    rounding = Rounding()
-    blocks = _lists(table, name, rounding)
-    first = next(blocks)
-    shape, kind = first.shape[1:], first.dtype
-
-    def alike() -> Iterator[np.ndarray[Any, Any]]:
-        for block in itertools.chain([first], blocks):
-            if block.shape[1:] != shape:
-                raise DataError(_lengths(table, name))
-            yield block
-
-    if asked.keep(table.rows * math.prod(shape) * kind.itemsize):
-        x: Any = np.empty((table.rows, *shape), kind)
-        start = 0
-        for block in alike():
-            x[start : start + len(block)] = block
-            start += len(block)
-    else:
-        _refuse_homeless(table)
-        path = cache.place(asked.cache, table.files[0].parent, table.name, {"vectors": name}, table.files)
-        if not path.exists():
-            cache.write(path, shape, kind, alike(), [])
-        x, _ = cache.load(path, in_memory=False)
-    rounding.warn(f"column {name!r}")
-    return x
-
-
-def _lists(table: Table, name: str, rounding: Rounding) -> Iterator[np.ndarray[Any, Any]]:
-    """Some rows of such a column at a time; what becomes of its numbers in float32 is noted."""
-    import pyarrow as pa
-
-    for batch in table.batches([name]):
-        column, shape = batch.column(name), [len(batch)]
-        while (
-            pa.types.is_list(column.type)
-            or pa.types.is_large_list(column.type)
-            or pa.types.is_fixed_size_list(column.type)
-        ):
-            if column.null_count:
-                raise DataError(f"Expected a vector in every row of column {name!r} of {table.name}; some are null.")
-            flat = column.flatten()
-            if len(column) and len(flat) % len(column):
-                raise DataError(_lengths(table, name))
-            shape.append(len(flat) // max(len(column), 1))
-            if not pa.types.is_fixed_size_list(column.type) and not _even(column, shape[-1]):
-                raise DataError(_lengths(table, name))
-            column = flat
-        values = column.to_numpy(zero_copy_only=False)
-        if values.dtype == np.float64:
-            rounding.add(values.reshape(shape))
-        yield np.asarray(values, np.uint8 if values.dtype == np.uint8 else np.float32).reshape(shape)
-
-
-def _even(column: Any, length: int) -> bool:
-    import pyarrow.compute as pc
-
-    return bool(pc.all(pc.equal(pc.list_value_length(column), length)).as_py())
-
-
-def _lengths(table: Table, name: str) -> str:
-    return (
-        f"Expected vectors of one length in column {name!r} of {table.name}; they differ. Pad them, with a null for"
-        f" what is"
-        " not there: `mlvae.data.padded` does that for sequences, with gaps=True."
-    )
