@@ -91,7 +91,7 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         [sys.executable, "-c", code, "served", "pictures.npy"], capture_output=True, text=True, check=True
     )
     answer = json.loads(served.stdout)
-    model = mlvae.load("runs/digits")
+    model = mlvae.load("runs/export")
     expected = model.evidence(x, np.arange(5) % 2).posterior("content").mean
     np.testing.assert_allclose(answer["mean"], expected, atol=1e-4)
     assert answer["drawn"] == [2, 8, 8]

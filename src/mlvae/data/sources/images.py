@@ -229,7 +229,7 @@ def _decoded(
 
 def decode(
     name: str, source: Any, size: tuple[int, int], mode: str, *, convert: bool,
-    formats: tuple[str, ...] = FORMATS, most: int = PIXELS, advice: str = "Was the copy cut off? Restore or remove it.",
+    formats: tuple[str, ...] = FORMATS, most: int | None = None, advice: str = "Was the copy cut off? Restore or remove it.",
 ) -> np.ndarray[Any, Any]:  # fmt: skip
     """One picture: turned upright, cut to the shape and brought to the size, (H, W) or (3, H, W) uint8.
 
@@ -240,7 +240,7 @@ def decode(
         mode: "L" or "RGB".
         convert: the user named the mode, so transparency, 16 bits and CMYK are brought to it: transparent is white.
         formats: that are read.
-        most: pixels; a larger one is refused before one of them is decoded.
+        most: pixels, None takes `PIXELS`; a larger one is refused before one of them is decoded.
         advice: for who sent it.
 
     Raises:
@@ -253,7 +253,7 @@ def decode(
         source.open("rb") if isinstance(source, Path) else source as stream,
         Image.open(stream, formats=formats) as image,
     ):
-        if image.width * image.height > most:
+        if image.width * image.height > (most := most or PIXELS):
             raise DataError(
                 f"Expected a picture of at most {most:,} pixels; {name} has {image.width} x {image.height}."
                 " Shrink or remove it."
