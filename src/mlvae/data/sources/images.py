@@ -229,7 +229,8 @@ def _decoded(
 
 def decode(
     name: str, source: Any, size: tuple[int, int], mode: str, *, convert: bool,
-    formats: tuple[str, ...] = FORMATS, most: int | None = None, advice: str = "Was the copy cut off? Restore or remove it.",
+    formats: tuple[str, ...] = FORMATS, most: int | None = None,
+    advice: str = "Was the copy cut off? Restore or remove it.",
 ) -> np.ndarray[Any, Any]:  # fmt: skip
     """One picture: turned upright, cut to the shape and brought to the size, (H, W) or (3, H, W) uint8.
 
