@@ -170,3 +170,15 @@ def test_embeddings_stay_on_disk_where_they_are_asked_to(tmp_path: Path) -> None
     values[7, 2] = np.nan
     pq.write_table(pa.table({"who": [i % 5 for i in range(50)], "vector": values.tolist()}), tmp_path / "gaps.parquet")
     assert all(read(tmp_path / "gaps.parquet", in_memory=held, **options).gaps for held in (True, False, False))
+
+
+def test_one_long_text_does_not_make_a_column_as_wide_as_itself(tmp_path: Path) -> None:
+    notes = ["short"] * 999 + ["a long story " * 500]
+    table = pa.table({"who": [i % 5 for i in range(1000)], "height": np.arange(1000) / 7, "note": notes})
+    pq.write_table(table, tmp_path / "t.parquet")
+    data = read(tmp_path / "t.parquet", by="who", features="height")
+    column = data.column("note")
+    assert column.nbytes < 10_000 and column[999] == notes[999]
+    assert data.codes("note").tolist() == [1] * 999 + [0] and data.grouped_by("note").num_groups == 2
+    train, new = data.split(by="observation", test=0.2)
+    assert len(train) + len(new) == 1000 and "note" in data._repr_html_()

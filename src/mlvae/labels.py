@@ -14,6 +14,10 @@ from mlvae.errors import DataError, row
 Array = np.ndarray[Any, Any]
 
 
+LONGEST = 256
+"""Characters of a label that numpy's own text is made of."""
+
+
 def as_labels(values: Any) -> Array:
     """A column from whatever came: a list, an array, a tensor, a pandas series.
 
@@ -21,8 +25,8 @@ def as_labels(values: Any) -> Array:
         values: (N,) labels of any kind.
 
     Returns:
-        (N,) array of numbers, strings or times; of Python objects only where labels are missing, of mixed types, or
-        whole numbers that no type of numpy's holds.
+        (N,) array of numbers, strings or times; of Python objects only where labels are missing, of mixed types, long
+        texts, or whole numbers that no type of numpy's holds.
 
     Raises:
         DataError: it is no column at all.
@@ -53,7 +57,8 @@ def tidy(labels: Array) -> Array:
         return labels
     types = set(map(type, labels.tolist()))
     if types and all(issubclass(kind, str) for kind in types):
-        return labels.astype(str)
+        # Numpy's own text takes as much room for each label as for the longest: one long note would fill the memory.
+        return labels.astype(str) if max(map(len, labels)) <= LONGEST else labels
     if types and all(issubclass(kind, Number) for kind in types):
         numbers = np.asarray(labels.tolist())
         # Of whole numbers, some beyond int64, numpy makes floats, which merge neighbours.
