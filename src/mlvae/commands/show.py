@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from mlvae.commands.common import config_of, listed, opened, say
+from mlvae.commands.common import config_of, listed, opened, read_like, say
 from mlvae.errors import DataError, MissingExtraError
 from mlvae.untrusted import plain_json, reading
 
@@ -149,10 +149,8 @@ def serve(
     model, part, held, how = opened(
         run, data, by, split_column, network, likelihood, cache=cache, on_bad_file=on_bad_file
     )
-    options = config_of(run)
-    read = {name: options[name] for name in ("missing", "features") if options.get(name) not in (None, "error")}
-    if options.get("folders"):
-        read["folders"] = listed(options["folders"])
+    like = read_like(run).items()
+    read = {name: value for name, value in like if name != "usual" and value not in (None, (), "error")}
     session = Session(model, part if held is None else held, run=run, source=data, split=how, reading=read)
     try:
         listening = listen(host, port)

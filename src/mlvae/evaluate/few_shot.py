@@ -20,9 +20,9 @@ from mlvae.labels import as_labels, refuse_missing
 
 BOOTSTRAPS = 2000
 BLOCK = 2**22
+"""Numbers that a block of episodes may hold at a time."""
 SORTED = 2**24
 """Random numbers, at most, that are sorted at once to draw groups by."""
-"""Numbers that a block of episodes may hold at a time."""
 
 
 @dataclass(frozen=True)
