@@ -257,3 +257,33 @@ def _sum_others(values: Tensor, scan: Scan) -> Tensor:
         # The first step leaves the member itself out, the others double how far the sums reach.
         before, after = (before + earlier, after + later) if number else (earlier, later)
     return torch.empty_like(before).index_copy(0, order, before + after).reshape(values.shape)
+
+
+def shuffled(ids: np.ndarray[Any, Any], random: np.random.Generator) -> tuple[np.ndarray[Any, Any], ...]:
+    """Rows ordered by group, at random within each; and for each in that order its place among those of its group.
+
+    Args:
+        ids: (N,) numbers of groups, dense or not.
+        random: of the order.
+
+    Example:
+        >>> order, place = shuffled(np.array([1, 0, 1]), np.random.default_rng(0))
+        >>> order[0], place
+        (np.int64(1), array([0, 0, 1]))
+    """
+    order = np.lexsort((random.random(len(ids)), ids))
+    _, sizes = np.unique(ids, return_counts=True)
+    return order, np.arange(len(ids)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def places(ids: np.ndarray[Any, Any], random: np.random.Generator) -> np.ndarray[Any, Any]:
+    """The place of each row among those of its group, (N,), in a random order.
+
+    Example:
+        >>> sorted(places(np.array([1, 0, 1]), np.random.default_rng(0))[[0, 2]])
+        [np.int64(0), np.int64(1)]
+    """
+    order, place = shuffled(ids, random)
+    found = np.empty(len(ids), np.int64)
+    found[order] = place
+    return found

@@ -13,7 +13,7 @@ from torch import Tensor
 from mlvae.batch import nests, speakers
 from mlvae.data.sampler import at_least, checked_ids, size_range
 from mlvae.errors import DataError
-from mlvae.grouping import Grouping
+from mlvae.grouping import Grouping, places
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +197,7 @@ class LevelSampler:
                 index[name] = self._runs(codes[rows], random.random(len(rows)), random)
                 continue
             _, first = np.unique(index[child], return_index=True)
-            turn = random.random(len(first)) + _repeats(self._codes[child][rows[first]], random)
+            turn = random.random(len(first)) + places(self._codes[child][rows[first]], random)
             index[name] = self._runs(codes[rows[first]], turn, random)[index[child]]
         return index
 
@@ -218,12 +218,3 @@ class LevelSampler:
         run = np.empty(len(owner), np.int64)
         run[np.lexsort((turn, owner))] = np.cumsum(starts) - 1
         return run
-
-
-def _repeats(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """How many of the same label come before each, in a random order."""
-    _, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    order = np.lexsort((random.random(len(labels)), index))
-    before = np.empty(len(labels), np.int64)
-    before[order] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return before

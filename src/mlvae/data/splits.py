@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlvae.errors import DataError
+from mlvae.grouping import places
 
 if TYPE_CHECKING:
     from mlvae.data.grouped import GroupedData
@@ -34,7 +35,7 @@ def unseen_members(ids: np.ndarray, share: float, random: np.random.Generator) -
     """
     sizes = np.bincount(ids)
     counts = np.clip(np.rint(share * sizes), np.minimum(1, sizes - 1), sizes - 1)
-    return np.asarray(_ranks(ids, random) < counts[ids])
+    return np.asarray(places(ids, random) < counts[ids])
 
 
 def unseen_nested(
@@ -57,16 +58,7 @@ def unseen_nested(
         raise DataError("Expected each group to lie within one of the coarser groups; some lie in several.")
     sizes = np.bincount(within)
     counts = np.clip(np.floor(share * sizes + 0.5), 0, np.maximum(sizes - 1, 0))
-    return np.asarray((_ranks(within, random) < counts[within])[ids])
-
-
-def _ranks(ids: np.ndarray[Any, Any], random: np.random.Generator) -> np.ndarray[Any, Any]:
-    """The place of each row among those of its group, in a random order."""
-    sizes = np.bincount(ids)
-    order = np.lexsort((random.random(len(ids)), ids))
-    rank = np.empty(len(ids), np.int64)
-    rank[order] = np.arange(len(ids)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return rank
+    return np.asarray((places(within, random) < counts[within])[ids])
 
 
 def members_of_many(ids: np.ndarray[Any, Any], most: int, random: np.random.Generator) -> np.ndarray[Any, Any]:
@@ -80,7 +72,7 @@ def members_of_many(ids: np.ndarray[Any, Any], most: int, random: np.random.Gene
         array([ 0, 10])
     """
     groups = int(ids.max()) + 1
-    rank, order = _ranks(ids, random), random.permutation(groups)
+    rank, order = places(ids, random), random.permutation(groups)
     some = np.flatnonzero(rank < max(20, most // groups))
     return np.sort(some[np.argsort(order[ids[some]], kind="stable")][:most])
 

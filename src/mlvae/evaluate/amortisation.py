@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mlvae.errors import DataError, ModelError
 from mlvae.evidence import READOUTS
-from mlvae.grouping import Grouping
+from mlvae.grouping import Grouping, shuffled
 from mlvae.levels import Level
 from mlvae.model import MLVAE
 from mlvae.normal import Normal
@@ -183,8 +183,7 @@ def _drawn(
             raise DataError(f"Expected `{name}` of at least 1; got {value}.")
     _, index, sizes = np.unique(y, return_inverse=True, return_counts=True)
     random = np.random.default_rng(seed)
-    order = np.lexsort((random.random(len(y)), index))
-    place = np.arange(len(y)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    order, place = shuffled(index, random)
     chosen = random.permutation(len(sizes))[:groups]
     rows = order[(place < members) & np.isin(index[order], chosen)]
     return x, torch.from_numpy(rows), Grouping.from_ids(index[rows])

@@ -13,7 +13,7 @@ from torch import Tensor
 from mlvae.errors import DataError, ModelError, nearest
 from mlvae.evaluate.probes import probe
 from mlvae.evidence import READOUTS, Evidence, Readout
-from mlvae.grouping import Grouping
+from mlvae.grouping import Grouping, shuffled
 from mlvae.labels import as_labels, refuse_missing
 
 
@@ -118,8 +118,7 @@ def k_curve(
 def _pools(labels: np.ndarray[Any, Any], k: int, random: np.random.Generator) -> tuple[Tensor, np.ndarray[Any, Any]]:
     """Rows of disjoint pools (P, k), each of one group, in a random order of its members; and the label of each."""
     _, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    order = np.lexsort((random.random(len(index)), index))
-    place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    order, place = shuffled(index, random)
     rows = order[place < np.repeat(sizes // k * k, sizes)].reshape(-1, k)
     return torch.from_numpy(rows), labels[rows[:, 0]]
 

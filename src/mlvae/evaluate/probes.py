@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlvae.errors import DataError, nearest
+from mlvae.grouping import shuffled
 
 HIDDEN = 128
 BATCH = 512
@@ -103,8 +104,7 @@ def cross_probe(codes: Array, labels: Any, kind: Literal["linear", "mlp"] = "mlp
     x, y = _part("test", codes, labels)
     _, index, sizes = np.unique(y, return_inverse=True, return_counts=True)
     # Members of a label go to the halves by turns, in random order, so that both halves have it.
-    order = np.lexsort((np.random.default_rng(seed).random(len(y)), index))
-    place = np.arange(len(y)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    order, place = shuffled(index, np.random.default_rng(seed))
     kept = sizes[index[order]] > 1
     if (sizes > 1).sum() < 2:
         return None
