@@ -65,14 +65,14 @@ def test_missing_truncated_foreign_and_other_versions(tmp_path: Path, monkeypatc
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
-    checkpoint.replace(path, b"old")
+    atomic.write(path, b"old")
 
     def full(_: int) -> None:
         raise OSError("No space left on device")
 
     monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(CheckpointError, match="No space left on device. Free some space"):
-        checkpoint.replace(path, b"new")
+        atomic.write(path, b"new")
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["file"]
 
 

@@ -9,7 +9,7 @@ import torch
 from mlvae import Evidence, GroupEvidence
 from mlvae.errors import EvidenceError
 from mlvae.gallery import Gallery, Ranking
-from mlvae.identification import Calibration, belonging, verify
+from mlvae.identification import Odds, belonging, verify
 from oracles import group_log_marginal, linear_gaussian
 
 READOUT = {"content": "product_with_prior"}
@@ -158,16 +158,16 @@ def test_calibration_mends_factors_that_are_too_sure() -> None:
     generator = torch.Generator().manual_seed(0)
     draw = 3**0.5 * torch.randn(2, 4000, generator=generator, dtype=torch.float64)
     same, different = draw[0] + 1.5, draw[1] - 1.5
-    right, mended = Calibration.fit(same, different), Calibration.fit(3 * same + 1, 3 * different + 1)
+    right, mended = Odds.fit(same, different), Odds.fit(3 * same + 1, 3 * different + 1)
     assert right.scale == pytest.approx(1, abs=0.06) and right.offset == pytest.approx(0, abs=0.08)
     assert mended.scale == pytest.approx(right.scale / 3, rel=1e-2)
     assert torch.allclose(mended(3 * same + 1), right(same), atol=0.02)
     assert mended.nats(3 * same + 1, 3 * different + 1) == pytest.approx(right.nats(same, different), abs=1e-3)
-    assert Calibration().nats(3 * same + 1, 3 * different + 1) > 1.2 * right.nats(same, different)
-    assert Calibration(scale=0.0).nats(same, different[:7]) == pytest.approx(np.log(2))
-    assert np.isfinite(Calibration.fit(torch.full((5,), 9.0), torch.full((5,), -9.0)).scale)
+    assert Odds().nats(3 * same + 1, 3 * different + 1) > 1.2 * right.nats(same, different)
+    assert Odds(scale=0.0).nats(same, different[:7]) == pytest.approx(np.log(2))
+    assert np.isfinite(Odds.fit(torch.full((5,), 9.0), torch.full((5,), -9.0)).scale)
     with pytest.raises(EvidenceError, match="0 and 5"):
-        Calibration.fit(same[:0], different[:5])
+        Odds.fit(same[:0], different[:5])
 
 
 def test_p_values_of_members_are_uniform_and_those_of_strangers_small() -> None:

@@ -25,8 +25,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import mlvae
 from mlvae import Held, Objective, Ramp, training
+from mlvae.atomic import write
 from mlvae.augment import Augmentation
-from mlvae.checkpoint import replace as write
 from mlvae.evaluate.bounds import bound
 from mlvae.evaluate.measures import calibrated
 from mlvae.evaluate.probes import cross_probe, probe

@@ -50,6 +50,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
         ) from error
 
 
+def write(path: str | Path, content: bytes) -> None:
+    """A whole file in place of what was there.
+
+    Raises:
+        CheckpointError: as `replacing`.
+    """
+    with replacing(path) as beside:
+        beside.write_bytes(content)
+
+
 def _flush(path: Path) -> None:
     """Waits until the disk holds it; a folder, for the rename to last."""
     if os.name == "nt" and path.is_dir():

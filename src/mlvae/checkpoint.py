@@ -167,7 +167,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
     # A copy each: safetensors refuses tensors that share memory, as tied weights do.
     copies = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     whole["sha256"] = _hash(whole, copies)
-    replace(path, to_bytes(copies, {"mlvae": json.dumps(whole)}))
+    atomic.write(path, to_bytes(copies, {"mlvae": json.dumps(whole)}))
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -198,12 +198,6 @@ def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f" {about.get('version')}). Read it with that version."
         )
     return tensors, about
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Puts content in a file's place in one step: the disk holds the old or the new, never a part."""
-    with atomic.replacing(path) as beside:
-        beside.write_bytes(content)
 
 
 def fingerprint(model: MLVAE) -> str:

@@ -27,7 +27,7 @@ from torch import Tensor
 from mlvae.errors import EvidenceError
 from mlvae.evidence import Evidence, product_with_prior
 from mlvae.group_evidence import GroupEvidence
-from mlvae.identification import Calibration
+from mlvae.identification import Odds
 
 BLOCK = 8192
 """Groups scored at a time: a block's intermediates stay in the processor's cache."""
@@ -144,7 +144,7 @@ class Gallery:
         return torch.cat([torch.stack([term.against(*block) for term in terms]) for block in blocks], 1)
 
     def identify(
-        self, queries: GroupEvidence, k: int = 5, *, new: float = 0.0, calibration: Calibration | None = None
+        self, queries: GroupEvidence, k: int = 5, *, new: float = 0.0, calibration: Odds | None = None
     ) -> Ranking:
         """The k likeliest groups of each query, and none of these.
 
@@ -161,7 +161,7 @@ class Gallery:
         """
         if k < 1 or not 0 <= new <= 1:
             raise EvidenceError(f"Expected k of 1 or more and `new` between 0 and 1; got k={k}, new={new}.")
-        calibration = calibration or Calibration()
+        calibration = calibration or Odds()
         queries.check_comparable(self.level)
         queries.check_model(self.model)
         if not len(queries.levels[self.level]):
@@ -174,7 +174,7 @@ class Gallery:
         groups, odds, total = zip(*parts, strict=True)
         return Ranking(np.concatenate(groups), torch.cat(odds), torch.cat(total), len(self), new)
 
-    def _identify(self, asked: Evidence, k: int, calibration: Calibration) -> tuple[Array, Tensor, Tensor]:
+    def _identify(self, asked: Evidence, k: int, calibration: Odds) -> tuple[Array, Tensor, Tensor]:
         """Labels (Q, k), odds (Q, k) and the log of all odds' sum (Q,)."""
         rough = self.log_bayes_factors(asked)
         candidates = rough.topk(min(k + SPARE, len(self))).indices

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlvae import checkpoint
+from mlvae import atomic, checkpoint
 from mlvae.errors import CheckpointError, MissingExtraError
 from mlvae.model import MLVAE
 from mlvae.untrusted import plain_json, reading
@@ -79,8 +79,8 @@ def save_pretrained(model: MLVAE, folder: str | Path, card: Card | None = None) 
         "model": checkpoint.describe(model),
     }
     checkpoint.save(model, folder)
-    checkpoint.replace(folder / CONFIG_FILE, json.dumps(about, indent=2).encode())
-    checkpoint.replace(folder / CARD_FILE, card_text(model, card or Card()).encode())
+    atomic.write(folder / CONFIG_FILE, json.dumps(about, indent=2).encode())
+    atomic.write(folder / CARD_FILE, card_text(model, card or Card()).encode())
     return folder
 
 

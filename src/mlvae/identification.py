@@ -18,12 +18,12 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Odds:
     """Log-odds from log Bayes factors: ``scale * factor + offset``.
 
     Example:
         >>> same, different = 4 * torch.randn(2, 2000, generator=torch.Generator().manual_seed(0))
-        >>> 0.8 < Calibration.fit(same + 8, different - 8).scale < 1.2       # their true log-odds are x
+        >>> 0.8 < Odds.fit(same + 8, different - 8).scale < 1.2       # their true log-odds are x
         True
     """
 
@@ -34,7 +34,7 @@ class Calibration:
         return self.scale * factor + self.offset
 
     @classmethod
-    def fit(cls, same: Tensor, different: Tensor) -> Calibration:
+    def fit(cls, same: Tensor, different: Tensor) -> Odds:
         """The logistic regression of "same" on the log Bayes factor, both kinds of pair weighing the same.
 
         Args:
@@ -82,7 +82,7 @@ def _nats(same: Tensor, different: Tensor) -> Tensor:
 
 
 def verify(
-    known: GroupEvidence, claimed: GroupEvidence, level: str = "content", *, calibration: Calibration | None = None
+    known: GroupEvidence, claimed: GroupEvidence, level: str = "content", *, calibration: Odds | None = None
 ) -> tuple[Array, Tensor]:
     """Is each claimed group the known one of the same name?
 
@@ -94,7 +94,7 @@ def verify(
         EvidenceError: no label is on both sides, a readout has no prior, or evidence of another layout.
     """
     known.check_model(claimed.model)
-    calibration = calibration or Calibration()
+    calibration = calibration or Odds()
     sides: list[Array] = []
     for side in (known, claimed):
         side.check_comparable(level)

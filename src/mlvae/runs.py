@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlvae import checkpoint, states
+from mlvae import atomic, checkpoint, states
 from mlvae.asked import Objective
 from mlvae.augment import Augmentation
 from mlvae.errors import CheckpointError, TrainingError
@@ -132,7 +132,7 @@ class Run:
         if weights:
             checkpoint.save(self.model, self.folder)
         if state["history"]:
-            checkpoint.replace(self.folder / LOG_FILE, _csv(state["history"]))
+            atomic.write(self.folder / LOG_FILE, _csv(state["history"]))
         states.write(self.folder, tensors, about, self.kept)
 
     def restore(

@@ -121,7 +121,7 @@ def kept_out(run: str) -> Callable[[Any], dict[str, Any] | None]:
                 if name in found:
                     split[name] = tuple(found[name]) if isinstance(found[name], list) else found[name]
             known = found.get("digest")  # none where the run is older than digests
-        if size != (len(data), data.num_groups) or known not in (None, digest_of(data)):
+        if size != (len(data), data.num_groups) or known not in (None, recognised_by(data)):
             got = (
                 f"{len(data):,} of {data.num_groups:,}"
                 if size != (len(data), data.num_groups)
@@ -137,7 +137,7 @@ def kept_out(run: str) -> Callable[[Any], dict[str, Any] | None]:
     return how
 
 
-def digest_of(data: Any) -> str:
+def recognised_by(data: Any) -> str:
     """What tells a GroupedData from others of its size: a hash of its labels in their order, and of some of its rows.
 
     Categories are numbered anew where data are read like a model's, so rows that have some are known by labels alone.
@@ -253,14 +253,14 @@ def write_options(folder: Path, arguments: dict[str, Any], kept: dict[str, Any] 
 
     import yaml
 
-    from mlvae.checkpoint import replace
+    from mlvae.atomic import write
 
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items() if k not in ("resume",)}
-    replace(folder / CONFIG_FILE, yaml.safe_dump(values, sort_keys=False).encode())
+    write(folder / CONFIG_FILE, yaml.safe_dump(values, sort_keys=False).encode())
     if kept is None:
         (folder / KEPT_OUT_FILE).unlink(missing_ok=True)
     else:
-        replace(folder / KEPT_OUT_FILE, json.dumps(kept).encode())
+        write(folder / KEPT_OUT_FILE, json.dumps(kept).encode())
 
 
 def config_of(run: str) -> dict[str, Any]:

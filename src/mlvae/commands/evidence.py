@@ -151,9 +151,9 @@ def calibrate(gallery: str, query: str, level: str = "content", out: str | None 
     import numpy as np
     import torch
 
-    from mlvae.checkpoint import replace
+    from mlvae.atomic import write
     from mlvae.group_evidence import GroupEvidence
-    from mlvae.identification import Calibration
+    from mlvae.identification import Odds
     from mlvae.store import files
     from mlvae.store.layout import free, layout_of
 
@@ -174,12 +174,12 @@ def calibrate(gallery: str, query: str, level: str = "content", out: str | None 
     same = torch.eye(len(labels), dtype=torch.bool)
     factors = here.log_bayes_factor(there, level)
     pairs = factors[same], factors[~same]
-    fitted = Calibration.fit(*pairs)
+    fitted = Odds.fit(*pairs)
     about = {"level": level, "model": layout_of(gallery).model, **asdict(fitted)}
-    replace(target, json.dumps(about, indent=2).encode())
+    write(target, json.dumps(about, indent=2).encode())
     say(
         f"Fitted on {len(pairs[0]):,} pairs of one group and {len(pairs[1]):,} of two: {fitted.nats(*pairs):.3f} nats a"
-        f" pair, {Calibration().nats(*pairs):.3f} as they were, {math.log(2):.3f} by chance"
+        f" pair, {Odds().nats(*pairs):.3f} as they were, {math.log(2):.3f} by chance"
     )
     say(f"Wrote {target}: log-odds = {fitted.scale:.3f} x log Bayes factor {fitted.offset:+.3f}")
 
@@ -206,7 +206,7 @@ def _pair(gallery: str, query: str, level: str) -> Any:  # GroupEvidence
     return files.read(query)
 
 
-def _calibration(path: str | None, gallery: str, level: str) -> Any:  # Calibration, or None
+def _calibration(path: str | None, gallery: str, level: str) -> Any:  # Odds, or None
     """What odds of the gallery's level are worth.
 
     Raises:
@@ -214,7 +214,7 @@ def _calibration(path: str | None, gallery: str, level: str) -> Any:  # Calibrat
     """
     from pathlib import Path
 
-    from mlvae.identification import Calibration
+    from mlvae.identification import Odds
     from mlvae.store.layout import layout_of
     from mlvae.untrusted import plain_json, reading
 
@@ -222,7 +222,7 @@ def _calibration(path: str | None, gallery: str, level: str) -> Any:  # Calibrat
         return None
     with reading("calibration", path, EvidenceError, "`mlvae evidence calibrate` makes one."):
         about = plain_json(Path(path).read_bytes())
-        found = Calibration(float(about["scale"]), float(about["offset"]))
+        found = Odds(float(about["scale"]), float(about["offset"]))
         fitted = about.get("model"), about.get("level")
     if fitted != (layout_of(gallery).model, level):
         raise EvidenceError(

@@ -48,7 +48,8 @@ def measure(
     """
     import json
 
-    from mlvae.checkpoint import fingerprint, replace
+    from mlvae.atomic import write
+    from mlvae.checkpoint import fingerprint
     from mlvae.evaluate import Controls, diagnose, evaluate, table
     from mlvae.evaluate.subject import roles
 
@@ -73,5 +74,5 @@ def measure(
     for text in diagnose(metrics, *roles(model)):
         print(f"! {text}")
     if out is not None:
-        replace(Path(out), json.dumps({"model": fingerprint(model), **metrics}, indent=2).encode())
+        write(Path(out), json.dumps({"model": fingerprint(model), **metrics}, indent=2).encode())
         say(f"Wrote {out}")

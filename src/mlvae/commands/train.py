@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from mlvae.commands.codes import draw, encode
 from mlvae.commands.common import (
-    digest_of,
     levels_asked,
     listed,
     multiplied,
     own,
     parts,
+    recognised_by,
     refuse_idle,
     refuse_seed,
     say,
@@ -190,7 +190,7 @@ def train(
     def taken_out(everything: Any) -> dict[str, Any] | None:
         if test is None:
             return None
-        whole.update(rows=len(everything), groups=everything.num_groups, digest=digest_of(everything))
+        whole.update(rows=len(everything), groups=everything.num_groups, digest=recognised_by(everything))
         return share_out(everything, test, seed, levels)
 
     part, held, how = parts(

@@ -24,7 +24,7 @@ WITHIN_90 = 1.6449
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationPoint:
     """How far posteriors from k observations are from those of the whole group, in units of what they promised.
 
     Args:
@@ -49,7 +49,7 @@ def calibration(
     ks: Sequence[int] = (1, 2, 5, 10),
     draws: int | None = None,
     seed: int = 0,
-) -> dict[int, Calibration]:
+) -> dict[int, CalibrationPoint]:
     """Compares the posterior from k random members of each group with that from all n of them.
 
     The k are among the n, so that for a right posterior the two means differ with variance V_k - V_n exactly, whatever
@@ -108,7 +108,7 @@ def calibration(
             taken += kept.numel()
         ratio = torch.cat(ratios)
         some = len(ratio) > 0
-        results[k] = Calibration(
+        results[k] = CalibrationPoint(
             ratio=ratio.mean().item() if some else None,
             coverage90=(ratio <= WITHIN_90**2).double().mean().item() if some else None,
             used=len(ratio) / taken,

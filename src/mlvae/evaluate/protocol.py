@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mlvae.checkpoint import replace as write_file
+from mlvae.atomic import write
 from mlvae.data import GroupedData
 from mlvae.errors import DataError
 from mlvae.evaluate import bounds, levels, measures
@@ -169,7 +169,7 @@ def evaluate(
             if not kept.exists():
                 tell(f"The same of the control {name!r}")
                 found = groups(control(other)) | pictures(control(other))
-                write_file(kept, json.dumps(found, indent=2).encode())
+                write(kept, json.dumps(found, indent=2).encode())
             metrics |= _under(name, json.loads(kept.read_text()))
         if "swap.cross_member_mse" in metrics:
             plain = metrics["control.vae.reconstruction.mse"]

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlvae import __version__
-from mlvae.checkpoint import replace
+from mlvae import __version__, atomic
 from mlvae.data import GroupedData
 from mlvae.depict import Depiction
 from mlvae.draw import DRAWINGS
@@ -120,8 +119,8 @@ def write(
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_suffix(".json")
-    replace(beside, json.dumps(numbers, indent=2).encode())
-    replace(out, page.encode())
+    atomic.write(beside, json.dumps(numbers, indent=2).encode())
+    atomic.write(out, page.encode())
     return out, beside
 
 

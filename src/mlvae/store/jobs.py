@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlvae import tables
-from mlvae.atomic import replacing
-from mlvae.checkpoint import fingerprint, replace
+from mlvae.atomic import replacing, write
+from mlvae.checkpoint import fingerprint
 from mlvae.errors import CheckpointError, DataError, ModelError
 from mlvae.heads import looked
 from mlvae.labels import refuse_missing
@@ -130,7 +130,7 @@ class Job:
         places, data = self._places(number), self.parts[number].load()
         if data is None:
             for piece in places.values():
-                replace(piece, b"")
+                write(piece, b"")
             return 0
         # One look serves both.
         heads = looked(self.model, data.x, data.columns) if "codes" in places else None
@@ -240,7 +240,7 @@ def _begin(work: Path, job: dict[str, Any], targets: list[Path]) -> None:
     if not manifest.exists():
         for path in (work, *targets):
             free(path)
-        replace(manifest, json.dumps(job).encode())
+        write(manifest, json.dumps(job).encode())
         return
     with reading("manifest of a job", manifest, CheckpointError, "Remove the folder to begin anew."):
         begun = dict(plain_json(manifest.read_bytes()))
