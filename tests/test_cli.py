@@ -24,7 +24,7 @@ from mlvae.asked import Objective
 from mlvae.cli import main
 from mlvae.commands import COMMANDS
 from mlvae.commands.common import opened
-from mlvae.commands.show import _line
+from mlvae.commands.show import _line, trained_options
 from mlvae.runs import options_of
 
 
@@ -198,13 +198,13 @@ def test_what_an_attempt_kept_out_is_not_taken_for_what_the_run_did(tmp_path: Pa
     for attempt, kept in ((["--test", "0.5"], True), ([], False), (["--test", "0.5"], True)):
         with pytest.raises(SystemExit):  # before there is a run, but after its options were written
             main([*command, *attempt, "--device", "tpu"])
-        assert (tmp_path / "run" / "kept_out.json").exists() == kept
+        assert ("test" in json.loads((tmp_path / "run" / "kept_out.json").read_text())) == kept
     main([*command, "--epochs", "1"])
-    assert not (tmp_path / "run" / "kept_out.json").exists()
+    assert json.loads((tmp_path / "run" / "kept_out.json").read_text())["column"] is None
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["test"] is None
     with pytest.raises(SystemExit):
         main([*command, "--epochs", "1", "--test", "0.5"])  # there is a run now: its options stay
-    assert not (tmp_path / "run" / "kept_out.json").exists()
+    assert json.loads((tmp_path / "run" / "kept_out.json").read_text())["column"] is None
 
 
 def test_words_and_numbers_as_text_say_what_is_kept_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -494,7 +494,7 @@ def test_help_of_many_options_has_headings_and_usage_is_one_line(capsys: pytest.
         return capsys.readouterr().out
 
     text = helped("train")
-    assert text.startswith("usage: mlvae train [options] data\n\n")
+    assert text.startswith("usage: mlvae train data [options]\n\n")
     found = text.split("\n\n")
     for heading, first, last in (
         ("the model", "--level", "--style-given-content"), ("what is asked of it", "--objective", "--kl"),
@@ -503,10 +503,10 @@ def test_help_of_many_options_has_headings_and_usage_is_one_line(capsys: pytest.
         section = next(part for part in found if part.startswith(f"{heading}:\n  {first} "))
         assert f"\n  {last} " in section
     assert all(text.count(f"\n  {option} ") == 1 for option in ("--level", "--kl", "--out", "--members"))
-    assert helped("evidence", "identify").startswith("usage: mlvae evidence identify [options] gallery query\n")
-    assert helped("evidence", "merge").startswith("usage: mlvae evidence merge [options] FILE ...\n")
+    assert helped("evidence", "identify").startswith("usage: mlvae evidence identify gallery query [options]\n")
+    assert helped("evidence", "merge").startswith("usage: mlvae evidence merge FILE ... [options]\n")
     assert helped("evidence").startswith("usage: mlvae evidence [options]")
-    assert helped("info").startswith("usage: mlvae info [options] [run]\n")
+    assert helped("info").startswith("usage: mlvae info [run] [options]\n")
 
 
 @pytest.mark.parametrize(
@@ -718,3 +718,78 @@ def test_pictures_are_drawn_on_the_scale_of_their_data(tmp_path: Path) -> None:
     main(["draw", "swap", run, data, "--out", str(out), "--count", "3"])
     first = np.asarray(Image.open(out).convert("L"))[: 8 * 7, 8 * 7 + 2 :]  # the top row: pictures of the data
     assert (first == 0).mean() < 0.2, "half of all pixels lie below 0, and are no black"
+
+
+def test_a_column_that_came_after_training_marks_rows_that_were_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    x, person, later = random.normal(size=(120, 4)).astype(np.float32), np.arange(120) % 12, np.arange(120) % 12 > 7
+    np.savez(tmp_path / "a.npz", x=x, person=person)
+    np.savez(tmp_path / "b.npz", x=x, person=person, split=later, fold=np.arange(120) % 12 > 8)
+    np.savez(tmp_path / "c.npz", x=x + 1, person=person, split=later)
+    small = ("--by", "person", "--epochs", "1", "--width", "8", "--validation", "0")
+    main(["train", str(tmp_path / "a.npz"), *small, "--out", str(tmp_path / "all")])
+    main(["train", str(tmp_path / "b.npz"), *small, "--split-column", "fold", "--out", str(tmp_path / "some")])
+    capsys.readouterr()
+
+    def told(run: str, data: str, column: str | None = None) -> str:
+        opened(str(tmp_path / run), str(tmp_path / data), None, column, None, None)
+        return capsys.readouterr().out
+
+    assert "! 40 of the 40 rows that 'split' marks as new are among those" in told("all", "b.npz")
+    assert "!" not in told("all", "c.npz"), "other data"
+    assert "!" not in told("some", "b.npz"), "as it was trained"
+    assert "! 10 of the 40 rows that 'split' marks as new are among those" in told("some", "b.npz", "split")
+
+
+def test_a_plain_vae_is_measured_by_what_its_run_was_grouped_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    x, ids = random.integers(0, 255, (120, 8, 8), dtype=np.uint8), np.arange(120)
+    np.savez(tmp_path / "a.npz", x=x, person=ids % 30, group=ids % 5)
+    run, data = str(tmp_path / "run"), str(tmp_path / "a.npz")
+    small = ("--epochs", "1", "--width", "8", "--network", "mlp", "--out", run)
+    main(["train", data, "--by", "person", "--objective", "vae", "--test", ".2", *small])
+    said = capsys.readouterr().out
+    assert f"mlvae draw reconstruct {run} {data} --out reconstruct.png" in said
+    main(["draw", "reconstruct", run, data, "--out", str(tmp_path / "r.png")])
+    np.savez(tmp_path / "b.npz", x=x, person=ids % 30, site=ids % 5)
+    main(["encode", run, str(tmp_path / "b.npz"), "--out", str(tmp_path / "codes.parquet")])
+    assert pq.read_table(tmp_path / "codes.parquet").num_rows == 120
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("draw", "swap", "RUN", "digits", "--out", "a.png", "--seed", "-1"), "Expected a seed from 0 on"),
+        (("draw", "swap", "RUN", "digits", "--out", "swap"), "Expected a file that ends in .png"),
+        (("draw", "generate", "RUN", "digits", "--out", "a.csv", "--levels", "style"), "--levels with a swap"),
+        (
+            ("draw", "generate", "RUN", "digits", "--out", "a.csv", "--split-column", "x"),
+            "--split-column with pictures",
+        ),
+        (("report", "RUN", "digits", "--seed", "-1"), "Expected a seed from 0 on"),
+        (("train", "digits", "--out", "NEW", "--kl", "independence:3"), "Expected a level of this model for --kl"),
+        (("train", "digits", "--out", "NEW", "--width", "-3"), "Expected a width of at least 1"),
+        (("train", "digits", "--out", "NEW", "--keep", "-1"), "at least one training state (--keep)"),
+        (("train", "digits", "--out", "NEW", "--objective", "vae", "--style-given-content"), "--style-given-content"),
+        (("train", "digits", "--out", "NEW", "--whole-groups", "--members", "2,4"), "one of --members and --whole"),
+        (("train", "digits", "--out", "NEW", "--patience", "3", "--validation", "0"), "--validation .1"),
+        (("explore", "RUN", "digits", "--port", "99999"), "Expected to listen at"),
+    ],
+)
+def test_what_once_ended_in_a_traceback_or_was_passed_over(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    if words[0] == "explore":
+        pytest.importorskip("fastapi")
+    places = {"RUN": str(run), "NEW": str(tmp_path / "new")}
+    assert message in fails(capsys, *(places.get(word, word) for word in words))
+    assert not (tmp_path / "new" / "model.safetensors").exists()
+
+
+def test_the_reports_command_is_the_one_that_was_run(tmp_path: Path) -> None:
+    trained = {"validation": 0.0, "in_memory": False, "compile": False, "by": None}
+    assert _line("train", trained_options(trained), "a.npz") == "mlvae train a.npz --validation 0.0 --in-memory false"

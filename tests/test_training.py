@@ -11,6 +11,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,7 +24,8 @@ from mlvae.errors import CheckpointError, DataError, TrainingError
 from mlvae.normal import Normal
 from mlvae.objective import loss
 from mlvae.runs import options_of, unfinished
-from mlvae.steps import CUBLAS, Step, one_order
+from mlvae.schema import Feature, Schema
+from mlvae.steps import CUBLAS, Step, changed, one_order
 from mlvae.training import History, fit
 from mlvae.weights import Ramp
 
@@ -84,10 +86,10 @@ def test_ctrl_c_saves_and_resuming_ends_with_the_same_weights(
     monkeypatch.setattr(Step, "forward", interrupted)
     with pytest.raises(KeyboardInterrupt, match="--resume"):
         run(small(), tmp_path, epochs=3, objective=strict)
-    assert unfinished(tmp_path).startswith(f"Training stopped in epoch {1 + steps // 8} of 3")
+    assert unfinished(tmp_path, mlvae.load(tmp_path)).startswith(f"Training stopped in epoch {1 + steps // 8} of 3")
     monkeypatch.undo()
     resumed, continued = run(small(), tmp_path, epochs=3, objective=strict, resume=True)
-    assert unfinished(tmp_path) is None
+    assert unfinished(tmp_path, resumed) is None
     assert torch.equal(weights(whole), weights(resumed))
     for one, other in zip(history.epochs, continued.epochs, strict=True):
         assert {k: v for k, v in one.items() if "second" not in k} == {k: other[k] for k in one if "second" not in k}
@@ -397,3 +399,116 @@ def test_what_a_run_was_trained_with_trains_another_likewise(tmp_path: Path) -> 
     other = model(small())
     fit(other, small(), progress=False, **options_of(tmp_path))
     assert torch.equal(weights(first), weights(other))
+
+
+@pytest.mark.parametrize("patience", [None, 5])
+def test_a_run_killed_while_it_was_first_saved_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int | None
+) -> None:
+    """Weights without a training state could neither be gone on from nor begun over."""
+    train, valid = small().split(by="group", test=0.2)
+    options = {"epochs": 2, "valid": valid, "patience": patience}
+    whole, _ = run(train, **options)
+
+    def killed(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("mlvae.runs.checkpoint.save", killed)
+    monkeypatch.setattr("mlvae.training.SAVE_EVERY", 0.0)
+    with pytest.raises(MemoryError):
+        run(train, tmp_path, **options)
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["training.safetensors"]
+    monkeypatch.undo()
+    resumed, _ = run(train, tmp_path, resume=True, **options)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert torch.equal(weights(whole), weights(mlvae.load(tmp_path)))
+
+
+def test_patience_is_not_asked_of_a_run_that_kept_no_best_weights(tmp_path: Path) -> None:
+    train, valid = small().split(by="group", test=0.2)
+    run(train, tmp_path, epochs=2, valid=valid)
+    with pytest.raises(TrainingError, match="began without: its best weights were not kept"):
+        run(train, tmp_path, epochs=2, valid=valid, patience=2, resume=True)
+
+
+@pytest.mark.parametrize("loss", [float("inf"), float("nan")])
+def test_a_validation_loss_that_is_no_number_is_never_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: float
+) -> None:
+    train, valid = small().split(by="group", test=0.2)
+    losses = iter([loss, loss])
+    monkeypatch.setattr("mlvae.training._validation_loss", lambda *_: next(losses))
+    last, _ = run(train, tmp_path / "all", epochs=2, valid=valid, patience=3)
+    assert torch.equal(weights(last), weights(mlvae.load(tmp_path / "all")))
+    losses = iter([loss, 1.0, 2.0])
+    run(train, tmp_path / "one", epochs=3, valid=valid, patience=3)
+    assert states.read(tmp_path / "one" / "training.safetensors")[1]["state"]["best"] == 1.0
+
+
+def test_what_a_stopped_run_says_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, valid = small().split(by="group", test=0.2)
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlvae.training.temper", stopped)
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
+        run(train, tmp_path, epochs=1, valid=valid)
+    monkeypatch.undo()
+    found = unfinished(tmp_path, mlvae.load(tmp_path))
+    assert found is not None and found.startswith("Training ended, and levels are not calibrated")
+    calibrated, _ = run(train, tmp_path, epochs=1, valid=valid, resume=True)
+    assert unfinished(tmp_path, calibrated) is None
+    file = tmp_path / "training.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    found = unfinished(tmp_path, calibrated)
+    assert found is not None and "is damaged, the model is not" in found
+
+
+def test_an_epochs_seconds_are_those_before_a_stop_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, original = 0, Step.forward
+
+    def interrupted(self: object, *arguments: object) -> object:
+        nonlocal taken
+        taken += 1
+        if taken == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Step, "forward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(small(), tmp_path, epochs=1)
+    before = states.read(tmp_path / "training.safetensors")[1]["state"]["seconds"]
+    monkeypatch.undo()
+    _, history = run(small(), tmp_path, epochs=1, resume=True)
+    assert history.epochs[0]["seconds"] > before > 0
+
+
+def test_whole_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    one, _ = run(small(), tmp_path, epochs=np.int64(1), groups=np.int64(10), seed=np.int64(3))
+    two, _ = run(small(), epochs=1, groups=10, seed=3)
+    assert torch.equal(weights(one), weights(two))
+
+
+def test_changes_that_make_other_data_are_refused() -> None:
+    x, ids = torch.randint(0, 4, (60, 3)).float(), torch.arange(60) % 6
+    data = mlvae.GroupedData.from_arrays(x.numpy(), ids.numpy())
+    counts = mlvae.MLVAE.for_data(data, likelihood="poisson", network="mlp", width=8)
+    with pytest.raises(DataError, match=r"leave data as the likelihood takes them.*Expected counts.*--augment"):
+        fit(counts, data, epochs=1, progress=False, augment=Augmentation(noise=0.3))
+    features = (Feature("a"), Feature("b"), Feature("c", "category", ("x", "y", "z", "u")))
+    table = mlvae.GroupedData.from_arrays(x.numpy(), ids.numpy())
+    table = replace(table, schema=Schema(features))
+    mixed = mlvae.MLVAE.for_data(table, width=8)
+    with pytest.raises(DataError, match=r"series \(channels, steps\)"):
+        fit(mixed, table, epochs=1, progress=False, augment=Augmentation(time=1))
+    fit(mixed, table, epochs=1, progress=False, augment=Augmentation(noise=0.3))
+    moved = changed(mixed, Augmentation(noise=0.3), x)
+    assert (moved[:, :2] != x[:, :2]).float().mean() > 0.5 and torch.equal(moved[:, 2], x[:, 2]), "words stay"
+    with pytest.raises(DataError, match="at least 0"):
+        Augmentation(shift=float("nan"))
+    pictures = mlvae.GroupedData.from_arrays(torch.rand(60, 8, 8).round().numpy(), ids.numpy())
+    grey = mlvae.MLVAE.for_data(pictures, network="mlp", width=8)
+    state = torch.get_rng_state()
+    fit(grey, pictures, epochs=1, progress=False, augment=Augmentation(rotate=10, noise=0.1))  # within [0, 1] yet
+    assert torch.equal(state, torch.get_rng_state())

@@ -24,12 +24,12 @@ class Augmentation:
         zoom: share by which an image grows or shrinks at most: with .1, to between 1/1.1 and 1.1 of its size.
         flip: share of the images that are mirrored, left to right.
         noise: standard deviation of Gaussian noise, on the scale that the model sees; results stay within the range
-            of the batch.
+            of the batch. Of a table's columns numbers have it, other kinds stay.
         time: steps that a series moves at most along its last axis, that of windows (channels, steps) and of
             spectrograms (bands, frames); the ends are repeated.
 
     Raises:
-        DataError: a number is negative, or none is above 0, or ``flip`` is above 1.
+        DataError: a number is negative or not finite, or none is above 0, or ``flip`` is above 1.
 
     Example:
         >>> x = torch.rand(5, 1, 8, 8)
@@ -46,8 +46,8 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         values = asdict(self)
-        if min(values.values()) < 0 or not any(values.values()):
-            raise DataError(f"Expected changes of at least 0, one of them above 0; got {values}.")
+        if not all(0 <= value < math.inf for value in values.values()) or not any(values.values()):
+            raise DataError(f"Expected numbers of at least 0, one of them above 0, as changes; got {values}.")
         if self.flip > 1:
             raise DataError(f"Expected a share of mirrored images between 0 and 1 as `flip`; got {self.flip:g}.")
 

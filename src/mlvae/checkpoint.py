@@ -170,6 +170,22 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
     atomic.write(path, to_bytes(copies, {"mlvae": json.dumps(whole)}))
 
 
+def description(path: Path, kind: str) -> dict[str, Any]:
+    """Of a file that `write` made, without its tensors, which may be damaged.
+
+    Raises:
+        CheckpointError: no such file, or of another kind or schema.
+    """
+    from safetensors import safe_open
+
+    with (
+        reading("safetensors file", path, CheckpointError, "It is truncated or damaged. Use an earlier copy."),
+        safe_open(path, framework="pt") as file,
+    ):
+        about = plain_json((file.metadata() or {}).get("mlvae", "null"))
+    return _of_kind(about, path, kind)
+
+
 def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and description of a file that `write` made.
 
@@ -189,6 +205,10 @@ def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         said = about.pop("sha256", None) if isinstance(about, dict) else None
         if said is not None and said != _hash(about, tensors):  # files of before have none
             raise ValueError("its content is not what was written")
+    return tensors, _of_kind(about, path, kind)
+
+
+def _of_kind(about: Any, path: Path, kind: str) -> dict[str, Any]:
     if not isinstance(about, dict) or about.get("kind") != kind:
         found = about.get("kind") if isinstance(about, dict) else "no description by mlvae"
         raise CheckpointError(f"Expected a saved {kind}; {path} holds: {found}. Name the file that mlvae wrote.")
@@ -197,7 +217,7 @@ def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"Expected a file of schema {SCHEMA}; {path} has {about.get('schema')} (written by mlvae"
             f" {about.get('version')}). Read it with that version."
         )
-    return tensors, about
+    return about
 
 
 def fingerprint(model: MLVAE) -> str:

@@ -87,7 +87,8 @@ def _readable(text: str, words: list[str], command: Any) -> str:
     by_position = usage.split()[len(words) + 1 :]
     for name, heading in (SECTIONS.get(command, {}) if callable(command) else {}).items():
         rest = rest.replace(f"\n  {_option(name)} ", f"\n\n{heading}:\n  {_option(name)} ", 1)
-    return f"usage: {' '.join([*words, '[options]', *by_position])}{blank}{rest}"
+    spelt = [*by_position, "[options]"] if callable(command) else ["[options]", *by_position]
+    return f"usage: {' '.join([*words, *spelt])}{blank}{rest}"
 
 
 def _command(arguments: list[str]) -> tuple[list[str], Any]:

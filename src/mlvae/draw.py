@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlvae.atomic import replacing
 from mlvae.data import GroupedData
 from mlvae.depict import Depiction
 from mlvae.errors import DataError, ModelError
@@ -17,6 +18,9 @@ from mlvae.model import MLVAE
 
 GAP = 2
 """Pixels of white between pictures; a wider gap sets givers apart from what was made of them."""
+
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""Endings of files of pictures, and what Pillow calls their format."""
 
 
 def swap(model: MLVAE, data: GroupedData, count: int = 8, seed: int = 0, levels: Sequence[str] | None = None) -> Tensor:
@@ -104,6 +108,14 @@ DRAWINGS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def picture_file(path: str | Path) -> Path:
+    """Raises DataError where pictures cannot be written to a file of that name."""
+    path = Path(path)
+    if path.suffix.lower() not in PICTURES:
+        raise DataError(f"Expected a file that ends in {', '.join(PICTURES)} for pictures; got {path}. Rename it.")
+    return path
+
+
 def save_grid(pictures: Tensor, path: str | Path, shown: Depiction | None = None) -> Path:
     """Writes pictures (rows, columns, *shape) as one PNG, each at least 56 pixels high.
 
@@ -113,9 +125,11 @@ def save_grid(pictures: Tensor, path: str | Path, shown: Depiction | None = None
         shown: what is black and what is white, `Depiction.of` model and data; None takes 0 and 1.
 
     Raises:
-        DataError: the observations are no images.
+        DataError: the observations are no images, or the file would not be one.
     """
     from PIL import Image
+
+    path = picture_file(path)
 
     shape = pictures.shape[2:]
     if len(shape) == 2:
@@ -126,9 +140,8 @@ def save_grid(pictures: Tensor, path: str | Path, shown: Depiction | None = None
             " table `mlvae draw generate ... --out new.csv` writes rows, and `mlvae report` shows swaps and others."
         )
     sheet = (shown or Depiction("image", 0.0, 1.0)).pixels(pictures.cpu(), -(-56 // pictures.shape[3]), GAP)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path)
+    with replacing(path) as beside:
+        Image.fromarray(sheet).save(beside, format=PICTURES[path.suffix.lower()])
     return path
 
 

@@ -113,7 +113,9 @@ class MLVAE(nn.Module):
             raise ModelError(f"Expected a network by name; got {network!r}. {nearest(self.network, NETWORKS)}")
         pair = network if isinstance(network, Network) else LAYOUTS[layout][self.network]
         self.pair = pair
-        self.width = width or pair.width
+        if width is not None and width < 1 and width != pair.width:
+            raise ModelError(f"Expected a width of at least 1; got {width}. Leave it out for the network's own.")
+        self.width = pair.width if width is None else width
         self.replaced = {"encoder": encoder is not None, "decoder": decoder is not None}
 
         known = self.schema.covariate_dim

@@ -20,6 +20,7 @@ from mlvae.augment import Augmentation
 from mlvae.errors import CheckpointError, TrainingError
 from mlvae.model import MLVAE
 from mlvae.ranks import Ranks
+from mlvae.temperature import calibrated
 from mlvae.untrusted import reading
 
 LOG_FILE = "log.csv"
@@ -73,11 +74,11 @@ class Run:
             if resume:
                 raise CheckpointError("Expected the folder of a run to resume; got none. Pass out='runs/...'.")
             return None
-        held = [n for n in (checkpoint.TRAINING_FILE, checkpoint.MODEL_FILE) if (self.folder / n).exists()]
+        held = begun(self.folder)
         if held and not resume:
             raise CheckpointError(
-                f"Expected a folder without a run; {self.folder} holds {held[0]}. Resume it (--resume, resume=True), or"
-                " name another folder."
+                f"Expected a folder without a run; {self.folder} holds {held[0].name}. Resume it (--resume,"
+                " resume=True), or name another folder."
             )
         for name in ("training.*", checkpoint.MODEL_FILE, LOG_FILE):
             for rest in self.folder.glob(f".{name}.*"):  # of a writer that was killed
@@ -87,6 +88,11 @@ class Run:
         tensors, about = states.latest(self.folder)
         saved = {**about["settings"], "model": about["model"]}
         asked = {**self.settings, "model": json.loads(json.dumps(checkpoint.describe(self.model)))}
+        if saved.get("patience") is None and asked.get("patience") is not None:
+            raise TrainingError(
+                f"Expected no patience, as the run in {self.folder} began without: its best weights were not kept."
+                " Leave --patience (patience=) out, or start a new run."
+            )
         for name in sorted((saved.keys() | asked.keys()) - SAME_NUMBERS_EITHER_WAY):
             if name in NOT_ALWAYS_KEPT - saved.keys():
                 continue
@@ -128,12 +134,16 @@ class Run:
         if self.model.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.model.device)
         about = {"settings": self.settings, "model": checkpoint.describe(self.model), "state": state}
-        # The state last: after a kill in between, its epoch is done again, and writes the same weights again.
-        if weights:
+        # The state last: after a kill in between, its epoch is done again, and writes the same weights again. But
+        # weights without any state could not be gone on from, so the first state has the weights that come after it.
+        first = not (self.folder / checkpoint.TRAINING_FILE).exists()
+        if weights and not first:
             checkpoint.save(self.model, self.folder)
         if state["history"]:
             atomic.write(self.folder / LOG_FILE, _csv(state["history"]))
         states.write(self.folder, tensors, about, self.kept)
+        if weights and first:
+            checkpoint.save(self.model, self.folder)
 
     def restore(
         self, saved: tuple[dict[str, Tensor], dict[str, Any]], optimizer: torch.optim.Optimizer
@@ -151,12 +161,19 @@ class Run:
     ) -> dict[str, Any]:
         tensors, about = saved
         self.learning.load_state_dict({k: v for k, v in tensors.items() if k.startswith(("model.", "beside."))})
-        state = states.moments(tensors, self.learning)
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        moments = states.moments(tensors, self.learning)
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and self.model.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], self.model.device)
-        return dict(about["state"])
+        state = dict(about["state"])
+        if (
+            self.folder
+            and not (self.folder / checkpoint.MODEL_FILE).exists()
+            and state["batch"] == state["waited"] == 0
+        ):
+            self.keep()  # stopped between its first state and these weights
+        return state
 
     def take_best(self) -> None:
         """Gives the model the weights that were last saved for use; keeps its own, the last, where those are gone."""
@@ -178,6 +195,11 @@ class Run:
         return f"Stopped and saved in {self.folder}. Go on with resume=True (`--resume`)."
 
 
+def begun(folder: Path) -> list[Path]:
+    """The files of a run in a folder that starting another would write over."""
+    return [*sorted(folder.glob("training*.safetensors")), *folder.glob(checkpoint.MODEL_FILE)]
+
+
 def options_of(run: str | Path) -> dict[str, Any]:
     """What a run was trained with, as arguments of `fit`: to train another model likewise.
 
@@ -195,16 +217,26 @@ def options_of(run: str | Path) -> dict[str, Any]:
         return {**options, "objective": Objective.from_settings(settings["objective"])}
 
 
-def unfinished(run: str | Path) -> str | None:
-    """What is to be said of a run that was stopped; None where it came to its end, or holds no training state."""
+def unfinished(run: str | Path, model: MLVAE) -> str | None:
+    """What is to be said of a run that was stopped; None where it came to its end, or holds no training state.
+
+    Args:
+        run: its folder.
+        model: what was saved for use.
+    """
     path = Path(run) / checkpoint.TRAINING_FILE
     if not path.exists():
         return None
-    _, about = states.read(path)
+    try:
+        about = checkpoint.description(path, states.KIND)
+    except CheckpointError:
+        return f"The training state in {path} is damaged, the model is not. --resume goes on from the state before it"
     with reading(states.KIND, path, CheckpointError, checkpoint.ADVICE):
         state, settings = about["state"], about["settings"]
         done, epochs, patience = state["epoch"], settings["epochs"], settings["patience"]
         if done >= epochs or (patience is not None and state["waited"] >= patience):
+            if settings.get("valid") and model.group_levels and not calibrated(model):
+                return "Training ended, and levels are not calibrated: --resume does that"
             return None
     return f"Training stopped in epoch {done + 1} of {epochs}, and levels are not calibrated: --resume goes on"
 

@@ -34,6 +34,7 @@ class State:
     waited: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     seen: int = 0
+    seconds: float = 0.0
     held: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -69,7 +70,7 @@ class Step(nn.Module):
         batch = self.data.batch(self.model, part)
         if self.augment is not None:
             with torch.autocast(batch.x.device.type, enabled=False):  # where pixels are taken from is no rough number
-                batch = replace(batch, x=self.augment(batch.x))
+                batch = replace(batch, x=changed(self.model, self.augment, batch.x))
         ranks = self.ranks if part.shared else ALONE
         held = self.holder.weights
         value = loss(
@@ -79,6 +80,13 @@ class Step(nn.Module):
         log = {"loss": value.total.detach(), **value.log(), **{f"held_{name}": weight for name, weight in held.items()}}
         self.holder.step(value.told, progress, share)
         return value.total, self.ranks.mean(log, len(part.rows))
+
+
+def changed(model: MLVAE, augment: Augmentation, x: Tensor) -> Tensor:
+    """Observations (N, *shape), each changed by itself; of a table its numbers: a word has no neighbours."""
+    moved = augment(x)
+    kinds = [feature.kind == "number" for feature in model.schema.features]
+    return torch.where(torch.tensor(kinds, device=x.device), moved, x) if kinds else moved
 
 
 class Meter:

@@ -6,6 +6,7 @@ data -> sampler -> GroupBatch -> loss -> step;   once an epoch: validate; every 
 from __future__ import annotations
 
 import math
+import operator
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from mlvae.ranks import Ranks
 from mlvae.resident import Resident, keep_freed
 from mlvae.runs import Run, engine
 from mlvae.states import KEEP
-from mlvae.steps import Meter, State, Step, compiled, one_order
+from mlvae.steps import Meter, State, Step, changed, compiled, one_order
 from mlvae.temperature import calibrated, populate, temper, uncalibrate
 from mlvae.weights import Holder
 
@@ -128,6 +129,8 @@ def fit(
         CheckpointError: ``out`` holds a run already and ``resume`` is not asked for, or the reverse.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
     """
+    epochs = None if epochs is None else operator.index(epochs)
+    groups, seed = operator.index(groups), operator.index(seed)  # of numpy's, which JSON would not take
     if epochs is not None and epochs < 1:
         raise TrainingError(f"Expected at least one epoch; got {epochs}. Leave it out for the default.")
     if not 0 < lr < math.inf:
@@ -142,7 +145,11 @@ def fit(
     if patience is not None and patience < 1:
         raise TrainingError(f"Expected a patience of at least one epoch; got {patience}. Leave it out for none.")
     if patience is not None and valid is None:
-        raise TrainingError("Expected validation groups with `patience`; got none. Pass valid=..., or no patience.")
+        raise TrainingError(
+            "Expected validation groups with `patience`; got none. Pass valid=... (--validation .1), or no patience."
+        )
+    if augment is not None:
+        _check_changes(model, train, augment)
     keep_freed()
     settings: dict[str, Any] = {
         "objective": objective.settings(), "epochs": epochs, "groups": groups, "members": members, "resample": resample,
@@ -184,7 +191,7 @@ def fit(
         model.train()
         with bar, compiled(compile) as step.measure, one_order(deterministic, used and fabric.device.type == "cuda"):
             while state.epoch < epochs and not _out_of_patience(state, patience):
-                started, meter = time.perf_counter(), Meter(state.sums, state.seen)
+                started, meter = time.perf_counter() - state.seconds, Meter(state.sums, state.seen)
                 batches = sampler.batches(state.epoch)
                 for part in data.parts(sampler.epoch(state.epoch, state.batch), ranks):
                     share = (state.epoch + state.batch / batches) / epochs
@@ -204,6 +211,7 @@ def fit(
                     if stopped or (state.batch % CHECK_EVERY == 0 and run.unsaved() > MIDWAY):
                         meter.check(state, model)
                         state.sums, state.seen, state.held = meter.sums(), meter.seen, holder.state()
+                        state.seconds = time.perf_counter() - started
                         run.save(optimizer, asdict(state), weights=patience is None)
                     if stopped:
                         raise KeyboardInterrupt(run.how_to_resume())
@@ -214,12 +222,13 @@ def fit(
                        "images_per_second": meter.seen / seconds}  # fmt: skip
                 if train.skipped:
                     row["skipped_files"] = len(train.skipped)
-                state.epoch, state.batch, state.sums, state.seen = state.epoch + 1, 0, {}, 0
+                state.epoch, state.batch, state.sums, state.seen, state.seconds = state.epoch + 1, 0, {}, 0, 0.0
                 improved = False
                 if checked is not None:
                     row["valid"] = _validation_loss(model, checked, objective, groups, members, seed)
-                    improved = row["valid"] < state.best
-                    state.best, state.waited = min(row["valid"], state.best), 0 if improved else state.waited + 1
+                    improved = row["valid"] < state.best  # never, where it is no number
+                    state.best = row["valid"] if improved else state.best
+                    state.waited = 0 if improved else state.waited + 1
                 state.history.append(row)
                 bar.epoch(row)
                 fabric.log_dict(row, step=state.epoch)
@@ -230,16 +239,39 @@ def fit(
                 if best or last or run.unsaved() > SAVE_EVERY:
                     run.save(optimizer, asdict(state), weights=best or patience is None)
     model.eval()
-    if ranks.first and (ended or patience is not None):
+    if ranks.first and patience is not None and not state.best < math.inf:
+        run.keep()  # no epoch had a loss to be the best
+    elif ranks.first and (ended or patience is not None):
         run.take_best()
     ranks.agree(model)
     # A run that was stopped between its last step and its calibration is not calibrated yet.
     if valid is not None and model.group_levels and not (ended and calibrated(model)):
         labels = {level.name: valid.codes(level.by) for level in model.group_levels if level.by}
-        temper(model, valid.x, labels, valid.columns, nested=data.nested)
-        populate(model, train, valid)
+        try:
+            temper(model, valid.x, labels, valid.columns, nested=data.nested)
+            populate(model, train, valid)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(run.how_to_resume()) from None
         run.keep()
     return History(state.history, state.epoch < epochs)
+
+
+def _check_changes(model: MLVAE, train: GroupedData, augment: Augmentation) -> None:
+    """Raises DataError where what is changed is no observation any more: categories, say, between two others."""
+    if augment.time and model.schema.features:
+        raise DataError("Expected series (channels, steps) to move in time; a table has no order. Leave `time` out.")
+    x = model.prepare(train.x[torch.arange(min(len(train), 64))])
+    with torch.random.fork_rng(devices=()):
+        moved = changed(model, augment, x)
+    if (seen := x[~x.isnan()]).numel():
+        moved = moved.clamp(seen.min(), seen.max())  # what is between two pixels may lie beyond them by rounding
+    try:
+        model.check(moved)
+    except DataError as error:
+        raise DataError(
+            f"Expected changes that leave data as the likelihood takes them; {augment} does not. {error} Or leave"
+            " `augment` (--augment) out."
+        ) from error
 
 
 def _schedule(share: float) -> float:

@@ -39,7 +39,7 @@ def info(run: str | None = None, network: str | None = None, likelihood: str | N
         shape = " x ".join(map(str, model.shape))
         parameters = sum(p.numel() for p in model.parameters())
         print(f"{run}: {model.network} of width {model.width}, {parameters:,} parameters, observations {shape}")
-        if left := unfinished(run):
+        if left := unfinished(run, model):
             print(f"  ! {left}")
         for level in model.levels:
             by = "each observation its own" if level.by is None else f"shared by {level.by}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from mlvae.commands.common import grouped, listed, load_run, opened, read_like, say
+from mlvae.commands.common import grouped, grouped_like, listed, load_run, opened, read_like, refuse_seed, say
 from mlvae.errors import DataError, nearest
 
 
@@ -54,17 +54,19 @@ def encode(
             say(f"Rows without a label are left out, as in training{kept}")
     reading = {"cache": cache, "folders": listed(folders) or usual["folders"], "on_bad_file": on_bad_file,
                "features": usual["features"]}  # fmt: skip
+    model = load_run(run, network, likelihood)
+    by = by or (grouped_like(run, model) if len(model.group_levels) < 2 else None)
     if workers is None:
         from mlvae.store import jobs
 
-        model = load_run(run, network, likelihood)
         jobs.encode(model, data, out=out, evidence=evidence, by=by, missing=missing, reading=reading, say=say)
     else:
         from mlvae.store import cluster
 
         cluster.encode(
-            run, data, out=out, evidence=evidence, by=by, missing=missing, reading=reading, workers=workers, say=say
-        )
+            run, data, out=out, evidence=evidence, by=by, missing=missing, reading=reading, workers=workers, say=say,
+            network=network, likelihood=likelihood,
+        )  # fmt: skip
     say("Wrote " + " and ".join(str(target) for target in (out, evidence) if target is not None))
 
 
@@ -104,7 +106,7 @@ def draw(
     """
     from mlvae import tables
     from mlvae.depict import Depiction
-    from mlvae.draw import DRAWINGS, save_grid
+    from mlvae.draw import DRAWINGS, picture_file, save_grid
 
     if kind not in DRAWINGS:
         raise DataError(f"Expected a kind of picture; got {kind!r}. {nearest(kind, DRAWINGS)}")
@@ -112,17 +114,22 @@ def draw(
         raise DataError("Expected a file to write; got none. Add --out grid.png.")
     if count < 2:
         raise DataError(f"Expected at least 2 pictures a row; got {count}.")
+    refuse_seed(seed)
+    if levels is not None and kind not in ("swap", "interpolate"):
+        raise DataError(f"Expected --levels with a swap or interpolate; got {kind!r}. Leave it out.")
     if Path(out).suffix in (".csv", ".parquet"):
         if kind != "generate":
             raise DataError(f"Expected a .png for {kind}; got {out}. Only `draw generate` writes tables.")
         if Path(out).resolve() == Path(data).resolve():
             raise DataError(f"Expected another file than the data to write; got {out}. Rename it.")
+        if split_column is not None:
+            raise DataError("Expected --split-column with pictures; rows are drawn anew. Leave it out.")
         model = load_run(run, network, likelihood)
+        by = by or (grouped_like(run, model) if len(model.group_levels) < 2 else None)
         members = grouped(data, by, "own", model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
         say(f"Wrote {tables.write_generated(model, members, out, count, seed)}: {count:,} rows")
         return
-    if levels is not None and kind not in ("swap", "interpolate"):
-        raise DataError(f"Expected --levels with a swap or interpolate; got {kind!r}. Leave it out.")
+    picture_file(out)
     model, part, held, _ = opened(
         run, data, by, split_column, network, likelihood, cache=cache, on_bad_file=on_bad_file
     )

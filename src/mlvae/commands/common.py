@@ -7,14 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlvae.commands.keeping import KEPT_OUT_FILE, kept_out, said, trained_on
 from mlvae.errors import CheckpointError, DataError, ModelError, row
-from mlvae.untrusted import plain_json, plain_yaml, reading
+from mlvae.untrusted import plain_yaml, reading
 
 CONFIG_FILE = "config.yaml"
-KEPT_OUT_FILE = "kept_out.json"
-
-DIGESTED = 256
-"""Rows, evenly spaced, by which data are known again."""
 
 
 def grouped(source: str, by: str | None, missing: str, levels: Any = (), **reading: Any) -> Any:
@@ -86,73 +83,22 @@ def listed(text: str | None) -> tuple[str, ...]:
 def parts(
     source: str, by: str | None, split_column: str | None, missing: str, levels: Any = (),
     kept: Callable[[Any], dict[str, Any] | None] = lambda data: None, usual: tuple[str, ...] = ("split",),
-    trained: bool = False, **reading: Any,
+    trained: bool = False, whole: Callable[[Any], None] = lambda data: None, **reading: Any,
 ) -> tuple[Any, Any, dict[str, Any] | None]:  # fmt: skip
     """The training part, the rows kept out of it, and the arguments of `GroupedData.split` that part them.
 
     Rows are kept out where a column says so: ``split_column``, or the first of the ``usual`` ones that there is; else
     as ``kept`` says of the whole data, or not at all. Of a run that is ``trained``, a column that says otherwise than
-    ``kept`` does is told of.
+    ``kept`` does is told of; ``whole`` is told of the data.
     """
     asked = tuple(name for name in (split_column, *usual) if name)
     data = grouped(source, by, missing, levels, labels=asked, **reading)
     column = split_column or next((name for name in usual if name in data.columns), None)
-    if trained and split_column is not None:
-        _warn_of_trained(data, split_column, kept)
+    if trained and column is not None and (warning := trained_on(data, column, kept)):
+        say(warning)
+    whole(data)
     how = {"column": column} if column is not None else kept(data)
     return (*data.split(**how), how) if how else (data, None, None)
-
-
-def kept_out(run: str) -> Callable[[Any], dict[str, Any] | None]:
-    """How a run of the command line kept a share of its data out of training: as `parts` takes it.
-
-    Raises:
-        DataError, by what is returned: the data are not those of the run.
-    """
-
-    def how(data: Any) -> dict[str, Any] | None:
-        file = Path(run) / KEPT_OUT_FILE
-        if not file.exists():
-            return None
-        with reading("file of what a run kept out", file, CheckpointError, "It is damaged. Restore or remove it."):
-            found = plain_json(file.read_bytes())
-            split, size = {name: found[name] for name in ("by", "test", "seed")}, (found["rows"], found["groups"])
-            for name in ("of", "within"):
-                if name in found:
-                    split[name] = tuple(found[name]) if isinstance(found[name], list) else found[name]
-            known = found.get("digest")  # none where the run is older than digests
-        if size != (len(data), data.num_groups) or known not in (None, recognised_by(data)):
-            got = (
-                f"{len(data):,} of {data.num_groups:,}"
-                if size != (len(data), data.num_groups)
-                else "as many, but other labels or values, or another order: was a group renamed?"
-            )
-            raise DataError(
-                f"Expected the {size[0]:,} rows of {size[1]:,} groups, in their order, that {run} kept a share of out"
-                f" of training; got {got}. In a table, other data may stand below the rows that training saw, with a"
-                " column that is 0 in these and 1 in new ones: name it with --split-column."
-            )
-        return split
-
-    return how
-
-
-def recognised_by(data: Any) -> str:
-    """What tells a GroupedData from others of its size: a hash of its labels in their order, and of some of its rows.
-
-    Categories are numbered anew where data are read like a model's, so rows that have some are known by labels alone.
-    """
-    import hashlib
-
-    import numpy as np
-    import torch
-
-    labels = data.columns[data.by].astype(str) if data.by else np.empty(0, str)
-    digest = hashlib.blake2b("\0".join(labels).encode(), digest_size=16)
-    if not any(feature.kind == "category" for feature in data.schema.features):
-        some = torch.from_numpy(np.unique(np.linspace(0, len(data) - 1, DIGESTED).astype(np.int64)))
-        digest.update(data.x[some].contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def opened(
@@ -167,10 +113,9 @@ def opened(
     from mlvae.runs import unfinished
 
     model = load_run(run, network, likelihood)
-    if left := unfinished(run):
+    if left := unfinished(run, model):
         say(f"! {left}")
-    if by is None and len(model.group_levels) > 1:  # as the run kept its share out
-        by = config_of(run).get("by")
+    by = by or grouped_like(run, model)
     part, held, how = parts(
         data, by, split_column, like=model, levels=model.levels, kept=kept_out(run), trained=True, **read_like(run),
         **reading,
@@ -188,26 +133,6 @@ def opened(
             " fifth out, or name a column that is 0 in the rows that training saw and 1 in new ones: --split-column."
         )
     return model, part, held, how
-
-
-def _warn_of_trained(data: Any, column: str, kept: Callable[[Any], dict[str, Any] | None]) -> None:
-    """Says how many rows that a column marks as new a run, which kept others of the same data out, was trained on."""
-    from dataclasses import replace
-
-    import numpy as np
-
-    try:
-        before = kept(data)
-    except DataError:
-        return  # other data: which of their rows it knows cannot be told
-    if before:
-        numbered = replace(data, columns={**data.columns, "": np.arange(len(data))})
-        new, out = (numbered.split(**how)[1].column("") for how in ({"column": column}, before))
-        if len(trained := np.setdiff1d(new, out)):
-            say(
-                f"! {len(trained):,} of the {len(new):,} rows that {column!r} marks as new are among those that this"
-                " run was trained on; what is measured on them says nothing. Leave --split-column out."
-            )
 
 
 def refuse_idle(
@@ -247,8 +172,8 @@ def warn_of_leaks(part: Any, held: Any) -> None:
         )
 
 
-def write_options(folder: Path, arguments: dict[str, Any], kept: dict[str, Any] | None) -> None:
-    """The resolved options, to be run again with --config; and how a share was kept out, for `kept_out`."""
+def write_options(folder: Path, arguments: dict[str, Any], kept: dict[str, Any]) -> None:
+    """The resolved options, to be run again with --config; and how rows were kept out, for `kept_out`."""
     import json
 
     import yaml
@@ -257,10 +182,7 @@ def write_options(folder: Path, arguments: dict[str, Any], kept: dict[str, Any] 
 
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items() if k not in ("resume",)}
     write(folder / CONFIG_FILE, yaml.safe_dump(values, sort_keys=False).encode())
-    if kept is None:
-        (folder / KEPT_OUT_FILE).unlink(missing_ok=True)
-    else:
-        write(folder / KEPT_OUT_FILE, json.dumps(kept).encode())
+    write(folder / KEPT_OUT_FILE, json.dumps(kept).encode())
 
 
 def config_of(run: str) -> dict[str, Any]:
@@ -273,11 +195,17 @@ def config_of(run: str) -> dict[str, Any]:
     return options
 
 
+def grouped_like(run: str, model: Any) -> str | None:
+    """What a run grouped its data by, where its levels do not say: of none, of several, of one by several columns."""
+    keys = [level.by for level in model.group_levels]
+    return None if len(keys) == 1 and isinstance(keys[0], str) else config_of(run).get("by")
+
+
 def read_like(run: str) -> dict[str, Any]:
     """How a run of the command line read its data, as `parts` takes it."""
     options = config_of(run)
     # A run that took its share by itself knows better than a column which rows it kept out.
-    usual = () if (Path(run) / KEPT_OUT_FILE).exists() else (options.get("split_column"), "split")
+    usual = () if "test" in (said(run) or {}) else (options.get("split_column"), "split")
     return {
         "missing": options.get("missing", "error"),
         "folders": listed(options.get("folders")),

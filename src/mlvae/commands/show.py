@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from mlvae.commands.common import config_of, listed, opened, read_like, say
+from mlvae.commands.common import config_of, listed, opened, read_like, refuse_seed, say
 from mlvae.errors import DataError, MissingExtraError
 from mlvae.untrusted import plain_json, reading
 
@@ -44,6 +44,7 @@ def tell(
     from mlvae.report import require, write
 
     require()
+    refuse_seed(seed)
     model, part, held, _ = opened(
         run, data, by, split_column, network, likelihood, new=True, cache=cache, on_bad_file=on_bad_file
     )
@@ -60,7 +61,7 @@ def tell(
 
         say("Measuring (the quick protocol; --metrics takes what `mlvae evaluate` wrote)")
         numbers = evaluate(model, part, held, factors=names, quick=True, seed=seed)
-    trained = {name: value for name, value in config_of(run).items() if value not in (None, False)}
+    trained = trained_options(config_of(run))
     lines = [_line("train", trained, str(trained.pop("data", data)))] if trained else []
     if metrics is not None:
         lines.append(_line("evaluate", {"by": by, "split_column": split_column, "out": metrics}, run, data))
@@ -90,6 +91,14 @@ def _numbers(file: Path, model: Any) -> dict[str, float]:
             f"Expected a number by name in {file}; got something else. Make it with `mlvae evaluate --out`."
         )
     return found
+
+
+def trained_options(config: dict[str, Any]) -> dict[str, Any]:
+    """Of a run's options those that say something, as `_line` takes them."""
+    said = {name: value for name, value in config.items() if value is not None and value is not False}
+    if (in_memory := config.get("in_memory")) is not None:  # which is no switch
+        said["in_memory"] = str(in_memory).lower()
+    return said
 
 
 def _line(command: str, options: dict[str, Any], *first: str) -> str:
@@ -154,7 +163,7 @@ def serve(
     session = Session(model, part if held is None else held, run=run, source=data, split=how, reading=read)
     try:
         listening = listen(host, port)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise DataError(
             f"Expected to listen at {host}:{port}; {error}. Choose another with --port, or --port 0."
         ) from error

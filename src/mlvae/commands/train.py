@@ -16,7 +16,6 @@ from mlvae.commands.common import (
     multiplied,
     own,
     parts,
-    recognised_by,
     refuse_idle,
     refuse_seed,
     say,
@@ -24,9 +23,10 @@ from mlvae.commands.common import (
     warn_of_leaks,
     write_options,
 )
+from mlvae.commands.keeping import recognised_by
 from mlvae.commands.measure import measure
 from mlvae.commands.sharing import share_out, validation_of
-from mlvae.commands.weights import further_of, penalty_of, refuse_unasked, weight_of
+from mlvae.commands.weights import further_of, penalty_of, refuse_unasked, refuse_unweighed, weight_of
 from mlvae.errors import CheckpointError, DataError, ModelError
 
 FAR, STRANGERS = 3.0, 200
@@ -156,8 +156,8 @@ def train(
     import torch
 
     from mlvae.augment import Augmentation
-    from mlvae.checkpoint import MODEL_FILE
     from mlvae.inspection.columns import levels_of
+    from mlvae.runs import begun
     from mlvae.settings import setting
     from mlvae.training import fit
     from mlvae.weights import Held
@@ -172,13 +172,19 @@ def train(
             "Expected --content-dim, --style-dim and --style-given-content without --level, which says the levels and"
             " their dimensions itself. Leave them out."
         )
+    if not chosen.shared and style_given_content:
+        raise ModelError(f"Expected no --style-given-content for {objective}, which has no content; leave it out.")
+    if whole_groups and tuple(members) != (2, 8):
+        raise ModelError("Expected one of --members and --whole-groups; got both. The second takes all members.")
+    if keep < 1:
+        raise CheckpointError(f"Expected to keep at least one training state (--keep); got {keep}.")
     if levels and (quarter_turns or deformed):
         raise ModelError(
             "Expected --quarter-turns and --deformed without --level; got both. Of which levels a changed picture has"
             " new groups is not known: change the data and their columns from Python, or leave the option out."
         )
     change = None if augment is None else Augmentation.parsed(augment)
-    weights = {"content": content_kl, "style": style_kl, **dict(weight_of(text) for text in kl or ())}
+    weighed = dict(weight_of(text) for text in kl or ())
     if told is not None and independence is not None:
         raise ModelError("Expected one of --told and --independence; got both. The first finds the weight itself.")
     further = dict(map(further_of, penalty or ()))
@@ -188,13 +194,13 @@ def train(
     whole: dict[str, Any] = {}
 
     def taken_out(everything: Any) -> dict[str, Any] | None:
-        if test is None:
-            return None
+        return None if test is None else share_out(everything, test, seed, levels)
+
+    def seen(everything: Any) -> None:
         whole.update(rows=len(everything), groups=everything.num_groups, digest=recognised_by(everything))
-        return share_out(everything, test, seed, levels)
 
     part, held, how = parts(
-        data, by, split_column, missing, levels, taken_out,
+        data, by, split_column, missing, levels, taken_out, whole=seen,
         features=features, covariates=listed(covariates), size=size, mode=mode, folders=listed(folders), cache=cache,
         in_memory=in_memory, on_bad_file=on_bad_file,
     )  # fmt: skip
@@ -204,7 +210,7 @@ def train(
             f"Expected one of --test and a column that says which rows are kept out; got both, {how['column']!r}."
             " Leave --test out, or the column away."
         )
-    kept = None if test is None else {**(how or {}), **whole}
+    kept = {**(how or {"column": None}), **whole}
     warn_of_leaks(part, held)
     warn_of_forgotten(levels, part)
     if deformed and validation is None and chosen.validation:
@@ -228,12 +234,13 @@ def train(
             part, content_dim=content_dim, style_dim=style_dim, style_given_content=style_given_content,
             levels=levels or None, **options,
         )  # fmt: skip
+    refuse_unweighed(model.levels, weighed)
     refuse_unasked(model.levels, part, {**penalties, "told": told})
     base = chosen.objective(model, part)
     asked = base.changed(
         **{kind: penalty_of(kind, asked, model.levels, getattr(base, kind)) for kind, asked in penalties.items()},
         further=further,
-        **weights,
+        **{"content": content_kl, "style": style_kl, **weighed},
     )
     if told is not None:
         held_to = asked.independence if isinstance(asked.independence, Held) else Held()
@@ -245,11 +252,11 @@ def train(
         say("\n".join(levels_of(part, model.levels)[0]))
     parameters = sum(p.numel() for p in model.parameters())
     say(f"{model.network} of {parameters:,} parameters, {objective} objective, writing to {out}")
-    begun = [*Path(out).glob("training*.safetensors"), *Path(out).glob(MODEL_FILE)]
-    if resume and not begun:
+    there = begun(Path(out))
+    if resume and not there:
         say(f"There is nothing in {out} to go on from yet: training begins")
         resume = False
-    if not begun:
+    if not there:
         write_options(Path(out), arguments, kept)  # in place of those of an attempt that never came to a run
     fit(
         model, part, out, valid=valid, objective=asked, epochs=epochs, groups=groups,
@@ -260,6 +267,8 @@ def train(
     pictures = len(model.shape) == 2 or (len(model.shape) == 3 and model.shape[0] in (1, 3))
     evidence = "codes.parquet --evidence evidence.parquet"
     what, file = ("draw swap", "swap.png") if pictures else ("encode", evidence)
+    if not model.group_levels:
+        what, file = ("draw reconstruct", "reconstruct.png") if pictures else ("encode", "codes.parquet")
     own_parts = (("network", network), ("likelihood", likelihood))
     again = "".join(f" --{name} {value}" for name, value in own_parts if own(value))
     named = "".join(f" --penalty {text}" for text in penalty or ())
@@ -281,8 +290,9 @@ def demo(out: str = "demo", epochs: int = 30, seed: int = 0, device: str = "auto
     started = time.perf_counter()
     folder = Path(out)
     # Small batches make more of so few steps.
-    train("avatars", out=out, epochs=epochs, groups=25, seed=seed, device=device)
-    encode(out, "avatars", out=str(folder / "codes.parquet"), evidence=str(folder / "evidence.parquet"))
+    train("avatars", out=out, epochs=epochs, groups=25, seed=seed, device=device, resume=True)
+    if not (folder / "evidence.parquet").exists():  # else from a demonstration before
+        encode(out, "avatars", out=str(folder / "codes.parquet"), evidence=str(folder / "evidence.parquet"))
     for kind in ("swap", "interpolate", "generate", "reconstruct"):
         draw(kind, out, "avatars", out=str(folder / f"{kind}.png"))
     measure(out, "avatars", quick=True, out=str(folder / "metrics.json"))

@@ -73,6 +73,14 @@ def penalty_of(kind: str, asked: Any, levels: Any, default: Any) -> Any:
     return {name: named.get(name, base) for name, level in known.items() if (level.by is None) is own}
 
 
+def refuse_unweighed(levels: Any, named: Mapping[str, float]) -> None:
+    """Raises ModelError where --kl names no level."""
+    known = [level.name for level in levels]
+    for name in named:
+        if name not in known:
+            raise ModelError(f"Expected a level of this model for --kl; got {name!r}. {nearest(name, known)}")
+
+
 ASKED_OF = {
     "independence": "a level of an observation's own beside one that groups share",
     "told": "a level of an observation's own beside one that groups share",

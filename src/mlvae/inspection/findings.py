@@ -161,7 +161,7 @@ def inspect(
             f"Kept out of training{by}: {len(new):,} rows of {len(held):,} groups, {len(held - known):,} of them new"
         )
     problems, options = _problems(
-        data, new, sizes, _counters(data, len(sample), _finest(data, levels)), features, several
+        data, new, sizes, _counters(data, len(sample), _finest(data, levels)), features, several, bool(levels)
     )
     return Inspection(
         data, sizes, _bins(sizes), _features(data, sample), columns, named, suggested, layout, troubles + problems,
@@ -244,8 +244,9 @@ def _problems(
     counters: list[str],
     features: str | None,
     several: bool,
+    named: bool,
 ) -> tuple[list[str], dict[str, str]]:
-    """What should be mended, and the options that it advises: fewer, where several levels share."""
+    """What should be mended, and the options that it advises: fewer where levels are named, and where several share."""
     problems: list[str] = []
     options: dict[str, str] = {}
     if data.skipped:
@@ -263,7 +264,7 @@ def _problems(
             f" is one should be no feature: --features {shlex.quote(options['features'])}."
         )
     picture = data.x.dtype == torch.uint8 and len(data.shape) > 1 and min(data.shape[-2:]) >= 16
-    if not several and picture and 1 < len(sizes) <= FEW_GROUPS and np.median(sizes) <= FEW_MEMBERS:
+    if not named and picture and 1 < len(sizes) <= FEW_GROUPS and np.median(sizes) <= FEW_MEMBERS:
         problems.append(
             f"{len(sizes):,} groups with {np.median(sizes):,.0f} pictures each are few to tell new ones by. Where a"
             " bent or stretched picture could be of another group, as of faces, train with --deformed 15."

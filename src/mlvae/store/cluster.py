@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mlvae.checkpoint import load
+from mlvae.data.sources import called
 from mlvae.errors import MissingExtraError
+from mlvae.model import MLVAE
 from mlvae.store.jobs import Job, Progress
 
 
@@ -27,6 +29,8 @@ def encode(
     cpus: float = 0.5,
     gpus: float = 0.0,
     say: Callable[[str], None] | None = None,
+    network: str | None = None,
+    likelihood: str | None = None,
 ) -> int:
     """As `jobs.encode`, by the workers of the Ray cluster that `ray.init` or RAY_ADDRESS names, or of this machine.
 
@@ -43,6 +47,8 @@ def encode(
             reading, and nothing moves.
         gpus: likewise.
         say: told of progress.
+        network: "package.module:name" of the network that the run was trained with, where it is one's own.
+        likelihood: likewise.
 
     Returns:
         How many parts were encoded now.
@@ -60,14 +66,15 @@ def encode(
     paths = {"source": source, "out": out, "evidence": evidence}
     options: dict[str, Any] = {name: None if path is None else _absolute(path) for name, path in paths.items()}
     options |= {"by": by, "missing": missing, "reading": dict(reading or {})}
-    job = Job(load(run), **options)
+    own = {"network": network, "likelihood": likelihood}
+    job = Job(_model(run, own), **options)
     todo = job.begin()
     if todo:
         progress = Progress(job, todo, say)
         numbers = ray.data.from_items([{"number": number} for number in todo], override_num_blocks=len(todo))
         done = numbers.map(
             _Worker,  # type: ignore[arg-type, unused-ignore]
-            fn_constructor_args=(_absolute(run), options), concurrency=workers,
+            fn_constructor_args=(_absolute(run), own, options), concurrency=workers,
             num_cpus=cpus, num_gpus=gpus,
         )  # fmt: skip
         for row in done.iter_rows():
@@ -81,16 +88,22 @@ def encode(
 class _Worker:
     """A process with the model, which encodes the parts it is given."""
 
-    def __init__(self, run: str, options: dict[str, Any]) -> None:
+    def __init__(self, run: str, own: Mapping[str, str | None], options: dict[str, Any]) -> None:
         import torch
 
-        model = load(run)
+        model = _model(run, own)
         self.job = Job(model.to("cuda" if torch.cuda.is_available() else "cpu"), **options)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         before = len(self.job.skipped)
         rows = self.job.encode(int(row["number"]))
         return {"number": row["number"], "rows": rows, "skipped": self.job.skipped[before:]}
+
+
+def _model(run: str | Path, own: Mapping[str, str | None]) -> MLVAE:
+    """The run's model, with the user's own parts by their names, as workers know them."""
+    parts: dict[str, Any] = {part: None if name is None else called(name) for part, name in own.items()}
+    return load(run, **parts)
 
 
 def _absolute(path: str | Path) -> str:
