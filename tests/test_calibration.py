@@ -160,3 +160,25 @@ def test_without_groups_there_is_nothing_to_calibrate_with() -> None:
     model = MLVAE((4,), [Level("content", 2, by="person"), Level("style", 2)], likelihood="normal", width=4)
     with pytest.raises(DataError, match="group of each observation"):
         temper(model, torch.rand(20, 4), None)
+
+
+def test_an_observation_without_a_value_takes_no_part_and_a_refusal_forgets_nothing() -> None:
+    """Its vote's mean is 0 / 0: once every temperature was NaN, and a run ended before it was kept."""
+    torch.manual_seed(0)
+    x, person = torch.randn(200, 6), np.arange(200) % 10
+    data = mlvae.GroupedData.from_arrays(
+        torch.where(torch.rand(200, 6) < 0.05, torch.nan, x).numpy(), person, gaps=True
+    )
+    model = mlvae.MLVAE.for_data(data, content_dim=2, style_dim=2, network="mlp", width=8)
+    whole = data.x.clone()
+    mlvae.temper(model, whole, {"content": person})
+    heard = {name: value.clone() for name, value in model.calibration("content").named_buffers()}
+    silent = torch.cat([whole, torch.full((3, 6), torch.nan)])
+    with pytest.warns(UserWarning, match="no value at all"):
+        mlvae.temper(model, silent, {"content": np.append(person, [0, 1, 11])})
+    for name, value in model.calibration("content").named_buffers():
+        torch.testing.assert_close(value, heard[name])
+    with pytest.raises(DataError, match="at least 30 members"):
+        mlvae.temper(model, whole[:20], {"content": person[:20]})
+    for name, value in model.calibration("content").named_buffers():
+        torch.testing.assert_close(value, heard[name])

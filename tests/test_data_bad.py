@@ -356,3 +356,9 @@ def test_numbers_that_float32_holds_are_not(recwarn: pytest.WarningsRecorder) ->
     read(pa.table({"p": PEOPLE, **{f"c{i}": x[:, i] for i in range(4)}}), by="p")
     read(as_table(1e3 * np.arange(3 * 10**5.0).reshape(-1, 3) + 1.7e9), by="p")  # spread shows over all pieces only
     assert not [str(warning.message) for warning in recwarn if "float32" in str(warning.message)]
+
+
+@pytest.mark.parametrize("labels", [[np.uint8(255), None, np.uint8(1)], [2**63 - 1, None, 3]])
+def test_rows_without_a_label_have_groups_of_their_own_beside_large_numbers(labels: list[object]) -> None:
+    data = GroupedData.from_arrays(np.zeros((3, 2), np.float32), labels, missing="own")
+    assert data.num_groups == 3

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 
@@ -202,3 +203,18 @@ class TestFewShot:
         votes = Evidence.votes(torch.zeros(4, 2), torch.ones(4, 2))
         with pytest.raises(DataError, match=message):
             few_shot(votes, groups, **options)
+
+
+def test_a_linear_probe_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long() + (x[:, 1] > 0.5).long()
+    whole = probe(x[:300], y[:300], x[300:], y[300:])
+    monkeypatch.setattr(importlib.import_module("mlvae.evaluate.probes"), "LOGITS", 100)
+    parts = probe(x[:300], y[:300], x[300:], y[300:])
+    assert parts.accuracy == whole.accuracy and parts.nats == pytest.approx(whole.nats, abs=1e-6)
+
+
+def test_a_number_that_a_half_does_not_vary_in_is_not_read_by_halves() -> None:
+    x, values = torch.randn(200, 2), np.zeros(200)
+    values[7] = 1.0
+    assert cross_regress(x, values) is None

@@ -12,6 +12,7 @@ from mlvae.batch import GroupBatch
 from mlvae.evaluate import bounds, table
 from mlvae.evaluate.levels import curves, matrix, shots
 from mlvae.evaluate.subject import Subject
+from mlvae.evaluate.swaps import cross_member_mse
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +148,22 @@ def test_of_a_country_no_two_pictures_of_one_person_are_asked() -> None:
     assert abs(found["control.untrained.verification.auc"] - 0.5) < 0.06
     one = subject(made, train, new)
     assert len(one.rows("country")) == new.codes("person").max() + 1 and len(one.rows("person")) == len(new)
+
+
+def test_shots_of_another_way_are_left_out_and_pixels_are_as_asked(model: MLVAE) -> None:
+    """Chance is that of the episodes shown: two new speakers of many takes, and ten of two."""
+    train, new = data(), data(12, first=20, takes=1)
+    few = np.isin(new.column("speaker"), np.unique(new.column("speaker"))[:10])
+    new = new.subset(np.flatnonzero(~few | (new.column("word") < 2)))
+    found = shots(subject(model, train, new), pixels=False)
+    assert found["unseen.speaker.way"] == 12 and "unseen.speaker.speaker.shots.1.accuracy" in found
+    assert not any(".shots.5." in key or "pixels" in key for key in found if key.startswith("unseen.speaker."))
+
+
+def test_cross_members_of_a_crossed_design_keep_their_words(model: MLVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    swap = MLVAE.swap
+    monkeypatch.setattr(MLVAE, "swap", lambda *given: taken.append(given[3]) or swap(*given))
+    new = data(seed=1)
+    cross_member_mse(model, new.x, new.column("speaker"))
+    assert taken and all(levels == ["speaker"] for levels in taken)

@@ -418,3 +418,30 @@ def test_of_a_coarse_level_the_others_of_ones_own_person_say_nothing() -> None:
     assert torch.allclose(
         found["person"].log_odds, model.score(x, {"country": np.arange(12), "person": person})["person"].log_odds
     )
+
+
+def test_pairs_and_codes_that_do_not_fit_are_named(model: MLVAE) -> None:
+    with pytest.raises(DataError, match="as many observations in `a` as in `b`"):
+        model.swap(pictures(3), pictures(2))
+    codes = {"content": torch.zeros(3, 3), "style": torch.zeros(3, 2)}
+    for name, wrong in (("content", torch.zeros(3, 2)), ("style", torch.zeros(2, 2)), ("style", torch.zeros(2))):
+        with pytest.raises(ModelError, match=rf"Expected a code \(N, \d\) of '{name}'"):
+            model.pictures({**codes, name: wrong})
+
+
+def test_parts_that_are_frozen_stay_so(model: MLVAE) -> None:
+    model.train()
+    model.encoder.eval()
+    model.evidence(pictures(4), ["a", "a", "b", "b"])
+    assert model.training and not model.encoder.training
+
+
+def test_names_of_arguments_are_no_names_of_levels() -> None:
+    for name in ("seed", "n", "independence"):
+        with pytest.raises(ModelError, match="is taken by an argument"):
+            MLVAE((6,), [Level(name, 3, by="g"), Level("style", 2)])
+
+
+def test_a_gallery_that_is_asked_nothing_answers_nothing(model: MLVAE) -> None:
+    gallery = Gallery(model.evidence(pictures(4), ["a", "a", "b", "b"]))
+    assert gallery.log_bayes_factors(Evidence.empty(0, 3)).shape == (0, 2)

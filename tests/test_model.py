@@ -194,3 +194,22 @@ def test_heads_say_together_what_each_says_alone() -> None:
     assert list(together) == ["a", "style"]
     for name, said in together.items():
         assert torch.allclose(said, model.said(name, features), atol=1e-12)
+
+
+def test_one_gap_or_one_rare_category_among_many_rows_is_seen() -> None:
+    """Likelihoods are made for a sample of the rows; what it missed once made training refuse the data."""
+    x = np.random.default_rng(0).normal(size=(30_000, 3)).astype(np.float32)
+    x[7, 1] = np.nan
+    ids = np.arange(30_000) % 50
+    assert MLVAE.for_data(GroupedData.from_arrays(x, ids, gaps=True), width=8).likelihood.missing
+    codes = np.random.default_rng(0).integers(0, 3, (30_000, 4)).astype(np.float32)
+    codes[11, 2] = 9
+    made = MLVAE.for_data(GroupedData.from_arrays(codes, ids), likelihood="categorical", width=8)
+    assert made.likelihood.categories == 10
+
+
+def test_data_without_groups_have_no_content() -> None:
+    data = GroupedData.from_arrays(np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32))
+    with pytest.raises(DataError, match="Expected data with groups"):
+        MLVAE.for_data(data, width=8)
+    assert not MLVAE.for_data(data, content_dim=0, width=8).group_levels

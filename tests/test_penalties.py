@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mlvae import Evidence, Grouping, Normal
+from mlvae.data import GroupSampler
 from mlvae.errors import ModelError
 from mlvae.penalties import dependence, leakage, misidentification, told
 from mlvae.penalties.independence import Pairs
@@ -278,3 +279,13 @@ def test_gradients_by_hand_have_none_themselves() -> None:
         (gradient,) = torch.autograd.grad(value**2, mean, create_graph=True)
         with pytest.raises(RuntimeError, match="once_differentiable"):
             gradient.sum().backward()
+
+
+def test_samples_that_tell_nothing_are_not_punished_for_being_drawn_again() -> None:
+    ids = np.repeat(np.arange(20), [3000] + [30] * 19)
+    sampler = GroupSampler(ids, groups=70, members=(2, 8), resample=True)
+    mean, labels = 0.7 * torch.randn(len(ids), 16, generator=torch.Generator().manual_seed(0)), torch.from_numpy(ids)
+    means = [
+        told(Normal(mean[rows], torch.full((len(rows), 16), 2.0)), labels[rows])[1] for rows, _ in sampler.epoch(0)
+    ]
+    assert abs(torch.stack(means).mean()) < 2e-4  # once (.033)², ten times the end of its course squared

@@ -36,6 +36,11 @@ def pictures(model: MLVAE, codes: Mapping[str, Tensor], covariates: Covariates =
                 f"Expected a code (N, {level.dim}) of every level; got {type(code).__name__} for {level.name!r}. Of a"
                 " posterior pass the mean."
             )
+        if code.ndim != 2 or code.shape != (len(next(iter(codes.values()))), level.dim):
+            raise ModelError(
+                f"Expected a code (N, {level.dim}) of {level.name!r}, as many as of the other levels; got"
+                f" {tuple(code.shape)}."
+            )
     like = next(model.parameters())
     with Evaluating(model):
         n = len(next(iter(codes.values())))
@@ -98,9 +103,9 @@ def swap(
         (N, *shape).
     """
     taken = _chosen(model, levels)
-    giver, keeper = codes(model, a, None, covariates[0]), codes(model, b, None, covariates[1])
-    if len(torch.as_tensor(a)) != len(torch.as_tensor(b)):
+    if len(a) != len(b):
         raise DataError(f"Expected as many observations in `a` as in `b`; got {len(a)} and {len(b)}. Pair them.")
+    giver, keeper = codes(model, a, None, covariates[0]), codes(model, b, None, covariates[1])
     return pictures(model, {name: (giver if name in taken else keeper)[name].mean for name in keeper}, covariates[1])
 
 
@@ -127,7 +132,7 @@ def interpolate(
     """
     if steps < 2:
         raise ModelError(f"Expected at least 2 steps, the two ends; got {steps}.")
-    if len(torch.as_tensor(a)) != len(torch.as_tensor(b)):
+    if len(a) != len(b):
         raise DataError(f"Expected as many observations in `a` as in `b`; got {len(a)} and {len(b)}. Pair them.")
     moving = [level.name for level in model.levels] if levels is None else _chosen(model, levels)
     start, end = codes(model, a, None, covariates[0]), codes(model, b, None, covariates[1])

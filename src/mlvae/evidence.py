@@ -124,7 +124,7 @@ class Evidence:
         if (count < 0).any():
             row = int((count < 0).nonzero()[0])
             raise EvidenceError(
-                f"Expected to remove at most the {int(self.count[row])} votes of group {row}; got"
+                f"Expected to remove at most the {int(self.count[row])} votes of row {row}; got"
                 f" {int(other.count[row])}. Remove only evidence that was added before."
             )
         some = (count > 0).unsqueeze(-1)
@@ -138,7 +138,7 @@ class Evidence:
         if strange.any():
             row = int(strange.nonzero()[0])
             raise EvidenceError(
-                f"Expected to remove votes that were added; of the {int(self.count[row])} votes of group {row} those"
+                f"Expected to remove votes that were added; of the {int(self.count[row])} votes of row {row} those"
                 f" {int(other.count[row])} can be no part, as what would be left is no evidence. Remove only evidence"
                 " that was added before."
             )

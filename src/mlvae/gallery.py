@@ -138,6 +138,8 @@ class Gallery:
             raise EvidenceError(
                 f"Expected queries of {self.evidence.dim} dimensions; got {queries.dim}. Use one model's evidence."
             )
+        if not len(queries):
+            return torch.zeros(0, len(self))
         exact = bool((self._float32_error(queries) > CLOSE).any())
         blocks = self._posteriors(torch.float64) if exact else iter(self._blocks)
         terms = [_Query.of(queries, row, torch.float64 if exact else torch.float32) for row in range(len(queries))]

@@ -152,8 +152,9 @@ class Evaluating:
         self.model = model
 
     def __enter__(self) -> None:
-        self.was = self.model.training
+        self.was = {part: part.training for part in self.model.modules()}  # some may be frozen
         self.model.eval()
 
     def __exit__(self, *_: object) -> None:
-        self.model.train(self.was)
+        for part, training in self.was.items():
+            part.training = training

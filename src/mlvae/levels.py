@@ -55,18 +55,24 @@ class Level:
         return cls(name, int(dim), by[0] if len(by) == 1 else by or None, readout)
 
 
+TAKEN = {"model", "n", "seed", "covariates", "independence", "leakage", "identification", "adversary", "further"}
+"""Arguments beside levels by their names, as of `MLVAE.generate` and `Objective.changed`."""
+
+
 def checked(levels: Sequence[Level]) -> tuple[Level, ...]:
     """The levels of one model, coarse to fine.
 
     Raises:
-        ModelError: a name is no word or occurs twice, a level has no dimensions, no such readout, or `given` names
-            no earlier level, or of a level that groups share one that they do not.
+        ModelError: a name is no word, is taken or occurs twice, a level has no dimensions, no such readout, or `given`
+            names no earlier level, or of a level that groups share one that they do not.
     """
     seen: list[str] = []
     shared: dict[str, str | tuple[str, ...] | None] = {}
     for level in levels:
         if not level.name.isidentifier() or hasattr(nn.ModuleDict, level.name):
             raise ModelError(f"Expected a word as a level's name, such as 'content'; got {level.name!r}. Rename it.")
+        if level.name in TAKEN:
+            raise ModelError(f"Expected another name for a level; {level.name!r} is taken by an argument. Rename it.")
         if isinstance(level.given, str):
             raise ModelError(f"Expected `given` as a tuple of names; got {level.given!r}. Write ({level.given!r},).")
         if level.name in seen:

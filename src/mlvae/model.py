@@ -179,13 +179,13 @@ class MLVAE(nn.Module):
             schema = schema.seeing(data.chunks())
         chosen = options.pop("likelihood", None)
         if not isinstance(chosen, Likelihood):
-            chosen = likelihood_for(sample, schema, chosen)
+            chosen = likelihood_for(sample, schema, chosen, _telling(data) if data.gaps or chosen is not None else None)
         if levels is not None:
             check_groups(
                 levels, {level.name: Grouping.from_ids(data.codes(by)) for level in levels if (by := level.by)}
             )
             return cls(data.shape, levels, likelihood=chosen, schema=schema, **options)
-        content = [Level("content", content_dim, by=data.by, readout=readout)] if content_dim else []
+        content = [Level("content", content_dim, by=data.grouping_column, readout=readout)] if content_dim else []
         given = ("content",) if style_given_content and content else ()
         levels = [*content, Level("style", style_dim, readout=readout, given=given)]
         return cls(data.shape, levels, likelihood=chosen, schema=schema, **options)
@@ -226,7 +226,7 @@ class MLVAE(nn.Module):
                 f" got {tuple(x.shape)}. Pass the shape that the model was trained on; one observation is x[None]."
             )
         like = next(self.parameters())
-        scaled = x.dtype == torch.uint8 and not self.likelihood.whole
+        scaled = x.dtype == torch.uint8 and not self.likelihood.whole and not self.schema.features
         x = x.to(like.device).to(like.dtype)
         return self.schema.apply(x.div_(255) if scaled else x)  # in place: bytes were copied
 
@@ -404,7 +404,7 @@ class MLVAE(nn.Module):
         if not self.schema.covariates:
             return None
         if not isinstance(columns, Tensor):
-            columns = self.schema.covariate_rows(columns or {}, n)
+            columns = self.schema.covariate_rows({} if columns is None else columns, n)
         return columns.to(next(self.parameters()))
 
     def _known(self, covariates: Tensor | None) -> Tensor:
@@ -425,6 +425,20 @@ class MLVAE(nn.Module):
     swap = decoding.swap
     interpolate = decoding.interpolate
     generate = decoding.generate
+
+
+def _telling(data: GroupedData) -> Tensor:
+    """Rows (M, *shape) that a sample may miss: the first with a gap, and that with the largest value."""
+    found = data.x[:0]
+    for part in data.chunks():
+        rows = torch.cat([found, part])
+        values = rows.flatten(1)
+        gaps = values.isnan().any(1).nonzero()[:1, 0]
+        largest = (
+            values.nan_to_num(-torch.inf).amax(1).argmax() if values.is_floating_point() else values.amax(1).argmax()
+        )
+        found = rows[torch.cat([gaps, largest[None]]).unique()]
+    return found
 
 
 def _exact(output: Tensor) -> Tensor:

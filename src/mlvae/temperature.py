@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from mlvae.batch import speakers, within
 from mlvae.calibration import FEWEST_WITNESSES, Calibration
 from mlvae.errors import DataError
 from mlvae.evidence import Evidence
+from mlvae.grouping import Grouping
 from mlvae.heads import Array
 from mlvae.population import fitted
 from mlvae.schema import Covariates
@@ -56,10 +58,30 @@ def temper(
     """
     if groups is None:
         raise DataError("Expected the group of each observation to calibrate levels with; got None. Pass labels.")
+    before = copy.deepcopy((model.calibrations, model.populations))
     uncalibrate(model)
-    cast = inference.votes(model, x, groups, covariates)
+    try:
+        fitted_to = _fits(inference.votes(model, x, groups, covariates), nested)
+    except BaseException:
+        model.calibrations, model.populations = before
+        raise
+    for name, calibration in fitted_to.items():
+        model.calibration(name).take(calibration)
+
+
+def _fits(
+    cast: Mapping[str, tuple[Evidence, Grouping]], nested: Collection[tuple[str, str]] | None
+) -> dict[str, Calibration]:
+    """The calibration of each level by its votes, where it can be told."""
+    # An observation without a value has no vote, so there is no place where it scatters to.
+    heard = {name: votes.count > 0 for name, (votes, _) in cast.items()}
+    cast = {
+        name: (votes[heard[name]], Grouping.from_ids(grouping.index[heard[name]]))
+        for name, (votes, grouping) in cast.items()
+    }
     groupings = {name: grouping for name, (_, grouping) in cast.items()}
     speak = speakers(groupings, within(groupings) if nested is None else within(groupings) & set(nested))
+    found: dict[str, Calibration] = {}
     for name, (votes, grouping) in cast.items():
         finer = cast[speak[name]][1] if name in speak else None
         if finer is not None and finer.num_groups - grouping.num_groups < FEWEST_WITNESSES:
@@ -68,10 +90,11 @@ def temper(
                 f" {speak[name]!r} in {grouping.num_groups} of its own are too few to calibrate it by. Keep more whole"
                 " ones out of training.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=4,
             )
             continue
-        model.calibration(name).take(Calibration.fit(votes, grouping, finer))
+        found[name] = Calibration.fit(votes, grouping, finer)
+    return found
 
 
 @torch.no_grad()

@@ -116,8 +116,9 @@ def settle(labels: np.ndarray, column: str, missing: str) -> tuple[np.ndarray, n
         return known, rows
     if missing == "drop":
         return known, rows
-    if known.dtype.kind in "iu":
-        own = known.max(initial=-1) + 1 + np.arange(gone.sum())
+    largest = int(known.max()) if known.dtype.kind in "iu" and len(known) else -1
+    if known.dtype.kind in "iu" and largest + int(gone.sum()) < 2**63:
+        known, own = known.astype(np.int64), largest + 1 + np.arange(gone.sum())
     else:
         known = known.astype(str)
         own = np.char.add("row ", np.flatnonzero(gone).astype(str))

@@ -35,8 +35,8 @@ class GroupSampler:
         groups: sub-groups in a batch.
         members: observations in a sub-group: a number, an inclusive range (low, high), or "all".
         resample: draw groups with equal probability instead, so that small ones count as much as large ones.
-            An epoch has as many observations as before; the members of one sub-group are distinct, and a
-            group smaller than the size drawn gives all it has.
+            An epoch has about as many observations as before; those of a batch are distinct, so a group gives no
+            more than it has, however often it was drawn.
         seed: not negative. Batch b of epoch e is a pure function of (seed, e, b).
 
     Raises:
@@ -89,7 +89,8 @@ class GroupSampler:
         random = self._random(epoch)
         chunks = self._chunks(random)
         order = np.lexsort((random.random(len(self.ids)), self.ids))
-        shuffled = random.permutation(len(chunks.length))
+        # Draws are in a random order as they are; in turn they take from a group what it has not given yet.
+        shuffled = np.arange(len(chunks.length)) if self.resample else random.permutation(len(chunks.length))
         begin = np.cumsum(self._sizes) - self._sizes
 
         def batch(number: int) -> tuple[Tensor, Tensor]:
@@ -98,7 +99,12 @@ class GroupSampler:
             index = np.repeat(np.arange(len(picked)), length)
             step = np.arange(len(index)) - np.repeat(np.cumsum(length) - length, length)
             place = (first[index] + step) % self._sizes[owner[index]]
-            return torch.from_numpy(order[begin[owner[index]] + place]), torch.from_numpy(index)
+            rows = order[begin[owner[index]] + place]
+            if self.resample:  # who was drawn twice would be another member of its own group
+                _, once = np.unique(rows, return_index=True)
+                once.sort()
+                rows, index = rows[once], np.unique(index[once], return_inverse=True)[1]
+            return torch.from_numpy(rows), torch.from_numpy(index)
 
         return (batch(number) for number in range(start, -(-len(shuffled) // self.groups)))
 
@@ -123,14 +129,20 @@ class GroupSampler:
     def _drawn(self, random: np.random.Generator) -> Chunks:
         """Draws groups until the epoch is full.
 
-        A stretch of a random order is a random subset, so every sub-group is one; sub-groups of one group and
-        epoch share the order, which keeps the cost at one sort.
+        A stretch of a random order is a random subset, so every sub-group is one; those of one group and epoch are
+        stretches of one order, each where the one before ended.
         """
         low, high = self._range
         total = len(self.ids)
         owner = random.integers(0, len(self._sizes), total)
         length = np.minimum(random.integers(low, high + 1, total), self._sizes[owner])
-        first = random.integers(0, self._sizes[owner])
+        turn = np.argsort(owner, kind="stable")
+        given = np.cumsum(length[turn]) - length[turn]
+        draws = np.bincount(owner, minlength=len(self._sizes))
+        given -= np.repeat(given[np.minimum(np.cumsum(draws) - draws, total - 1)], draws)
+        first = np.empty(total, np.int64)
+        first[turn] = given
+        first = (first + random.integers(0, self._sizes)[owner]) % self._sizes[owner]
         before = np.cumsum(length) - length
         used = before < total
         return Chunks(owner[used], first[used], np.minimum(length, total - before)[used])

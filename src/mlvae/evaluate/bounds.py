@@ -17,6 +17,7 @@ from mlvae.evidence import READOUTS
 from mlvae.grouping import Grouping
 from mlvae.heads import looked
 from mlvae.likelihoods import Bernoulli
+from mlvae.model import MLVAE
 from mlvae.objective import elbo
 
 BATCH = 1000
@@ -28,6 +29,8 @@ for the bound."""
 WEIGHTED = 256
 """Observations that the importance-weighted bound is averaged over, with SAMPLES joint samples each."""
 SAMPLES = 500
+MADE = 2**24
+"""Numbers of pictures that the importance-weighted bound has made of codes at once, at most."""
 AVERAGED = 10_000
 """Observations of the training part, evenly spaced, whose mean is shown for all in comparison."""
 GROUPS = 32
@@ -46,8 +49,7 @@ def bound(subject: Subject) -> Metrics:
     known = model.covariates(new.columns, len(new))
     log_likelihood, kl = 0.0, {level.name: 0.0 for level in model.levels}
     squared, blind, observed = 0.0, 0.0, 0
-    some = torch.from_numpy(np.unique(np.linspace(0, len(subject.train) - 1, AVERAGED).astype(np.int64)))
-    mean = model.prepare(subject.train.x[some]).nanmean(0)
+    mean = _mean(model, subject.train.sample(AVERAGED))
     was = model.training
     model.eval()
     try:
@@ -98,11 +100,13 @@ def weighted_bound(subject: Subject) -> Metrics:
         model.likelihood.binarise = True
     rows = np.random.default_rng(subject.seed).permutation(len(subject.new))[:WEIGHTED]
     x = model.prepare(subject.new.x[torch.from_numpy(rows)])
+    at_once = max(1, min(32, MADE // x[0].numel()))
+    chunk = max(1, min(100, MADE // (at_once * x[0].numel())))
     known = model.covariates(subject.new.columns, len(subject.new))
-    told = [None] * len(x) if known is None else known[torch.from_numpy(rows).to(known.device)].split(32)
+    told = [None] * len(x) if known is None else known[torch.from_numpy(rows).to(known.device)].split(at_once)
     generator = torch.Generator(model.device).manual_seed(subject.seed)
     values = []
-    for part, beside in zip(x.split(32), told, strict=False):
+    for part, beside in zip(x.split(at_once), told, strict=False):
         alone = {level.name: Grouping.from_ids(torch.arange(len(part))) for level in model.group_levels}
         shared = (SAMPLES, 1) if alone else (1, SAMPLES)
         values.append(
@@ -111,7 +115,7 @@ def weighted_bound(subject: Subject) -> Metrics:
                 GroupBatch(
                     part, {name: grouping.to(model.device) for name, grouping in alone.items()}, covariates=beside
                 ),
-                content_samples=shared[0], style_samples=shared[1], generator=generator, chunk=100,
+                content_samples=shared[0], style_samples=shared[1], generator=generator, chunk=chunk,
             )
         )  # fmt: skip
     return {"iwae": torch.cat(values).double().mean().item()}
@@ -127,6 +131,15 @@ def amortisation(subject: Subject) -> Metrics:
         "amortisation.amortised_seconds": result.amortised_seconds,
         "amortisation.groups": float(result.groups),
     }
+
+
+def _mean(model: MLVAE, x: Tensor) -> Tensor:
+    """Of observations (N, *shape) as the model sees them, some at a time; NaN where none has a value."""
+    total = seen = torch.zeros((), device=model.device)
+    for part in x.split(BATCH):
+        made = model.prepare(part)
+        total, seen = total + made.nan_to_num(0.0).sum(0), seen + (~made.isnan()).sum(0)
+    return total / seen
 
 
 def _drawn(

@@ -85,8 +85,8 @@ def calibration(
     if draws is not None and draws < 1:
         raise DataError(f"Expected `draws` of at least 1; got {draws}.")
     grouping = Grouping.from_ids(labels)
-    draws = draws or max(20, math.ceil(POSTERIORS / grouping.num_groups))
     index, sizes = grouping.index.numpy(), grouping.sizes.numpy()
+    draws = draws or max(20, math.ceil(POSTERIORS / max(1, int((sizes >= 2 * min(ks)).sum()))))
     begin = np.cumsum(sizes) - sizes
     whole = read(votes.sum(grouping))
     random = np.random.default_rng(seed)

@@ -24,6 +24,7 @@ from mlvae.checkpoint import TRAINING_FILE, describe, load
 from mlvae.data import GroupedData
 from mlvae.errors import ModelError
 from mlvae.levels import Level
+from mlvae.likelihoods import LIKELIHOODS
 from mlvae.model import MLVAE, OWN
 from mlvae.temperature import uncalibrate
 from mlvae.training import fit
@@ -72,6 +73,15 @@ def permuted(data: GroupedData, seed: int = 0) -> GroupedData:
     return replace(data, columns=columns)
 
 
+def refuse_replaced(model: MLVAE) -> None:
+    """Raises ModelError where no control of the model can be trained: it has modules of the user's own."""
+    if own := [name for name, replaced in describe(model)["replaced"].items() if replaced]:
+        raise ModelError(
+            f"Expected mlvae's own networks to train a control of; this model's {' and '.join(own)} was passed in."
+            " Evaluate it with controls=True."
+        )
+
+
 def digest_of(data: GroupedData, keys: Sequence[str | tuple[str, ...]]) -> str:
     """A hash of the observations and of the groups by each of some columns, or combinations of columns."""
     digest = hashlib.sha256()
@@ -117,11 +127,7 @@ class Controls:
         """
         if kind not in TRAINED:
             raise ModelError(f"Expected a control to train, one of {', '.join(TRAINED)}; got {kind!r}.")
-        if own := [name for name, replaced in describe(model)["replaced"].items() if replaced]:
-            raise ModelError(
-                f"Expected mlvae's own networks to train a control of; this model's {' and '.join(own)} was passed in."
-                " Evaluate it with controls=True."
-            )
+        refuse_replaced(model)
         data = self.train or train
         options = {**self.options, "seed": seed}
         if kind == "vae":
@@ -151,6 +157,9 @@ class Controls:
 def _like(model: MLVAE, *, plain: bool) -> MLVAE:
     levels = [Level("style", sum(level.dim for level in model.levels))] if plain else list(model.levels)
     likelihood = copy.deepcopy(model.likelihood)
+    if type(likelihood) in LIKELIHOODS.values():  # what was made for the data stays, what was learned does not
+        likelihood = type(likelihood)(**likelihood.settings())
+        likelihood.load_state_dict(dict(model.likelihood.named_buffers()), strict=False)
     return MLVAE(
         model.shape,
         levels,

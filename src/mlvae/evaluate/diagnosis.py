@@ -44,7 +44,7 @@ def _capital(name: str) -> str:
 def _content(m: Metrics, content: str, style: str) -> str | None:
     key = "probe.content.k1.linear" if "probe.content.k1.linear" in m else "unseen.shots.1.accuracy"
     value, control = m[key], m[f"control.untrained.{key}"]
-    if value > control + 0.05:
+    if value > control + 0.05 or m.get(f"kl.{content}", 0.0) > 0.5:  # easy groups are named by any network
         return None
     return (
         f"{_capital(content)} collapsed: it names the group in {value:.0%}, an untrained network in {control:.0%}."
@@ -67,7 +67,8 @@ def _leak(m: Metrics, content: str, style: str) -> str | None:
         leaks, where = nats > 0.1, f"{value:.0%} of groups are named from {style} samples ({nats:.2f} nats)"
     else:
         value, chance = m["unseen.style.shots.5.accuracy"], 1 / m["unseen.way"]
-        leaks, where = value > 2 * chance, f"{style} names unseen groups in {value:.0%} of cases, chance {chance:.0%}"
+        leaks = value > chance + min(chance, (1 - chance) / 2)
+        where = f"{style} names unseen groups in {value:.0%} of cases, chance {chance:.0%}"
     if not leaks:
         return None
     return (
@@ -102,6 +103,7 @@ def _confounded(m: Metrics, content: str, style: str) -> str | None:
 
 def _posterior(m: Metrics, content: str, style: str) -> str | None:
     ratios = {level: ratio for level, points in calibrations(m).items() for k, ratio, _ in points if k == 1}
+    ratios = {content if level == "content" else level: ratio for level, ratio in ratios.items()}
     ratios = ratios or {content: m["calibration.ratio"]}
     name, ratio = max(ratios.items(), key=lambda item: abs(math.log(max(item[1], 1e-6))))
     if ratio > 1.5:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlvae.errors import DataError
+from mlvae.labels import refuse_missing
 
 Array = np.ndarray[Any, Any]
 
@@ -128,7 +129,10 @@ def attributes(codes: Array, factors: Mapping[str, Array], numbers: Sequence[str
         size = np.bincount(index)
         for d in range(len(scores)):
             centres = np.bincount(index, codes[:, d]) / size
-            right = np.abs(codes[:, d, None] - centres).argmin(1) == index
+            order = np.argsort(centres, kind="stable")
+            above = np.searchsorted(centres[order], codes[:, d]).clip(1, len(centres) - 1)
+            nearer = codes[:, d] - centres[order][above - 1] > centres[order][above] - codes[:, d]
+            right = order[np.where(nearer, above, above - 1)] == index
             scores[d, f] = (np.bincount(index, right) / size).mean()
     return scores
 
@@ -179,6 +183,8 @@ def _checked(codes: Any, factors: Mapping[str, Any], numbers: Sequence[str]) -> 
     if unknown := [name for name in numbers if name not in table or table[name].dtype.kind not in "biuf"]:
         raise DataError(f"Expected `numbers` to name factors that are numbers; got {unknown[0]!r}.")
     for name, values in table.items():
+        if name not in numbers:
+            refuse_missing(values, f"factor {name!r}")
         if name not in numbers and values.dtype.kind == "f" and (values != np.floor(values)).any():
             raise DataError(f"Expected labels of factor {name!r}; got numbers. Name it in `numbers`.")
     if not np.isfinite(x).all() or any(not np.isfinite(table[name].astype(float)).all() for name in numbers):

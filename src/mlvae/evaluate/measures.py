@@ -106,8 +106,8 @@ def factors(subject: Subject, kinds: Sequence[tuple[str, bool]]) -> Metrics:
                     metrics[f"{key}.nats"] = max(nats, metrics.get(f"{key}.nats", nats))
                 else:
                     found = [regress(a, values[0], b, values[1], kind, subject.seed)]
-                    if crossed:
-                        found.append(cross_regress(b, values[1], kind, subject.seed))
+                    if crossed and (half := cross_regress(b, values[1], kind, subject.seed)) is not None:
+                        found.append(half)
                     metrics[f"{key}.{kind}.r2"] = max(found)
     return metrics
 

@@ -23,6 +23,9 @@ CHECK_EVERY = 25
 PATIENCE = 8
 MOST_CHECKS = 60
 
+LOGITS = 2**25
+"""Logits that are held at once, at most."""
+
 Array = Tensor | np.ndarray[Any, Any]
 
 
@@ -83,12 +86,16 @@ def probe(
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fitted = (_linear if kind == "linear" else _mlp)(x, torch.from_numpy(y), len(names))
+    right, surprise = 0, 0.0
     with torch.no_grad():
-        logits = fitted(x_test)
+        for rows in _blocks(len(x_test), len(names)):
+            logits = fitted(x_test[rows])
+            right += int((logits.argmax(1) == y_test[rows]).sum())
+            surprise += F.cross_entropy(logits, y_test[rows], reduction="sum").item()
     shares = torch.bincount(y_test).double() / len(y_test)
     return Probe(
-        accuracy=(logits.argmax(1) == y_test).double().mean().item(),
-        nats=torch.special.entr(shares).sum().item() - F.cross_entropy(logits, y_test).item(),
+        accuracy=right / len(y_test),
+        nats=torch.special.entr(shares).sum().item() - surprise / len(y_test),
         chance=shares.max().item(),
     )
 
@@ -152,11 +159,17 @@ def regress(
     return 1 - float(errors.square().mean() / y_test.var(correction=0))
 
 
-def cross_regress(codes: Array, values: Any, kind: Literal["linear", "mlp"] = "mlp", seed: int = 0) -> float:
-    """R² of a probe fitted on each random half of one part and read on the other; the mean of both."""
+def cross_regress(codes: Array, values: Any, kind: Literal["linear", "mlp"] = "mlp", seed: int = 0) -> float | None:
+    """R² of a probe fitted on each random half of one part and read on the other; the mean of both.
+
+    Returns:
+        None where a half has one value only.
+    """
     x, y = _part("test", codes, values)
     order = np.random.default_rng(seed).permutation(len(y))
     halves = order[::2], order[1::2]
+    if min(len(np.unique(y[half])) for half in halves) < 2:
+        return None
     return float(np.mean([regress(x[a], y[a], x[b], y[b], kind, seed) for a, b in (halves, halves[::-1])]))
 
 
@@ -199,14 +212,26 @@ def _linear(x: Tensor, y: Tensor, num_labels: int) -> nn.Module:
         nn.init.zeros_(parameter)
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
+    blocks = list(_blocks(len(x), num_labels))
+
     def closure() -> Tensor:
         optimizer.zero_grad()
-        value = _risk(model(x), y) + model.weight.square().sum() / (2 * len(x))
-        value.backward()
-        return value
+        total = x.new_zeros(())
+        for rows in blocks:
+            ridge = model.weight.square().sum() / (2 * len(x)) if rows == blocks[0] else 0.0
+            value = _risk(model(x[rows]), y[rows]) * (len(x[rows]) / len(x)) + ridge
+            value.backward()
+            total += value.detach()
+        return total
 
     optimizer.step(closure)
     return model
+
+
+def _blocks(rows: int, labels: int) -> Iterator[slice]:
+    """Rows of which (rows, labels) numbers fit into memory at once."""
+    size = max(1, LOGITS // labels)
+    return (slice(start, start + size) for start in range(0, rows, size))
 
 
 def _mlp(x: Tensor, y: Tensor, num_labels: int) -> nn.Module:

@@ -18,13 +18,13 @@ from mlvae.atomic import write
 from mlvae.data import GroupedData
 from mlvae.errors import DataError
 from mlvae.evaluate import bounds, levels, measures
-from mlvae.evaluate.controls import TRAINED, Controls, digest_of, untrained
+from mlvae.evaluate.controls import TRAINED, Controls, digest_of, refuse_replaced, untrained
 from mlvae.evaluate.few_shot import pixel_few_shot
 from mlvae.evaluate.judge import Judge
 from mlvae.evaluate.subject import WAY, Metrics, Subject
 from mlvae.model import MLVAE
 
-VERSION = 3
+VERSION = 4
 """Raised when a number changes its meaning: what is cached under an older one is measured again."""
 
 
@@ -86,6 +86,8 @@ def evaluate(
     kinds = [measures.factor(name, train, new) for name in factors]
     # Without a grouping at all there is nothing to ask but the bound.
     labels = (train.column(by), new.column(by)) if by is not None else None
+    if isinstance(controls, (str, Path, Controls)) and not quick:
+        refuse_replaced(model)
     known = np.isin(labels[1], labels[0]) if labels is not None else np.ones(len(new), bool)
     seen = bool(known.all())
     tell = say or (lambda text: None)
@@ -107,7 +109,9 @@ def evaluate(
             return {}
         several: Metrics = {}
         if len(of.model.group_levels) > 1:
-            several = levels.matrix(of) | levels.curves(of) | levels.shots(of, pixels=of is subject)
+            several = levels.matrix(of) | levels.curves(of) | levels.shots(of, pixels=of is subject and comparable)
+        if seen and len(np.unique(labels[0])) < 2:
+            return several  # of one group there is nothing to ask
         if seen:
             return several | measures.probes(of) | measures.curve(of) | measures.verification(of)
         # A group that training saw is not unseen, even where others of `new` are.

@@ -114,8 +114,8 @@ def cross_member_mse(model: MLVAE, x: Array, labels: Any, *, seed: int = 0) -> f
     does content that its group does not share.
 
     Args:
-        model: any number of levels; every shared one is taken from the other member. Without a shared level each
-            observation is reconstructed from its own codes.
+        model: any number of levels; the first shared one is taken from the other member, as `labels` are of it.
+            Without a shared level each observation is reconstructed from its own codes.
         x: (N, *shape).
         labels: (N,), of the level that the models are compared on; observations alone in their group are left out.
         seed: of who the other member is.
@@ -135,10 +135,11 @@ def cross_member_mse(model: MLVAE, x: Array, labels: Any, *, seed: int = 0) -> f
         raise DataError("Expected a group of at least two members; got none. Pass the labels that observations share.")
     step = 1 + (np.random.default_rng(seed).random(len(able)) * (size[able] - 1)).astype(np.int64)
     target, other = order[able], order[start[able] + (place[able] + step) % size[able]]
+    first = [level.name for level in model.group_levels[:1]]
     total = 0.0
     for part in _parts(len(able)):
         itself = x[target[part]]
-        picture = model.swap(x[other[part]], itself)
+        picture = model.swap(x[other[part]], itself, first)
         total += (picture - model.prepare(itself)).double().square().sum().item()
     return total / (len(able) * x[0].numel())
 

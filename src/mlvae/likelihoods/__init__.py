@@ -76,7 +76,9 @@ def _kind(name: str) -> type[Likelihood]:
     return LIKELIHOODS[name]
 
 
-def likelihood_for(sample: Tensor, schema: Schema, name: str | type[Likelihood] | None = None) -> Likelihood:
+def likelihood_for(
+    sample: Tensor, schema: Schema, name: str | type[Likelihood] | None = None, telling: Tensor | None = None
+) -> Likelihood:
     """A likelihood made for data: its sizes and starting values are theirs.
 
     Where nothing is said of the columns, values in [0, 1] (uint8 is scaled to it, unless the likelihood asks for whole
@@ -89,12 +91,15 @@ def likelihood_for(sample: Tensor, schema: Schema, name: str | type[Likelihood] 
         name: of a likelihood, or its class; None chooses. A table of numbers gets Normal with a scale each, one of
             counts the negative binomial with library size, any other `Mixed`. Categories are never without gaps: new
             data may have words that training did not meet.
+        telling: (M, *shape), further rows that a sample may have missed: with a gap, with the largest category.
     """
     unit = sample.dtype == torch.uint8 or not bool(((sample < 0) | (sample > 1)).any())
     sample = sample[:: max(1, len(sample) // SEEN)]
     kinds = {feature.kind for feature in schema.features}
     asked = _kind(name) if isinstance(name, str) else name
-    scaled = sample.dtype == torch.uint8 and not (asked and asked.whole)
+    if telling is not None and ((asked and asked.whole) or bool(telling.isnan().any())):
+        sample = torch.cat([sample, telling])
+    scaled = sample.dtype == torch.uint8 and not (asked and asked.whole) and not schema.features
     x = schema.apply(sample / 255 if scaled else sample.to(torch.get_default_dtype()))
     if asked is not None and not (asked is Mixed and kinds):
         return asked.for_data(x)

@@ -38,11 +38,12 @@ def check_decoder(decoder: nn.Module, codes: int, shape: tuple[int, ...]) -> Non
 def _tried(network: nn.Module, shape: tuple[int, ...]) -> Tensor:
     """What a network makes of two zeros of a shape."""
     like = next(network.parameters(), torch.zeros(()))
-    training = network.training
+    was = {part: part.training for part in network.modules()}
     try:
         made: Tensor = network.eval()(like.new_zeros(2, *shape))
     finally:
-        network.train(training)
+        for part, training in was.items():
+            part.training = training
     return made
 
 
