@@ -43,7 +43,7 @@ def evaluate(
 
     The first level that groups share plays content, the last that none shares plays style. Codes are of single
     observations (k = 1): nothing is ever pooled by the labels of ``new``, but for the support in few-shot episodes, the
-    k-curve at k > 1 and the calibration, which ask just that.
+    k-curve at k > 1, the calibration and swaps with the content of five, which ask just that.
     In a model without a shared level the only level plays content, and nothing plays style.
 
     Args:
