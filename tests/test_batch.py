@@ -49,3 +49,15 @@ def test_moves_everything_it_carries() -> None:
 def test_labels_that_are_missing_are_refused(labels: list[float], message: str) -> None:
     with pytest.raises(DataError, match=message):
         GroupBatch.of(torch.rand(3, 2), {"content": labels})
+
+
+def test_levels_are_nested_as_the_data_set_has_them() -> None:
+    x = torch.rand(4, 2)
+    crossed = GroupBatch.of(
+        x, {"speaker": [0, 0, 1, 1], "word": [0, 1, 2, 3]}, ids={"speaker": [0, 0, 1, 1], "word": [5, 6, 5, 6]}
+    )
+    assert not crossed.nested
+    nested = GroupBatch.of(
+        x, {"country": [0, 0, 1, 1], "person": [0, 0, 1, 1]}, ids={"country": [0, 0, 0, 0], "person": [0, 0, 1, 1]}
+    )
+    assert nested.nested == {("person", "country")}

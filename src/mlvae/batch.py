@@ -88,7 +88,9 @@ class GroupBatch:
         groupings = {name: grouped(labels) for name, labels in groups.items()}
         named = {name: grouped(ids[name]) if name in ids else grouping for name, grouping in groupings.items()}
         known = {name: grouping.index for name, grouping in named.items()}
-        return cls(x, groupings, known, covariates=covariates, nested=nests(groupings))
+        # Sub-groups may seem nested by chance: words of which each was said once in the batch lie within speakers.
+        pairs = frozenset((fine, coarse) for fine, coarse in nests(named) if groupings[fine].refines(groupings[coarse]))
+        return cls(x, groupings, known, covariates=covariates, nested=pairs)
 
     def __len__(self) -> int:
         return len(self.x)

@@ -165,7 +165,7 @@ def codes(
     """
     x = rows_of(x)
     labels = {} if groups is None else _labels(model, x, groups)
-    groupings = {name: Grouping.from_ids(value).to(model.device) for name, value in labels.items() if value is not None}
+    groupings = {name: Grouping.from_ids(value) for name, value in labels.items() if value is not None}
     heads = heads or looked(model, x, covariates)
     posteriors: dict[str, Normal] = {}
     for level in model.levels:
@@ -173,11 +173,9 @@ def codes(
         votes = heads.votes(model, level, {name: code.mean for name, code in posteriors.items()})
         if grouping is None:
             posteriors[level.name] = READOUTS[level.readout](votes)
-        else:  # sums of many votes, as `evidence` has them
-            summed = READOUTS[level.readout](votes.to(torch.float64).sum(grouping))
-            posteriors[level.name] = Normal(summed.mean.to(votes.precision), summed.precision.to(votes.precision))[
-                grouping.index
-            ]
+        else:  # sums of many votes, as `evidence` has them: on the CPU, as not every device has float64
+            summed = READOUTS[level.readout](votes.to(torch.float64, "cpu").sum(grouping))[grouping.index]
+            posteriors[level.name] = Normal(summed.mean.to(votes.precision), summed.precision.to(votes.precision))
     return posteriors
 
 
