@@ -144,7 +144,7 @@ class TestCrossMember:
 
     def test_every_other_member_is_met(self):
         x, model, met = torch.arange(16.0).reshape(4, 4), copier([0, 1], [2, 3]), set()
-        model.swap = lambda a, b: met.update(zip(a[:, 0].tolist(), b[:, 0].tolist(), strict=True)) or b  # type: ignore[method-assign]
+        model.swap = lambda a, b, _: met.update(zip(a[:, 0].tolist(), b[:, 0].tolist(), strict=True)) or b  # type: ignore[method-assign]
         for seed in range(40):
             cross_member_mse(model, x, ["a"] * 4, seed=seed)
         firsts = x[:, 0].tolist()

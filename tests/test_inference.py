@@ -445,3 +445,9 @@ def test_names_of_arguments_are_no_names_of_levels() -> None:
 def test_a_gallery_that_is_asked_nothing_answers_nothing(model: MLVAE) -> None:
     gallery = Gallery(model.evidence(pictures(4), ["a", "a", "b", "b"]))
     assert gallery.log_bayes_factors(Evidence.empty(0, 3)).shape == (0, 2)
+
+
+def test_who_was_not_added_is_named_by_the_label(model: MLVAE) -> None:
+    evidence = model.evidence(pictures(3), [10, 20, 3])
+    with pytest.raises(EvidenceError, match="the 0 votes of group 30; got 1"):
+        evidence - model.evidence(pictures(1), [30])

@@ -119,12 +119,17 @@ class Evidence:
         Raises:
             EvidenceError: more votes would be taken out than went in, or others than went in, as far as sums can tell.
         """
+        return self.without(other)
+
+    def without(self, other: Evidence, names: Sequence[object] | None = None) -> Evidence:
+        """`self - other`, where an error calls groups by their ``names``; None numbers them."""
         self._same_layout(other)
+        called = range(len(self)) if names is None else names
         count = self.count - other.count
         if (count < 0).any():
             row = int((count < 0).nonzero()[0])
             raise EvidenceError(
-                f"Expected to remove at most the {int(self.count[row])} votes of row {row}; got"
+                f"Expected to remove at most the {int(self.count[row])} votes of group {called[row]}; got"
                 f" {int(other.count[row])}. Remove only evidence that was added before."
             )
         some = (count > 0).unsqueeze(-1)
@@ -138,8 +143,8 @@ class Evidence:
         if strange.any():
             row = int(strange.nonzero()[0])
             raise EvidenceError(
-                f"Expected to remove votes that were added; of the {int(self.count[row])} votes of row {row} those"
-                f" {int(other.count[row])} can be no part, as what would be left is no evidence. Remove only evidence"
+                f"Expected to remove votes that were added; of the {int(self.count[row])} votes of group {called[row]}"
+                f" those {int(other.count[row])} can be no part, as what would be left is no evidence. Remove only evidence"
                 " that was added before."
             )
         return Evidence(

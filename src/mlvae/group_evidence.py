@@ -82,11 +82,11 @@ class GroupEvidence:
 
     def __add__(self, other: GroupEvidence) -> GroupEvidence:
         """Evidence of both, group by group; a group that only one side knows keeps what it has."""
-        return self._combined(other, Evidence.__add__)
+        return self._combined(other, lambda mine, theirs, names: mine + theirs)
 
     def __sub__(self, other: GroupEvidence) -> GroupEvidence:
         """Takes evidence back out, group by group; a group left without votes is exactly empty."""
-        return self._combined(other, Evidence.__sub__)
+        return self._combined(other, Evidence.without)
 
     def of(self, level: str, labels: np.ndarray[Any, Any] | None, rows: int) -> Evidence:
         """The evidence on the group of each label, (rows,); empty where the group is not known.
@@ -190,7 +190,7 @@ class GroupEvidence:
                     f"Expected groups of level {name!r} named on both sides or on neither. Pass `groups` to both calls."
                 )
             if mine is None or theirs is None:
-                levels[name], groups[name] = operation(self.levels[name], other.levels[name]), None
+                levels[name], groups[name] = operation(self.levels[name], other.levels[name], None), None
             else:
                 mine, theirs = _alike(mine, theirs)
                 union = np.unique(np.concatenate([mine, theirs]))
@@ -198,7 +198,7 @@ class GroupEvidence:
                     _placed(evidence, np.searchsorted(union, labels), len(union))
                     for evidence, labels in ((self.levels[name], mine), (other.levels[name], theirs))
                 ]
-                levels[name], groups[name] = operation(*placed), union
+                levels[name], groups[name] = operation(*placed, union), union
         return replace(self, levels=levels, groups=groups, model=self.model or other.model)
 
     def _known(self, level: str) -> str:
