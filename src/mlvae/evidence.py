@@ -124,12 +124,12 @@ class Evidence:
     def without(self, other: Evidence, names: Sequence[object] | None = None) -> Evidence:
         """`self - other`, where an error calls groups by their ``names``; None numbers them."""
         self._same_layout(other)
-        called = range(len(self)) if names is None else names
         count = self.count - other.count
         if (count < 0).any():
             row = int((count < 0).nonzero()[0])
+            group = row if names is None else names[row]
             raise EvidenceError(
-                f"Expected to remove at most the {int(self.count[row])} votes of group {called[row]}; got"
+                f"Expected to remove at most the {int(self.count[row])} votes of group {group}; got"
                 f" {int(other.count[row])}. Remove only evidence that was added before."
             )
         some = (count > 0).unsqueeze(-1)
@@ -142,10 +142,11 @@ class Evidence:
         ).any(-1)
         if strange.any():
             row = int(strange.nonzero()[0])
+            group = row if names is None else names[row]
             raise EvidenceError(
-                f"Expected to remove votes that were added; of the {int(self.count[row])} votes of group {called[row]}"
-                f" those {int(other.count[row])} can be no part, as what would be left is no evidence. Remove only evidence"
-                " that was added before."
+                f"Expected to remove votes that were added; of the {int(self.count[row])} votes of group {group}"
+                f" those {int(other.count[row])} can be no part, as what would be left is no evidence. Remove only"
+                " evidence that was added before."
             )
         return Evidence(
             # Rounding may leave a precision of -1e-17 where nothing but a vote of zero precision remains.
