@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from mlvae.asked import Objective
 from mlvae.augment import Augmentation
 from mlvae.batch import GroupBatch
-from mlvae.errors import TrainingError
+from mlvae.data import GroupedData
+from mlvae.errors import DataError, TrainingError
 from mlvae.model import MLVAE
 from mlvae.objective import Measure, loss, measured
 from mlvae.penalties import Adversaries, Plan
@@ -87,6 +88,24 @@ def changed(model: MLVAE, augment: Augmentation, x: Tensor) -> Tensor:
     moved = augment(x)
     kinds = [feature.kind == "number" for feature in model.schema.features]
     return torch.where(torch.tensor(kinds, device=x.device), moved, x) if kinds else moved
+
+
+def check_changes(model: MLVAE, train: GroupedData, augment: Augmentation) -> None:
+    """Raises DataError where what is changed is no observation any more: categories, say, between two others."""
+    if augment.time and model.schema.features:
+        raise DataError("Expected series (channels, steps) to move in time; a table has no order. Leave `time` out.")
+    x = model.prepare(train.x[torch.arange(min(len(train), 64))])
+    with torch.random.fork_rng(devices=()):
+        moved = changed(model, augment, x)
+    if (seen := x[~x.isnan()]).numel():
+        moved = moved.clamp(seen.min(), seen.max())  # what is between two pixels may lie beyond them by rounding
+    try:
+        model.check(moved)
+    except DataError as error:
+        raise DataError(
+            f"Expected changes that leave data as the likelihood takes them; {augment} does not. {error} Or leave"
+            " `augment` (--augment) out."
+        ) from error
 
 
 class Meter:

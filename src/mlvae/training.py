@@ -27,7 +27,7 @@ from mlvae.ranks import Ranks
 from mlvae.resident import Resident, keep_freed
 from mlvae.runs import Run, engine
 from mlvae.states import KEEP
-from mlvae.steps import Meter, State, Step, changed, compiled, one_order
+from mlvae.steps import Meter, State, Step, check_changes, compiled, one_order
 from mlvae.temperature import calibrated, populate, temper, uncalibrate
 from mlvae.weights import Holder
 
@@ -149,7 +149,7 @@ def fit(
             "Expected validation groups with `patience`; got none. Pass valid=... (--validation .1), or no patience."
         )
     if augment is not None:
-        _check_changes(model, train, augment)
+        check_changes(model, train, augment)
     keep_freed()
     settings: dict[str, Any] = {
         "objective": objective.settings(), "epochs": epochs, "groups": groups, "members": members, "resample": resample,
@@ -254,24 +254,6 @@ def fit(
             raise KeyboardInterrupt(run.how_to_resume()) from None
         run.keep()
     return History(state.history, state.epoch < epochs)
-
-
-def _check_changes(model: MLVAE, train: GroupedData, augment: Augmentation) -> None:
-    """Raises DataError where what is changed is no observation any more: categories, say, between two others."""
-    if augment.time and model.schema.features:
-        raise DataError("Expected series (channels, steps) to move in time; a table has no order. Leave `time` out.")
-    x = model.prepare(train.x[torch.arange(min(len(train), 64))])
-    with torch.random.fork_rng(devices=()):
-        moved = changed(model, augment, x)
-    if (seen := x[~x.isnan()]).numel():
-        moved = moved.clamp(seen.min(), seen.max())  # what is between two pixels may lie beyond them by rounding
-    try:
-        model.check(moved)
-    except DataError as error:
-        raise DataError(
-            f"Expected changes that leave data as the likelihood takes them; {augment} does not. {error} Or leave"
-            " `augment` (--augment) out."
-        ) from error
 
 
 def _schedule(share: float) -> float:
