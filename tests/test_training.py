@@ -503,6 +503,9 @@ def test_changes_that_make_other_data_are_refused() -> None:
     with pytest.raises(DataError, match=r"series \(channels, steps\)"):
         fit(mixed, table, epochs=1, progress=False, augment=Augmentation(time=1))
     fit(mixed, table, epochs=1, progress=False, augment=Augmentation(noise=0.3))
+    words = replace(table, x=table.x[:, 2:], schema=Schema(features[2:]))
+    with pytest.raises(DataError, match="Expected numbers among the columns for noise"):
+        fit(mlvae.MLVAE.for_data(words, width=8), words, epochs=1, progress=False, augment=Augmentation(noise=0.3))
     moved = changed(mixed, Augmentation(noise=0.3), x)
     assert (moved[:, :2] != x[:, :2]).float().mean() > 0.5 and torch.equal(moved[:, 2], x[:, 2]), "words stay"
     with pytest.raises(DataError, match="at least 0"):

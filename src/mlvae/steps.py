@@ -94,6 +94,8 @@ def check_changes(model: MLVAE, train: GroupedData, augment: Augmentation) -> No
     """Raises DataError where what is changed is no observation any more: categories, say, between two others."""
     if augment.time and model.schema.features:
         raise DataError("Expected series (channels, steps) to move in time; a table has no order. Leave `time` out.")
+    if augment.noise and model.schema.features and "number" not in {f.kind for f in model.schema.features}:
+        raise DataError("Expected numbers among the columns for noise; counts and categories have none. Leave it out.")
     x = model.prepare(train.x[torch.arange(min(len(train), 64))])
     with torch.random.fork_rng(devices=()):
         moved = changed(model, augment, x)
