@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlvae.runs import engine
+from mlvae.engine import engine
 
 torch.set_num_threads(1)
 

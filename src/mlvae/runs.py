@@ -1,11 +1,10 @@
-"""A run's folder, and the engine that it runs on."""
+"""A run's folder: what is in it, how it is gone on from, what is to be said of it."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -239,41 +238,6 @@ def unfinished(run: str | Path, model: MLVAE) -> str | None:
                 return "Training ended, and levels are not calibrated: --resume does that"
             return None
     return f"Training stopped in epoch {done + 1} of {epochs}, and levels are not calibrated: --resume goes on"
-
-
-def engine(device: str, precision: Any, logger: Any = None) -> Any:
-    """The engine, on one device; on all that `torchrun` started processes for, where it did.
-
-    Raises:
-        TrainingError: the device is not here, or cannot compute in the precision.
-    """
-    from lightning_fabric import Fabric
-    from lightning_fabric.accelerators.cuda import CUDAAccelerator
-    from lightning_fabric.accelerators.mps import MPSAccelerator
-
-    if precision == "bf16-mixed":
-        chosen = {
-            "auto": "cuda" if CUDAAccelerator.is_available() else "mps" if MPSAccelerator.is_available() else "cpu"
-        }
-        kind = chosen.get(device, device)
-        if kind == "mps" or (kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)):
-            raise TrainingError(
-                f"Expected a device that computes in bfloat16 for precision 'bf16-mixed'; {kind!r} here does not. Use"
-                " 32-true."
-            )
-    here = {"auto": True, "cpu": True, "cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()}
-    if not here.get(device):
-        known = ", ".join(name for name, there in here.items() if there)
-        raise TrainingError(f"Expected a device that is here ({known}); got {device!r}. Leave it out, or take one.")
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return Fabric(accelerator=device, devices=1, precision=precision, loggers=logger)
-    local = int(os.environ["LOCAL_WORLD_SIZE"])
-    nodes = int(os.environ["WORLD_SIZE"]) // local
-    fabric = Fabric(
-        accelerator=device, strategy="ddp", devices=local, num_nodes=nodes, precision=precision, loggers=logger
-    )
-    fabric.launch()
-    return fabric
 
 
 def _csv(rows: list[dict[str, float]]) -> bytes:

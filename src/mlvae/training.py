@@ -18,6 +18,7 @@ from mlvae.asked import Objective, several, weighs
 from mlvae.augment import Augmentation
 from mlvae.calibration import FEWEST
 from mlvae.data import GroupedData
+from mlvae.engine import engine
 from mlvae.errors import DataError, TrainingError
 from mlvae.model import MLVAE
 from mlvae.objective import loss
@@ -25,7 +26,7 @@ from mlvae.penalties import Adversaries
 from mlvae.progress import Interrupt, Progress
 from mlvae.ranks import Ranks
 from mlvae.resident import Resident, keep_freed
-from mlvae.runs import Run, engine
+from mlvae.runs import Run
 from mlvae.states import KEEP
 from mlvae.steps import Meter, State, Step, check_changes, compiled, one_order
 from mlvae.temperature import calibrated, populate, temper, uncalibrate
@@ -129,8 +130,7 @@ def fit(
         CheckpointError: ``out`` holds a run already and ``resume`` is not asked for, or the reverse.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
     """
-    epochs = None if epochs is None else operator.index(epochs)
-    groups, seed = operator.index(groups), operator.index(seed)  # of numpy's, which JSON would not take
+    epochs, groups, members, seed, patience = map(_whole, (epochs, groups, members, seed, patience))
     if epochs is not None and epochs < 1:
         raise TrainingError(f"Expected at least one epoch; got {epochs}. Leave it out for the default.")
     if not 0 < lr < math.inf:
@@ -254,6 +254,13 @@ def fit(
             raise KeyboardInterrupt(run.how_to_resume()) from None
         run.keep()
     return History(state.history, state.epoch < epochs)
+
+
+def _whole(value: Any) -> Any:
+    """Whole numbers of numpy, which JSON would not take, as Python's."""
+    if isinstance(value, tuple):
+        return tuple(map(_whole, value))
+    return operator.index(value) if hasattr(value, "__index__") else value
 
 
 def _schedule(share: float) -> float:

@@ -9,12 +9,13 @@ from typing import Any
 
 from mlvae.commands.about import info
 from mlvae.commands.codes import draw, encode
+from mlvae.commands.demo import demo
 from mlvae.commands.evidence import EVIDENCE
 from mlvae.commands.export import export
 from mlvae.commands.look import look
 from mlvae.commands.measure import measure
 from mlvae.commands.show import serve, tell
-from mlvae.commands.train import demo, train
+from mlvae.commands.train import train
 
 # Not called `evaluate`: the parser would look that name up in the package, and import torch for --help.
 COMMANDS: dict[str, Any] = {

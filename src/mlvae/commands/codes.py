@@ -55,7 +55,7 @@ def encode(
     reading = {"cache": cache, "folders": listed(folders) or usual["folders"], "on_bad_file": on_bad_file,
                "features": usual["features"]}  # fmt: skip
     model = load_run(run, network, likelihood)
-    by = by or (grouped_like(run, model) if len(model.group_levels) < 2 else None)
+    by = by or grouped_like(run, model)
     if workers is None:
         from mlvae.store import jobs
 
@@ -125,7 +125,7 @@ def draw(
         if split_column is not None:
             raise DataError("Expected --split-column with pictures; rows are drawn anew. Leave it out.")
         model = load_run(run, network, likelihood)
-        by = by or (grouped_like(run, model) if len(model.group_levels) < 2 else None)
+        by = by or grouped_like(run, model)
         members = grouped(data, by, "own", model.levels, like=model, cache=cache, on_bad_file=on_bad_file)
         say(f"Wrote {tables.write_generated(model, members, out, count, seed)}: {count:,} rows")
         return

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlvae.commands.keeping import KEPT_OUT_FILE, kept_out, said, trained_on
+from mlvae.commands.keeping import KEPT_OUT_FILE, kept_out, note_of, trained_on
 from mlvae.errors import CheckpointError, DataError, ModelError, row
 from mlvae.untrusted import plain_yaml, reading
 
@@ -205,7 +205,7 @@ def read_like(run: str) -> dict[str, Any]:
     """How a run of the command line read its data, as `parts` takes it."""
     options = config_of(run)
     # A run that took its share by itself knows better than a column which rows it kept out.
-    usual = () if "test" in (said(run) or {}) else (options.get("split_column"), "split")
+    usual = () if "test" in (note_of(run) or {}) else (options.get("split_column"), "split")
     return {
         "missing": options.get("missing", "error"),
         "folders": listed(options.get("folders")),

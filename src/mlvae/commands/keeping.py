@@ -24,7 +24,7 @@ def kept_out(run: str) -> Callable[[Any], dict[str, Any] | None]:
     """
 
     def how(data: Any) -> dict[str, Any] | None:
-        found = said(run)
+        found = note_of(run)
         if found is None:
             return None
         with reading("file of what a run kept out", Path(run) / KEPT_OUT_FILE, CheckpointError, DAMAGED):
@@ -55,7 +55,7 @@ def kept_out(run: str) -> Callable[[Any], dict[str, Any] | None]:
     return how
 
 
-def said(run: str) -> dict[str, Any] | None:
+def note_of(run: str) -> dict[str, Any] | None:
     """What a run of the command line says of the rows that it kept out; None where it says nothing."""
     file = Path(run) / KEPT_OUT_FILE
     if not file.exists():

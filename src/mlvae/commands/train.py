@@ -1,15 +1,13 @@
-"""Training from the command line, and the demonstration."""
+"""Training from the command line."""
 
 from __future__ import annotations
 
 import math
 import shlex
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mlvae.commands.codes import draw, encode
 from mlvae.commands.common import (
     levels_asked,
     listed,
@@ -24,7 +22,6 @@ from mlvae.commands.common import (
     write_options,
 )
 from mlvae.commands.keeping import recognised_by
-from mlvae.commands.measure import measure
 from mlvae.commands.sharing import share_out, validation_of
 from mlvae.commands.weights import further_of, penalty_of, refuse_unasked, refuse_unweighed, weight_of
 from mlvae.errors import CheckpointError, DataError, ModelError
@@ -276,27 +273,3 @@ def train(
     say(f"Wrote {out}. Next: mlvae {what} {where}{again} --out {file}")
     if held is not None:
         say(f"To measure it on what was kept out: mlvae evaluate {where}{again}{named} --out metrics.json")
-
-
-def demo(out: str = "demo", epochs: int = 30, seed: int = 0, device: str = "auto") -> None:
-    """Train on the built-in avatars and draw identities never seen. Example: mlvae demo --out demo
-
-    Args:
-        out: the folder to write
-        epochs: passes over the data
-        seed: of everything random
-        device: auto, cpu, cuda or mps
-    """
-    started = time.perf_counter()
-    folder = Path(out)
-    # Small batches make more of so few steps.
-    train("avatars", out=out, epochs=epochs, groups=25, seed=seed, device=device, resume=True)
-    if not (folder / "evidence.parquet").exists():  # else from a demonstration before
-        encode(out, "avatars", out=str(folder / "codes.parquet"), evidence=str(folder / "evidence.parquet"))
-    for kind in ("swap", "interpolate", "generate", "reconstruct"):
-        draw(kind, out, "avatars", out=str(folder / f"{kind}.png"))
-    measure(out, "avatars", quick=True, out=str(folder / "metrics.json"))
-    say(
-        f"Done in {time.perf_counter() - started:.0f} s. Open {folder / 'swap.png'}: identities never seen in training,"
-    )
-    say("who gives content down the side, who gives style along the top.")
