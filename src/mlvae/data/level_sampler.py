@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -21,10 +24,10 @@ class LevelSampler:
     """Batches in which every level has several groups, and its groups several members, as far as the data allow.
 
     An epoch holds every observation exactly once. It is halved again and again until the parts are batches, each time
-    in the way that leaves the scarcest of three things least scarce: groups of a level, members of a group (up to
-    the most that a sub-group has), groups nested in a group. Halves are either groups of one level kept whole, which
-    makes sub-grids and branches, or a stratified half of every group's observations. Cells may be missing, and groups
-    of any sizes.
+    on the way that leaves in the batches the scarcest of three things least scarce: groups of a level, members of a
+    group (up to as many as a sub-group has), groups nested in a group. Halves are either groups of one level kept
+    whole, which makes sub-grids and branches, or a stratified half of every group's observations. Cells may be missing,
+    and groups of any sizes.
 
     In a batch every level's groups are then cut into sub-groups of random size, by each level for itself; a level in
     which another is nested has whole sub-groups of that one for members, of different groups where there are enough.
@@ -119,52 +122,65 @@ class LevelSampler:
                 if batches < 2:
                     parts.append(rows)
                 else:
-                    first = self._first_half(rows, batches // 2 / batches, random)
+                    first = self._first_half(rows, batches, random)
                     waiting += [rows[first], rows[~first]]
             self._kept.clear()
             self._kept[epoch] = [random.permutation(rows) for rows in self._without_crumbs(parts, random)]
         return self._kept[epoch]
 
-    def _first_half(self, rows: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
-        """Which rows go to the first half, (n,) bool: about `share` of them, at least one and not all."""
+    def _first_half(self, rows: np.ndarray, batches: int, random: np.random.Generator) -> np.ndarray:
+        """Which rows go to the first half of so many batches, (n,) bool: at least one and not all."""
         sizes = {name: np.bincount(codes[rows]) for name, codes in self._codes.items()}
-        number = {name: int((size > 0).sum()) for name, size in sizes.items()}
-        splits = [None, *(name for name in self._codes if number[name] > 1)]
-        best = max(splits, key=lambda split: self._scarcest(split, number, len(rows)))
-        if best is None:
-            return self._scattered(rows, share, sizes, number, random)
-        size = sizes[best]
+        # As many alike would be as likely to share a group (Simpson's): a giant and a hundred single ones are few.
+        number = {name: len(rows) ** 2 / float(np.square(size, dtype=float).sum()) for name, size in sizes.items()}
+        split, share = self._split(len(rows), batches, number), batches // 2 / batches
+        if split is None:
+            return self._scattered(rows, share, sizes, random)
+        size = sizes[split]
         order = random.permutation(np.flatnonzero(size))
         cut = int(np.abs(np.cumsum(size[order])[:-1] - share * len(rows)).argmin()) + 1
         chosen = np.zeros(len(size), bool)
         chosen[order[:cut]] = True
-        first: np.ndarray = chosen[self._codes[best][rows]]
+        first: np.ndarray = chosen[self._codes[split][rows]]
         return first
 
-    def _scarcest(self, split: str | None, number: Mapping[str, int], observations: int) -> list[float]:
-        """Groups a level and members a group, least first, after halving a level's groups or each group's members."""
-        after = {
-            name: count / 2 if name == split or (name, split) in (self.nested or ()) else count
-            for name, count in number.items()
-        }
-        members = [
-            (observations / 2 if child is None else after[child]) / after[name] for name, child in self._child.items()
+    def _split(self, observations: int, batches: int, number: Mapping[str, float]) -> str | None:
+        """The level whose groups are to be halved, None for each group's members, on the best way to the batches.
+
+        A way is how often each is halved. The best leaves most of what is scarcest in a batch. A halving that looks
+        best by itself may leave too few members later.
+        """
+        halvings = round(math.log2(batches))
+        levels = [name for name in self._codes if number[name] > 1 + 1e-9]
+        ways = _ways(halvings, len(levels) + 1)
+        kept = float(batches) ** (-ways[:, :-1] / halvings)
+        size = np.full(len(ways), observations / batches)
+        groups: dict[str, np.ndarray] = {}
+        for name, child in self._child.items():
+            own = np.array([level == name or (name, level) in (self.nested or ()) for level in levels], bool)
+            # Of groups with so many members, this share keeps at least one where other levels' groups are halved.
+            members = (number[child] if child else observations) / number[name]
+            found = 1 - (1 - np.where(own, 1, kept).prod(1)) ** members
+            groups[name] = np.clip(number[name] * np.where(own, kept, 1).prod(1) * found, 1, size)
+        enough = sum(self._range) / 2
+        company = [
+            np.minimum((groups[child] if child else size) / groups[name], enough) for name, child in self._child.items()
         ]
-        return sorted([*after.values(), *(min(m, self._range[1]) for m in members)])
+        scarcest = np.sort(np.stack([*groups.values(), *company], 1).round(6), 1)
+        best = ways[np.lexsort(-scarcest.T[::-1])[0]]
+        halved = [name for name, times in zip(levels, best, strict=False) if times]
+        return max(halved, key=number.__getitem__, default=None)
 
     def _scattered(
-        self,
-        rows: np.ndarray,
-        share: float,
-        sizes: Mapping[str, np.ndarray],
-        number: Mapping[str, int],
-        random: np.random.Generator,
+        self, rows: np.ndarray, share: float, sizes: Mapping[str, np.ndarray], random: np.random.Generator
     ) -> np.ndarray:
         """A part of each group of the finest level, alike over the others' groups; small groups stay whole."""
-        finest = max((name for name, child in self._child.items() if child is None), key=number.__getitem__)
-        others = [codes[rows] for name, codes in self._codes.items() if name != finest]
+        finest = max((n for n, child in self._child.items() if child is None), key=lambda n: np.count_nonzero(sizes[n]))
         codes, n = self._codes[finest][rows], len(rows)
-        order = np.lexsort((random.random(n), *others, codes))
+        # Other groups in an order of its own for each group: in one order for all, a full grid would lose half of them.
+        cells = [codes * len(sizes[name]) + other[rows] for name, other in self._codes.items() if name != finest]
+        turns = [_shuffled(cell, random) for cell in cells]
+        order = np.lexsort((random.random(n), *turns, codes))
         first = np.empty(n, bool)
         first[order] = np.diff(np.floor(np.arange(n + 1) * share + random.random())) > 0
         whole = random.random(len(sizes[finest])) < share
@@ -218,3 +234,19 @@ class LevelSampler:
         run = np.empty(len(owner), np.int64)
         run[np.lexsort((turn, owner))] = np.cumsum(starts) - 1
         return run
+
+
+@cache
+def _ways(halvings: int, parts: int) -> np.ndarray:
+    """All ways to share halvings among parts, (W, parts); first those that give the last part most."""
+    bars = np.array(list(combinations(range(halvings + parts - 1), parts - 1)), np.int64).reshape(
+        math.comb(halvings + parts - 1, parts - 1), parts - 1
+    )
+    return np.diff(bars, prepend=-1, append=halvings + parts - 1) - 1
+
+
+def _shuffled(cell: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A number for each row, the same in a cell, in random order; (n,)."""
+    _, cell = np.unique(cell, return_inverse=True)
+    turn: np.ndarray = random.permutation(int(cell.max()) + 1)[cell]
+    return turn
