@@ -692,6 +692,29 @@ def test_one_level_is_grouped_by_its_own_column(survey: Path, capsys: pytest.Cap
     assert "--style-dim" in fails(capsys, *wrong, "--level", "country:2:country", "--style-dim", "4")
 
 
+def test_windows_with_gaps_and_known_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(60, 3, 20)).astype(np.float32)
+    x[random.random(x.shape) < 0.2] = np.nan
+    file, out = str(tmp_path / "watches.npz"), str(tmp_path / "run")
+    np.savez(
+        file, x=x, person=np.arange(60) % 6, site=np.array(["A", "B"])[np.arange(60) % 2], split=np.arange(60) // 45
+    )
+    train = ["train", file, "--by", "person", "--out", out, "--network", "series", "--covariates", "site", *HASTY[:-2]]
+    assert "--gaps" in fails(capsys, *train)
+    main(["inspect", file, "--by", "person", "--covariates", "site", "--gaps"])
+    said = capsys.readouterr().out
+    assert "20." in said and "--gaps" in said.splitlines()[-1]
+    main([*train, "--gaps"])
+    main(["evaluate", out, file, "--quick", "--out", str(tmp_path / "metrics.json")])
+    assert np.isfinite(json.loads((tmp_path / "metrics.json").read_text())["reconstruction.mse"])
+    main(["encode", out, file, "--out", str(tmp_path / "codes")])
+    assert pq.read_table(tmp_path / "codes").num_rows == 60
+    data = read(file, like=mlvae.load(out))
+    assert data.gaps and data.by == "person"
+    assert "Leave the option out" in fails(capsys, "train", "digits", "--gaps", "--out", out)
+
+
 def test_names_of_folders_are_remembered(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for place in range(24):

@@ -13,7 +13,7 @@ CASES = [
     *[("mlp", shape) for shape in ((2,), (7,), (5, 3), (2, 3, 4))],
     *[("conv", shape) for shape in ((16, 16), (17, 23), (1, 28, 28), (3, 33, 20), (5, 9, 40), (3, 64, 64), (4, 4))],
     *[(name, (16, 16)) for name in ("conv-small", "conv-large", "mlp-small", "mlp-large")],
-    *[("series", shape) for shape in ((6, 100), (1, 8), (3, 37), (2, 5))],
+    *[("series", shape) for shape in ((6, 100), (1, 8), (3, 37), (2, 5), (2, 3, 37))],
 ]
 
 

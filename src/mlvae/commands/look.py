@@ -17,6 +17,7 @@ def look(
     features: str | None = None,
     covariates: str | None = None,
     missing: Literal["error", "drop", "own"] = "error",
+    gaps: bool = False,
     size: int | None = None,
     mode: Literal["L", "RGB"] | None = None,
     folders: str | None = None,
@@ -34,6 +35,7 @@ def look(
         features: columns of a table that are the observation, as for `mlvae train`
         covariates: known columns that encoder and decoder are told, by commas
         missing: rows without a group: error, drop, or own (a group of its own)
+        gaps: NaN in arrays is a value that was not observed; in tables it always is
         size: pixels, high and wide, that pictures are brought to
         mode: L (grey) or RGB for pictures
         folders: names of the levels of folders of pictures, outermost first
@@ -45,8 +47,8 @@ def look(
 
     typed, (levels, by) = by, levels_asked(level, by)
     part, held, how = parts(
-        data, by, split_column, missing, levels, features=features, covariates=listed(covariates), size=size, mode=mode,
-        folders=listed(folders), cache=cache, on_bad_file=on_bad_file,
+        data, by, split_column, missing, levels, gaps=gaps, features=features, covariates=listed(covariates),
+        size=size, mode=mode, folders=listed(folders), cache=cache, on_bad_file=on_bad_file,
     )  # fmt: skip
     refuse_idle(part, data, features, size, mode, folders)
     warn_of_forgotten(levels, part)
@@ -58,6 +60,7 @@ def look(
         "features": features,
         "covariates": covariates,
         "missing": None if missing == "error" else missing,
+        "gaps": "" if gaps else None,
         "size": size,
         "mode": mode,
         "folders": folders,

@@ -73,6 +73,7 @@ def train(
     compile: bool = False,
     keep: int = 2,
     missing: Literal["error", "drop", "own"] = "error",
+    gaps: bool = False,
     features: str | None = None,
     covariates: str | None = None,
     size: int | None = None,
@@ -139,6 +140,7 @@ def train(
         compile: make steps faster with torch.compile (minutes of compiling first, needs a C++ compiler)
         keep: training states that --out holds, the latest and those before it, to go back to where a disk lost it
         missing: rows without a group: error, drop, or own (a group of its own)
+        gaps: NaN in arrays is a value that was not observed; in tables it always is
         features: columns of a table that are the observation: names, patterns, numbers, categories, all; name:kind
             (number, count, binary, category); a minus leaves out: 'pixel_*,age:count,-id' (default: all numbers)
         covariates: known columns that encoder and decoder are told, by commas: site,device
@@ -198,8 +200,8 @@ def train(
 
     part, held, how = parts(
         data, by, split_column, missing, levels, taken_out, whole=seen,
-        features=features, covariates=listed(covariates), size=size, mode=mode, folders=listed(folders), cache=cache,
-        in_memory=in_memory, on_bad_file=on_bad_file,
+        gaps=gaps, features=features, covariates=listed(covariates), size=size, mode=mode, folders=listed(folders),
+        cache=cache, in_memory=in_memory, on_bad_file=on_bad_file,
     )  # fmt: skip
     refuse_idle(part, data, features, size, mode, folders)
     if test is not None and how and "column" in how:

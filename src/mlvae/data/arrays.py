@@ -66,7 +66,7 @@ def as_observations(x: Any, gaps: bool = False) -> Tensor:
                 also, ways = (
                     ("", "")
                     if gaps
-                    else ("NaN or ", ", or pass gaps=True from Python where NaN means that a value was not observed")
+                    else ("NaN or ", ", or say --gaps (gaps=True) where NaN means that a value was not observed")
                 )
                 raise DataError(
                     f"Expected finite numbers in `x`; got {also}infinity in {len(bad)} of {len(tensor)} rows, the first"

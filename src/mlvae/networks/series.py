@@ -1,6 +1,11 @@
-"""Convolutional networks for windows of several channels, (C, T): sensors, recordings."""
+"""Convolutional networks for windows of several channels: sensors, recordings.
+
+A window is (C, T), or (P, C, T) where there are P numbers for each value, as beside gaps.
+"""
 
 from __future__ import annotations
+
+import math
 
 from torch import Tensor, nn
 
@@ -12,9 +17,9 @@ SHORTEST = 8
 
 
 def series_encoder(shape: tuple[int, ...], width: int, gates: int = 0) -> nn.Module:
-    """(N, C, T) to features (N, 4 width): halve the window to at most 8 steps, then one full layer and gated blocks."""
+    """(N, *shape) to features (N, 4 width): halve the window to at most 8 steps, one full layer, gated blocks."""
     channels, lengths = _plan(shape)
-    layers: list[nn.Module] = []
+    layers: list[nn.Module] = [nn.Flatten(1, 2)] if len(shape) == 3 else []
     for stage in range(len(lengths) - 1):
         before, after = channels if stage == 0 else _channels(stage - 1, width), _channels(stage, width)
         # Only the first layer needs a bias before its normalisation: without one, the input's scale would be lost.
@@ -26,7 +31,7 @@ def series_encoder(shape: tuple[int, ...], width: int, gates: int = 0) -> nn.Mod
 
 
 def series_decoder(shape: tuple[int, ...], width: int, code_dim: int, gates: int = 0) -> nn.Module:
-    """Codes (N, code_dim) to (N, C, T): one full layer and gated blocks, then double the window to its length."""
+    """Codes (N, code_dim) to (N, *shape): one full layer and gated blocks, then double the window to its length."""
     channels, lengths = _plan(shape)
     last = len(lengths) - 2
     wide = _channels(last, width)
@@ -38,6 +43,8 @@ def series_decoder(shape: tuple[int, ...], width: int, code_dim: int, gates: int
         before, after = _channels(stage, width), _channels(stage - 1, width) if stage else channels
         layers += [nn.ConvTranspose1d(before, after, 6, 2, 2, bias=stage == 0), Cut(lengths[stage])]
         layers += [nn.GroupNorm(_parts(after), after), nn.SiLU()] if stage else []
+    if len(shape) == 3:
+        layers.append(nn.Unflatten(1, shape[:2]))
     return nn.Sequential(*layers)
 
 
@@ -53,16 +60,16 @@ class Cut(nn.Module):
 
 
 def _plan(shape: tuple[int, ...]) -> tuple[int, list[int]]:
-    """Channels, and the window's length after each stage, the whole first."""
-    if len(shape) != 2:
+    """Channels, all numbers of each counted, and the window's length after each stage, the whole first."""
+    if len(shape) not in (2, 3):
         raise ModelError(
             f"Expected windows of shape (channels, steps) for the network 'series'; got {shape}. Reshape them, or use"
             " another network."
         )
-    lengths = [shape[1]]
+    lengths = [shape[-1]]
     while len(lengths) < 2 or lengths[-1] > SHORTEST:
         lengths.append(-(-lengths[-1] // 2))
-    return shape[0], lengths
+    return math.prod(shape[:-1]), lengths
 
 
 def _channels(stage: int, width: int) -> int:

@@ -57,7 +57,8 @@ def read(
         covariates: columns that encoder and decoder are told, so that they need not be learned.
         labels: columns that patterns and types never take for features, as they never take `by`, "group", "split",
             "fold" and covariates.
-        gaps: NaN in arrays is a value that was not observed. In tables it always is.
+        gaps: NaN in arrays is a value that was not observed. In tables it always is, and for a model in ``like`` that
+            was trained on data with gaps.
         size: height and width that pictures are brought to, cut to the shape. None: that of all of them.
         mode: "L" (grey) or "RGB" for pictures. None: that of all of them, and an error where something would be lost.
         folders: what to call the levels of folders, outermost first. None: "group" and, above it, "folder1", ...
@@ -83,6 +84,7 @@ def read(
     if isinstance(source, GroupedData) or (isinstance(source, str) and source in BUILTIN):
         for name, value, what in (
             ("groups", groups, "arrays"),
+            ("gaps", gaps or None, "arrays"),
             ("features", features, "a table"),
             ("size", size, "pictures in files"),
             ("mode", mode, "pictures in files"),
@@ -112,8 +114,9 @@ def read(
         columns[by] = as_labels(groups)
         check_shape("`groups`", columns[by], count)
     by = grouping_column(by, columns, raw.others, count, raw.name, usual_column(like))
+    gaps = gaps or raw.gaps or getattr(getattr(like, "likelihood", None), "missing", False)
     data = GroupedData.from_arrays(
-        raw.x, columns=columns, by=by, name=raw.name, missing=missing, gaps=gaps or raw.gaps, schema=raw.schema
+        raw.x, columns=columns, by=by, name=raw.name, missing=missing, gaps=gaps, schema=raw.schema
     )
     data = replace(data, skipped=raw.skipped)
     return data.with_covariates(*known) if known else data
