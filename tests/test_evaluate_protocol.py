@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 import torch.nn.functional as F
@@ -281,6 +282,23 @@ class TestEvaluate:
         error, blind = (part - seen for part in (model.reconstruct(x), seen.nanmean(0)))
         assert metrics["reconstruction.mse"] == pytest.approx(error.square().nanmean().item(), rel=1e-4)
         assert metrics["reconstruction.mse_of_mean"] == pytest.approx(blind.square().nanmean().item(), rel=1e-4)
+
+    def test_of_categories_it_is_the_share_that_is_another(self):
+        random = np.random.default_rng(0)
+        words = np.array(["tea", "milk", "tea", "juice", None], object)[random.integers(0, 5, 90)]
+        frame = {"word": words, "number": random.normal(size=90), "person": np.arange(90) % 9}
+        data = mlvae.read(pandas.DataFrame(frame), "person", features="all")
+        model = MLVAE.for_data(data, content_dim=2, style_dim=2, network="mlp", width=8)
+        metrics = bounds.bound(Subject(model, data, data, (data.groups, data.groups)))
+        seen, shown = model.prepare(data.x), model.reconstruct(data.x)
+        known = ~seen.isnan()
+        squares = (seen - torch.tensor([model.schema.features[0].categories.index("tea"), seen[:, 1].mean()]))[
+            :, 1
+        ].square()
+        wrong = (shown[:, 0] != seen[:, 0])[known[:, 0]].sum() + (shown - seen)[:, 1].square().sum()
+        assert metrics["reconstruction.mse"] == pytest.approx((wrong / known.sum()).item(), rel=1e-4)
+        other = (words[known[:, 0].numpy()] != "tea").sum() + squares.sum()
+        assert metrics["reconstruction.mse_of_mean"] == pytest.approx((other / known.sum()).item(), rel=1e-4)
 
     def test_other_shape(self, digits):
         model = MLVAE.for_data(digits, network="mlp", width=8)

@@ -12,12 +12,12 @@ from torch import Tensor
 from mlvae.batch import GroupBatch
 from mlvae.bound import importance_weighted_bound
 from mlvae.evaluate.amortisation import amortisation_gap
+from mlvae.evaluate.errors import errors, usual
 from mlvae.evaluate.subject import Metrics, Subject
 from mlvae.evidence import READOUTS
 from mlvae.grouping import Grouping
 from mlvae.heads import looked
 from mlvae.likelihoods import Bernoulli
-from mlvae.model import MLVAE
 from mlvae.objective import elbo
 
 BATCH = 1000
@@ -49,7 +49,7 @@ def bound(subject: Subject) -> Metrics:
     known = model.covariates(new.columns, len(new))
     log_likelihood, kl = 0.0, {level.name: 0.0 for level in model.levels}
     squared, blind, observed = 0.0, 0.0, 0
-    mean = _mean(model, subject.train.sample(AVERAGED))
+    blank = usual(model, subject.train.sample(AVERAGED))
     was = model.training
     model.eval()
     try:
@@ -74,8 +74,8 @@ def bound(subject: Subject) -> Metrics:
                 for name, value in terms.kl.items():
                     kl[name] += value.double().sum().item()
             own = {name: code.mean[rows].to(x) for name, code in subject.after.codes.items()}
-            squared += (model.pictures(own, told) - x).double().square().nan_to_num(0.0).sum().item()
-            blind += (mean - x).double().square().nan_to_num(0.0).sum().item()
+            squared += errors(model, model.pictures(own, told), x).sum().item()
+            blind += errors(model, blank, x).nan_to_num(0.0).sum().item()
             observed += int((~torch.isnan(x)).sum())
     finally:
         model.train(was)
@@ -131,15 +131,6 @@ def amortisation(subject: Subject) -> Metrics:
         "amortisation.amortised_seconds": result.amortised_seconds,
         "amortisation.groups": float(result.groups),
     }
-
-
-def _mean(model: MLVAE, x: Tensor) -> Tensor:
-    """Of observations (N, *shape) as the model sees them, some at a time; NaN where none has a value."""
-    total = seen = torch.zeros((), device=model.device)
-    for part in x.split(BATCH):
-        made = model.prepare(part)
-        total, seen = total + made.nan_to_num(0.0).sum(0), seen + (~made.isnan()).sum(0)
-    return total / seen
 
 
 def _drawn(

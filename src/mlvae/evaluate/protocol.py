@@ -24,7 +24,7 @@ from mlvae.evaluate.judge import Judge
 from mlvae.evaluate.subject import WAY, Metrics, Subject
 from mlvae.model import MLVAE
 
-VERSION = 4
+VERSION = 5
 """Raised when a number changes its meaning: what is cached under an older one is measured again."""
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mlvae.decoding import pictures
 from mlvae.errors import DataError
+from mlvae.evaluate.errors import errors
 from mlvae.evaluate.judge import Judge
 from mlvae.model import MLVAE
 
@@ -121,7 +122,8 @@ def cross_member_mse(model: MLVAE, x: Array, labels: Any, *, seed: int = 0) -> f
         seed: of who the other member is.
 
     Returns:
-        The mean squared error per feature, of the likelihood's mean, on the scale that the model sees.
+        The mean squared error per feature, of the likelihood's mean, on the scale that the model sees; of
+        categories the share that is another.
 
     Raises:
         DataError: labels and observations differ in number, or no group has two members.
@@ -140,7 +142,7 @@ def cross_member_mse(model: MLVAE, x: Array, labels: Any, *, seed: int = 0) -> f
     for part in _parts(len(able)):
         itself = x[target[part]]
         picture = model.swap(x[other[part]], itself, first)
-        total += (picture - model.prepare(itself)).double().square().sum().item()
+        total += errors(model, picture, model.prepare(itself)).sum().item()
     return total / (len(able) * x[0].numel())
 
 

@@ -40,6 +40,10 @@ class Likelihood(nn.Module, ABC):
         """The shape of the decoder's output for an observation of that shape."""
         return shape
 
+    def unordered(self, shape: tuple[int, ...]) -> Tensor:
+        """Which features of an observation of that shape are categories, numbers that have no order; (*shape) bool."""
+        return torch.zeros(shape, dtype=torch.bool)
+
     @abstractmethod
     def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         """log p(x | z) in nats from observations (N, *shape) and the decoder's output (N, *output_shape); (N,)."""

@@ -50,6 +50,9 @@ class Categorical(Features):
     def view(self, x: Tensor) -> Tensor:
         return F.one_hot(x.long(), self.categories).movedim(-1, 1).to(x.dtype)
 
+    def unordered(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.ones(shape, dtype=torch.bool)
+
     def per_feature(self, x: Tensor, output: Tensor) -> Tensor:
         return F.log_softmax(output, 1).gather(1, x.long().unsqueeze(1)).squeeze(1)
 

@@ -114,6 +114,10 @@ class Mixed(Likelihood):
         if shape != (len(self.columns),):
             raise ModelError(f"Expected observations of {len(self.columns)} columns; got the shape {shape}.")
 
+    def unordered(self, shape: tuple[int, ...]) -> Tensor:
+        self._fits(shape)
+        return torch.tensor([not isinstance(kind, str) for kind in self.columns])
+
     def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         pairs = zip(self._columns(x), self._shares(output), strict=True)
         return torch.stack([part.log_prob(values, share) for (part, values), (_, share) in pairs]).sum(0)
