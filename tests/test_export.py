@@ -67,6 +67,7 @@ def test_every_kind_of_graph(tmp_path: Path) -> None:
     assert {file.name for file in (tmp_path / "out").iterdir()} == files and len(list(tmp_path.iterdir())) == 1
     about = json.loads((tmp_path / "out" / "export.json").read_text())
     assert about["preprocessing"]["covariates"][0]["categories"] == ["A", "B"]
+    assert "one-hot" in about["preprocessing"]["how"]["covariates"]
     assert about["fingerprint"] == mlvae.checkpoint.fingerprint(model)
 
     # From rows to a posterior outside of PyTorch, against the model's own words for it: tempered, and by group.
@@ -93,6 +94,32 @@ def test_a_graph_with_other_numbers_is_not_kept(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ExportError, match="they differ by 0.0002"):
         export.export(mlvae.MLVAE((4,), [Level("content", 1, by="g"), Level("style", 1)], width=8), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_gives_no_numbers_is_not_kept(tmp_path: Path) -> None:
+    class Nothing(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x / (x - x)
+
+    graph = export.Graph(Nothing(), {"x": "N"}, ("y",), lambda n, _: (torch.zeros(n, 3),), oracle=lambda x: (x,))
+    with pytest.raises(ExportError, match="they differ by inf"):
+        export._export("bad", graph, tmp_path, runtime)
+
+
+def test_what_has_no_value_is_no_vote_in_a_graph_either(tmp_path: Path) -> None:
+    x = torch.rand(20, 3, 16)
+    x[3, 1, 4] = torch.nan
+    data = mlvae.GroupedData.from_arrays(x, np.arange(20) // 5, gaps=True)
+    model = mlvae.MLVAE.for_data(data, network="series", width=8, likelihood="normal")
+    export.export(model, tmp_path / "out")
+    about = json.loads((tmp_path / "out" / "export.json").read_text())["preprocessing"]
+    assert about["gaps"] is True and "not observed" in about["how"]["gaps"]
+    x[:2] = torch.nan
+    session = runtime.InferenceSession(str(tmp_path / "out" / "encoder.onnx"))
+    precision = session.run(["content_precision"], {"x": x.numpy()})[0]
+    assert (precision[:2] == 0).all() and (precision[2:] > 0).all()
+    assert not session.run(["content_information"], {"x": x.numpy()})[0][:2].any()
+    assert (session.run(["style_precision"], {"x": x.numpy()})[0] > 0).all()
 
 
 def test_a_readout_of_ones_own_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

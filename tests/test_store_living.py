@@ -16,6 +16,7 @@ import torch
 
 from mlvae import MLVAE, EvidenceStore, Level, save
 from mlvae.errors import CheckpointError, DataError, EvidenceError
+from mlvae.likelihoods import Normal
 from mlvae.store import adding, files
 from test_store import close
 
@@ -84,6 +85,26 @@ def test_in_any_order_the_evidence_is_the_sum_of_what_is_left(tmp_path: Path) ->
                 terms = getattr(votes.levels["content"], part)[mine]
                 gap = (getattr(total.levels["content"], part)[row] - terms.sum(0)).abs()
                 assert (gap <= 1e-12 * terms.abs().sum(0)).all()
+
+
+def test_an_observation_without_a_value_is_entered_and_says_nothing(tmp_path: Path) -> None:
+    knows_gaps = MLVAE(
+        (4,), [Level("content", 3, by="group"), Level("style", 2)], width=8, likelihood=Normal(missing=True)
+    )
+    x = X[:3].clone()
+    x[2] = torch.nan
+    store = EvidenceStore(tmp_path / "s.duckdb", knows_gaps)
+    with pytest.warns(UserWarning, match="no value"):
+        assert store.add(["a", "b", "c"], x, ["ann", "bob", "cat"]) == 3
+    assert store.get().groups["content"].tolist() == ["ann", "bob"]
+    assert store.get(["cat", "ann"]).count().tolist() == [0, 1]
+    with pytest.warns(UserWarning, match="no value"):
+        assert store.add(["d"], x[2:], ["ann"]) == 1
+    assert store.get(["ann"]).count().tolist() == [1]
+    assert files.read(store.export(tmp_path / "all.parquet")).groups["content"].tolist() == ["ann", "bob"]
+    assert store.retract(["c", "d"]) == 2
+    with pytest.raises(EvidenceError, match="groups share"):
+        EvidenceStore(tmp_path / "v.duckdb", MLVAE((4,), [Level("code", 2)], width=8))
 
 
 def test_files_are_merged_once_and_taken_back(tmp_path: Path) -> None:

@@ -162,10 +162,18 @@ def describe(model: MLVAE, parts: Mapping[str, Graph], gaps: Mapping[str, float]
         },
         "preprocessing": {
             "uint8": "as they are" if model.likelihood.whole else "divide by 255",
-            "features": "In this order x = (column - mean) / scale; a category is its place in `categories`; NaN where"
-            " missing, in no vocabulary or among `unseen`. The decoder's mean is brought back by mean + scale x.",
-            "covariates": "In this order: a number is (value - mean) / scale, 0 where missing; a category is one-hot"
-            " over `categories`, all zeros where missing or among `unseen`.",
+            "gaps": model.likelihood.missing,
+            "how": {
+                "gaps": "NaN in x is a value that was not observed; an observation of NaN alone is no vote, and what"
+                " votes_LEVEL says of it is to be left out."
+                if model.likelihood.missing
+                else "x has no NaN.",
+                "features": "In this order x = (column - mean) / scale; a category is its place in `categories`; NaN"
+                " where missing, in no vocabulary or among `unseen`. The decoder's mean is brought back by mean + scale"
+                " x.",
+                "covariates": "In this order: a number is (value - mean) / scale, 0 where missing; a category is"
+                " one-hot over `categories`, all zeros where missing or among `unseen`.",
+            },
             **model.schema.description(),
         },
     }
@@ -175,14 +183,19 @@ class _Encoder(nn.Module):
     def __init__(self, model: MLVAE, levels: list[Level]) -> None:
         super().__init__()
         self.model = model
-        self.names = [level.name for level in levels]
+        self.levels = levels
 
     def forward(self, x: Tensor, covariates: Tensor | None = None) -> tuple[Tensor, ...]:
         features = self.model.features(x, covariates)
         made = [features]
-        for name in self.names:
-            votes = self.model.votes(name, features)
-            made += [votes.precision, votes.information]
+        heard = (~torch.isnan(x)).flatten(1).any(1, keepdim=True) if self.model.likelihood.missing else None
+        for level in self.levels:
+            votes = self.model.votes(level.name, features)
+            parts = [votes.precision, votes.information]
+            # As `heads.Heads`: what has no value is no vote.
+            if heard is not None and level.by is not None and level.readout == "product_with_prior":
+                parts = [part * heard for part in parts]
+            made += parts
         return tuple(made)
 
 
@@ -302,9 +315,11 @@ def _seen(model: MLVAE, level: Level) -> int:
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
-    if a.shape != b.shape:
+    """The largest, of numbers above one relatively; what is no number in one alone is infinitely far from the other."""
+    if a.shape != b.shape or not torch.equal(a.isfinite(), b.isfinite()):
         return torch.inf
-    return float(((a - b).abs() / a.abs().clamp_min(1)).max())
+    known = a.isfinite()
+    return float(((a - b).abs() / a.abs().clamp_min(1))[known].max()) if known.any() else 0.0
 
 
 def _as_tuple(value: Any) -> tuple[Tensor, ...]:

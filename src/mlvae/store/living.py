@@ -77,6 +77,8 @@ class EvidenceStore:
     def __init__(self, path: str | Path, model: MLVAE | None = None, *, wait: float = 10.0) -> None:
         self.path, self.model, self.wait = Path(path), model, wait
         self._open: Any = None
+        if model is not None and not model.group_levels:
+            raise EvidenceError("Expected a model with a level that groups share; it has none. Train one with content.")
         if model is not None and (dependent := [level.name for level in model.group_levels if level.given]):
             raise EvidenceError(
                 f"Expected levels whose votes are an observation's own; the head of {dependent[0]!r} sees another."
@@ -192,7 +194,7 @@ class EvidenceStore:
             about = files.level_of(layout, level, self.path)
             wanted = None if groups is None else whole(as_labels(_listed(groups, "labels"))).astype(str)
             some = "" if wanted is None else ' and "group" in (select unnest(?))'
-            query = f"select {ALL} from totals where level = ?{some}"
+            query = f"select {ALL} from totals where level = ? and count > 0{some}"
             values = [level] if wanted is None else [level, wanted.tolist()]
             table = connection.sql(query, params=values).to_arrow_table().combine_chunks()
         labels = table.column("group").to_numpy().astype(str) if len(table) else np.empty(0, str)
@@ -221,7 +223,7 @@ class EvidenceStore:
     def export(self, path: str | Path) -> Path:
         """Writes all evidence to a file, as it is now, to be merged elsewhere, where files that are in it are not."""
         with self._connection(read=True) as connection:
-            table = connection.sql(f'select {ALL} from totals order by level, "group"').to_arrow_table()
+            table = connection.sql(f'select {ALL} from totals where count > 0 order by level, "group"').to_arrow_table()
             parts = connection.execute("select id from ledger where id <> owner").fetchall()
             # As `merge` entered them: a part's name, then how many times with its sign.
             ledger = {name[: sign.start()]: int(sign.group()) for (name,) in parts if (sign := TIMES.search(name))}
@@ -322,7 +324,7 @@ def _listed(names: Sequence[Any], what: str) -> Sequence[Any]:
 
 
 def _table(ids: Sequence[str], levels: Mapping[str, Evidence], labels: Mapping[str, Any]) -> Any:
-    """Rows for the table of votes."""
+    """Rows for the table of votes, without those of observations that say nothing."""
     import pyarrow as pa
 
     parts = [
@@ -332,7 +334,7 @@ def _table(ids: Sequence[str], levels: Mapping[str, Evidence], labels: Mapping[s
                 pa.array(votes.count.numpy()), files.lists_of(votes.precision), files.lists_of(votes.information),
             ],
             names=["id", *COLUMNS],
-        )
+        ).filter(pa.array(votes.count.numpy() > 0))
         for name, votes in levels.items()
     ]  # fmt: skip
     return pa.concat_tables(parts)
