@@ -30,14 +30,17 @@ def members(batch: GroupBatch, level: str) -> list[list[int]]:
 
 
 def witness(model: MLVAE, batch: GroupBatch, level: str, i: int) -> list[int]:
-    """The rows that speak for a level's group as one with row i: its group in the coarsest nested level, or itself."""
+    """The rows that speak for a level's group as one with row i: those there of one id in the coarsest nested level."""
     own = members(batch, level)
     nested = [
-        groups
+        (len(groups), name)
         for name in batch.groupings
         if len(groups := members(batch, name)) > len(own) and all(any(set(g) <= set(o) for o in own) for g in groups)
     ]
-    return next(g for g in min(nested, key=len) if i in g) if nested else [i]
+    if not nested:
+        return [i]
+    ids = batch.ids[min(nested)[1]].tolist()
+    return [j for j in next(group for group in own if i in group) if ids[j] == ids[i]]
 
 
 def readout(precisions: Sequence[Tensor], informations: Sequence[Tensor], how: str) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import torch
 from mlvae import MLVAE, GroupBatch, Level, elbo
 from mlvae.bound import importance_weighted_bound
 from mlvae.errors import DataError, ModelError
+from mlvae.evidence import Evidence
 
 
 def test_levels_not_named_give_each_observation_its_own_group() -> None:
@@ -43,6 +44,21 @@ def test_moves_everything_it_carries() -> None:
     tensors = [batch.x, batch.groupings["content"].index, batch.ids["content"], batch.totals["content"]]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert batch.grouping("style").index.device.type == "meta"
+
+
+def test_nobody_is_a_witness_beside_himself() -> None:
+    """Ann is in two sub-groups of one country, as she has many pictures: they are one witness of it all the same."""
+    batch = GroupBatch.of(
+        torch.rand(6, 2),
+        {"country": [0] * 6, "person": [0, 0, 1, 1, 2, 2]},
+        ids={"country": [0] * 6, "person": ["ann"] * 4 + ["bob"] * 2},
+    )
+    assert batch.witnesses("country").index.tolist() == [0, 0, 0, 0, 1, 1]
+    one = torch.nn.functional.one_hot(batch.ids["person"], 2).double()
+    votes = Evidence(one, one, torch.ones(6, dtype=torch.int64))
+    assert batch.others("country", votes).precision.tolist() == [[0, 2]] * 4 + [[4, 0]] * 2
+    with pytest.raises(ModelError, match="Did you mean 'person'"):
+        GroupBatch.of(torch.rand(2, 2), {"person": [0, 1]}, ids={"persn": [0, 0]})
 
 
 @pytest.mark.parametrize(("labels", "message"), [([1, 1, float("nan")], "without one"), ([1, 1], r"shape \(3,\)")])

@@ -122,6 +122,27 @@ def test_a_nest_is_cut_into_branches_with_several_people_a_country() -> None:
     assert np.mean(np.array(people) > 1) > 0.95 and np.median(people) >= 3
 
 
+def crossed_with_nests(random: np.random.Generator) -> dict[str, dict[str, np.ndarray]]:
+    session, user, item = np.arange(24_000) // 20, random.zipf(1.5, 40_000) % 2000, random.zipf(1.5, 40_000) % 1500
+    return {
+        "three nested and one across": {
+            "country": session // 100, "person": session // 10, "session": session, "word": np.arange(24_000) % 20,
+        },
+        "two chains": {"age": dense(user % 10), "user": dense(user), "genre": dense(item % 20), "item": dense(item)},
+        "many words": {"country": np.arange(9000) // 900, "person": np.arange(9000) // 45,
+                       "word": dense(random.integers(0, 200, 9000))},
+    }  # fmt: skip
+
+
+def test_nests_that_are_crossed_with_something_keep_groups_of_every_level() -> None:
+    for design, ids in crossed_with_nests(np.random.default_rng(0)).items():
+        for level, (groups, together, _) in company(ids, groups=70).items():
+            assert groups >= 3 and together > 0.7, (design, level, groups, together)
+    sampler = LevelSampler(crossed_with_nests(np.random.default_rng(0))["three nested and one across"], 70)
+    each = [len(np.unique(i["session"])) / len(np.unique(i["person"])) for _, i in sampler.epoch(0)]
+    assert np.mean(each) > 1.9, "a person's sessions are to be told from the person"
+
+
 def test_very_uneven_groups_and_missing_cells_still_have_company() -> None:
     random = np.random.default_rng(0)
     a = dense(np.minimum(random.zipf(1.5, 6000), 300))
@@ -155,7 +176,9 @@ def test_a_pure_function_of_seed_and_epoch() -> None:
 @pytest.mark.parametrize(
     ("ids", "options", "message"),
     [
-        ({}, {}, "one length"),
+        ({}, {}, "ids by level, .*; got none"),
+        ([0, 1], {}, "ids by level, .*; got list"),
+        ({"a": [0, 1], "b": [0, 0]}, {"nested": {("c", "b")}}, "got 'c'"),
         ({"a": [0, 1], "b": [0]}, {}, "{'a': 2, 'b': 1}"),
         ({"a": [0, 2], "b": [0, 1]}, {}, "codes"),
         ({"a": [0, 1], "b": [0, 0]}, {"groups": 0}, "groups"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mlvae import MLVAE, GroupedData, Level
-from mlvae.data import read
+from mlvae.data import LevelSampler, read
 from mlvae.data.stored import Stored, ahead
 from mlvae.errors import DataError
 from mlvae.ranks import Ranks
@@ -97,3 +97,19 @@ def test_what_does_not_fit_a_gpu_stays_and_is_sent_in_parts(monkeypatch: pytest.
     assert not resident.here and resident.x.device.type == "cpu"
     for part in resident.parts(sampler.epoch(0)):
         assert torch.equal(part.x, data.x[part.rows])
+
+
+def test_of_one_person_a_country_people_still_speak_for_countries() -> None:
+    country, person = np.repeat(np.arange(3), 12), np.repeat(np.arange(9), 4)
+    data = GroupedData.from_arrays(
+        torch.rand(36, 2), columns={"country": country, "person": person, "row": np.arange(36)}, by="country"
+    )
+    levels = [Level("country", 2, by="country"), Level("person", 2, by="person"), Level("style", 2)]
+    model = MLVAE.for_data(data, levels=levels, width=4)
+    whole = Resident(model, data)
+    part = Resident(model, data.subset(np.isin(person, (0, 3, 6))), whole.nested)
+    assert part.nested == whole.nested == {("person", "country")}
+    sampler = part.sampler(4, (2, 4), False, 0)
+    assert isinstance(sampler, LevelSampler) and sampler.nested == whole.nested
+    batch = part.batch(model, next(part.parts(sampler.epoch(0))))
+    assert batch.witnesses("country").num_groups == len(batch.ids["person"].unique())

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from mlvae.errors import DataError, ModelError
+from mlvae.errors import DataError, ModelError, nearest
 from mlvae.evidence import Evidence
 from mlvae.grouping import Grouping
 from mlvae.labels import as_labels, refuse_missing
@@ -33,8 +33,8 @@ class GroupBatch:
             model takes none.
         nested: pairs of those levels, (finer, coarser), where every group of the finer lies within one of the coarser,
             in the data set.
-        speaks: for each level with others nested in it the one whose groups, here too each within one of its own, speak
-            for it; None takes those of `speakers`.
+        spoken: for each level with others nested in it what speaks for its groups here, as `witnesses` gives it; None
+            asks `speakers` and the ids.
 
     Example:
         >>> batch = GroupBatch.of(torch.rand(4, 8, 8), {"content": ["ann", "bob", "ann", "bob"]})
@@ -48,7 +48,7 @@ class GroupBatch:
     totals: Mapping[str, Tensor] = field(default_factory=dict)
     covariates: Tensor | None = None
     nested: frozenset[tuple[str, str]] = frozenset()
-    speaks: Mapping[str, str] | None = None
+    spoken: Mapping[str, Grouping] | None = None
 
     @classmethod
     def of(
@@ -68,11 +68,14 @@ class GroupBatch:
             ids: by level, (N,) labels of the groups in the data set; ``groups`` where not named.
 
         Raises:
-            ModelError: groups are no mapping by level.
+            ModelError: groups are no mapping by level, or ids are of a level that has none.
             DataError: a label is missing, or they are not N.
         """
         if not isinstance(groups, Mapping):
             raise ModelError(f"Expected groups by level, as {{'content': labels}}; got {type(groups).__name__}.")
+        for name in ids:
+            if name not in groups:
+                raise ModelError(f"Expected ids of levels that have groups; got {name!r}. {nearest(name, groups)}")
 
         def grouped(labels: Any) -> Grouping:
             if not isinstance(labels, Tensor):
@@ -103,10 +106,9 @@ class GroupBatch:
     def witnesses(self, level: str) -> Grouping:
         """What speaks for a level's groups independently: groups of the coarsest level nested in it, or observations.
 
-        Ten pictures of one person are one witness of what the person's country is like.
+        Ten pictures of one person are one witness of what the person's country is like, in however many sub-groups.
         """
-        finer = self._speaks.get(level)
-        return Grouping.each(len(self.x), self.x.device) if finer is None else self.groupings[finer]
+        return self._spoken[level] if level in self._spoken else Grouping.each(len(self.x), self.x.device)
 
     def others(self, level: str, votes: Evidence) -> Evidence:
         """For each observation, its group's evidence without that of its own witness; its own where it is alone."""
@@ -118,15 +120,20 @@ class GroupBatch:
     @cached_property
     def above(self) -> dict[str, Grouping]:
         """For each level that whole groups speak for, which group of it each of these is in."""
-        return {level: self.groupings[level].of(self.groupings[finer]) for level, finer in self._speaks.items()}
+        return {level: self.groupings[level].of(witnesses) for level, witnesses in self._spoken.items()}
 
     @cached_property
-    def _speaks(self) -> Mapping[str, str]:
-        return speakers(self.groupings, self.nested) if self.speaks is None else self.speaks
+    def _spoken(self) -> Mapping[str, Grouping]:
+        if self.spoken is not None:
+            return self.spoken
+        return {
+            level: self.groupings[level].crossed(self.ids.get(finer, self.groupings[finer].index))
+            for level, finer in speakers(self.groupings, self.nested).items()
+        }
 
     def counted(self) -> Self:
         """The same, once all is counted that levels and penalties will ask: compiled code cannot count."""
-        for grouping in (*self.groupings.values(), *self.above.values()):
+        for grouping in (*self.groupings.values(), *self._spoken.values(), *self.above.values()):
             grouping.counted()
         return self
 
@@ -155,7 +162,7 @@ class GroupBatch:
             {name: totals.to(device) for name, totals in self.totals.items()},
             None if self.covariates is None else self.covariates.to(device),
             self.nested,
-            self.speaks,
+            None if self.spoken is None else {name: each.to(device) for name, each in self.spoken.items()},
         )
 
 

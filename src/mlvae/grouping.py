@@ -134,6 +134,15 @@ class Grouping:
             return self.twin.of(finer.twin).to(self.index.device)
         return Grouping(self.index[finer.first], self.num_groups)
 
+    def crossed(self, ids: Tensor) -> Grouping:
+        """The parts of its groups that have one id each: (N,) int64, not negative.
+
+        Example:
+            >>> Grouping.from_ids(["uk", "uk", "us"]).crossed(torch.tensor([7, 7, 7])).index
+            tensor([0, 0, 1])
+        """
+        return Grouping.from_ids(self.index * (ids.max() + 1) + ids)
+
     def refines(self, other: Grouping) -> bool:
         """Whether each group lies within one group of ``other``, as people do within countries.
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mlvae.batch import GroupBatch, nests, speakers
+from mlvae.batch import GroupBatch, nests, speakers, within
 from mlvae.data import GroupedData, GroupSampler, LevelSampler
 from mlvae.data.stored import Stored, ahead
 from mlvae.errors import DataError
@@ -63,8 +63,10 @@ class Resident:
             self.ids[level.name] = data.codes(level.by)
             self.totals[level.name] = torch.bincount(self.ids[level.name])[self.ids[level.name]]
         groupings = {name: Grouping.from_ids(ids) for name, ids in self.ids.items()}
-        self.nested = nests(groupings) if nested is None else nests(groupings) & nested
+        # In a part of the data two levels may have the same groups: countries of which it has one person each.
+        self.nested = nests(groupings) if nested is None else within(groupings) & nested
         self.speaks = speakers(groupings, self.nested)
+        self.counted = {finer: self.ids[finer] for finer in self.speaks.values()}  # where they were, on the CPU
 
     def to(self, device: torch.device) -> Resident:
         self.device = device
@@ -131,7 +133,12 @@ class Resident:
         """Its observations, in the sampler's sub-groups of every shared level."""
         indices = part.group if isinstance(part.group, Mapping) else dict.fromkeys(self.ids, part.group)
         # Counted before they leave the CPU: nothing waits for the device.
-        groupings = {name: Grouping(value, int(value.max()) + 1).to(self.device) for name, value in indices.items()}
+        counted = {name: Grouping(value, int(value.max()) + 1) for name, value in indices.items()}
+        groupings = {name: grouping.to(self.device) for name, grouping in counted.items()}
+        spoken = {
+            level: counted[level].crossed(self.counted[finer][part.rows]).to(self.device)
+            for level, finer in self.speaks.items()
+        }
         here = part.rows.to(self.device, non_blocking=True)
         if part.x is None:
             assert isinstance(self.x, Tensor)
@@ -141,7 +148,7 @@ class Resident:
         ids = {name: value.index_select(0, here) for name, value in self.ids.items()}
         totals = {name: value.index_select(0, here) for name, value in self.totals.items()}
         known = None if self.covariates is None else self.covariates.index_select(0, here)
-        return GroupBatch(model.prepare(x), groupings, ids, totals, known, self.nested, self.speaks)
+        return GroupBatch(model.prepare(x), groupings, ids, totals, known, self.nested, spoken)
 
 
 def fits(x: Tensor, device: torch.device) -> bool:

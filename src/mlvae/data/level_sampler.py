@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlvae.batch import nests, speakers
+from mlvae.batch import nests, speakers, within
 from mlvae.data.sampler import at_least, checked_ids, size_range
-from mlvae.errors import DataError
+from mlvae.errors import DataError, nearest
 from mlvae.grouping import Grouping, places
 
 
@@ -66,18 +66,27 @@ class LevelSampler:
     def __post_init__(self) -> None:
         at_least("groups", self.groups, 1)
         at_least("seed", self.seed, 0)
+        if not isinstance(self.ids, Mapping) or not self.ids:
+            what = "none" if isinstance(self.ids, Mapping) else type(self.ids).__name__
+            raise DataError(f"Expected ids by level, as {{'speaker': ids, 'word': ids}}; got {what}.")
+        if unknown := [level for pair in self.nested or () for level in pair if level not in self.ids]:
+            raise DataError(
+                f"Expected pairs of levels as `nested`; got {unknown[0]!r}. {nearest(unknown[0], self.ids)}"
+            )
         codes = {name: checked_ids(ids) for name, ids in self.ids.items()}
         if len({len(values) for values in codes.values()}) != 1:
             got = {name: len(values) for name, values in codes.items()}
             raise DataError(f"Expected ids of one length for every level; got {got}. Take them from the same rows.")
         groupings = {name: Grouping(torch.from_numpy(values), int(values.max()) + 1) for name, values in codes.items()}
-        nested = nests(groupings) if self.nested is None else nests(groupings) & self.nested
+        nested = nests(groupings) if self.nested is None else within(groupings) & self.nested
         number = {name: grouping.num_groups for name, grouping in groupings.items()}
         child = dict.fromkeys(codes) | speakers(groupings, nested)
         fewest = max(number.values())
         low, high = size_range(self.members, -(-len(next(iter(codes.values()))) // fewest))
-        # Finest first: a coarse level's sub-groups are made of those of the level nested in it.
-        ordered = {name: codes[name] for name in sorted(codes, key=number.__getitem__, reverse=True)}
+        # Finest first, of two with as many groups the later: a coarse level's sub-groups are made of the nested one's.
+        place = {name: order for order, name in enumerate(codes)}
+        finest = sorted(codes, key=lambda name: (number[name], place[name]), reverse=True)
+        ordered = {name: codes[name] for name in finest}
         for name, value in (
             ("nested", nested), ("_codes", ordered), ("_child", child), ("_range", (low, high)),
             ("_size", max(1, self.groups * (low + high) // 2)),
@@ -115,33 +124,35 @@ class LevelSampler:
         """The rows of every batch; that of the last epoch asked for is kept."""
         if at_least("epoch", epoch, 0) not in self._kept:
             random = np.random.default_rng([self.seed, epoch])
-            parts, waiting = [], [np.arange(len(next(iter(self._codes.values()))))]
+            parts, waiting = [], [(np.arange(len(next(iter(self._codes.values())))), self._codes)]
             while waiting:
-                rows = waiting.pop()
+                rows, codes = waiting.pop()
                 batches = round(len(rows) / self._size)
                 if batches < 2:
                     parts.append(rows)
-                else:
-                    first = self._first_half(rows, batches, random)
-                    waiting += [rows[first], rows[~first]]
+                    continue
+                codes = {name: _dense(values) for name, values in codes.items()}
+                first = self._first_half(codes, batches, random)
+                for half in (first, ~first):
+                    waiting.append((rows[half], {name: values[half] for name, values in codes.items()}))
             self._kept.clear()
             self._kept[epoch] = [random.permutation(rows) for rows in self._without_crumbs(parts, random)]
         return self._kept[epoch]
 
-    def _first_half(self, rows: np.ndarray, batches: int, random: np.random.Generator) -> np.ndarray:
-        """Which rows go to the first half of so many batches, (n,) bool: at least one and not all."""
-        sizes = {name: np.bincount(codes[rows]) for name, codes in self._codes.items()}
+    def _first_half(self, codes: Mapping[str, np.ndarray], batches: int, random: np.random.Generator) -> np.ndarray:
+        """Which of n rows of these groups go to the first half of so many batches, (n,) bool: at least one, not all."""
+        sizes = {name: np.bincount(values) for name, values in codes.items()}
         # As many alike would be as likely to share a group (Simpson's): a giant and a hundred single ones are few.
-        number = {name: len(rows) ** 2 / float(np.square(size, dtype=float).sum()) for name, size in sizes.items()}
-        split, share = self._split(len(rows), batches, number), batches // 2 / batches
+        n = len(next(iter(codes.values())))
+        number = {name: n**2 / float(np.square(size, dtype=float).sum()) for name, size in sizes.items()}
+        split, share = self._split(n, batches, number), batches // 2 / batches
         if split is None:
-            return self._scattered(rows, share, sizes, random)
-        size = sizes[split]
-        order = random.permutation(np.flatnonzero(size))
-        cut = int(np.abs(np.cumsum(size[order])[:-1] - share * len(rows)).argmin()) + 1
-        chosen = np.zeros(len(size), bool)
+            return self._scattered(codes, sizes, share, random)
+        order = random.permutation(len(sizes[split]))
+        cut = int(np.abs(np.cumsum(sizes[split][order])[:-1] - share * n).argmin()) + 1
+        chosen = np.zeros(len(order), bool)
         chosen[order[:cut]] = True
-        first: np.ndarray = chosen[self._codes[split][rows]]
+        first: np.ndarray = chosen[codes[split]]
         return first
 
     def _split(self, observations: int, batches: int, number: Mapping[str, float]) -> str | None:
@@ -155,13 +166,19 @@ class LevelSampler:
         ways = _ways(halvings, len(levels) + 1)
         kept = float(batches) ** (-ways[:, :-1] / halvings)
         size = np.full(len(ways), observations / batches)
+        own = {
+            name: np.array([level == name or (name, level) in (self.nested or ()) for level in levels], bool)
+            for name in self._codes
+        }
         groups: dict[str, np.ndarray] = {}
-        for name, child in self._child.items():
-            own = np.array([level == name or (name, level) in (self.nested or ()) for level in levels], bool)
-            # Of groups with so many members, this share keeps at least one where other levels' groups are halved.
-            members = (number[child] if child else observations) / number[name]
-            found = 1 - (1 - np.where(own, 1, kept).prod(1)) ** members
-            groups[name] = np.clip(number[name] * np.where(own, kept, 1).prod(1) * found, 1, size)
+        found: dict[str, np.ndarray] = {}
+        for name in self._codes:  # finest first
+            # A group is there while one of its members is: rows, or groups nested in it that are there themselves.
+            child = self._child[name]
+            halved = ~own[name] if child is None else own[child] & ~own[name]
+            there = np.where(halved, kept, 1).prod(1) * (1 if child is None else found[child])
+            found[name] = 1 - (1 - there) ** ((number[child] if child else observations) / number[name])
+            groups[name] = np.clip(number[name] * np.where(own[name], kept, 1).prod(1) * found[name], 1, size)
         enough = sum(self._range) / 2
         company = [
             np.minimum((groups[child] if child else size) / groups[name], enough) for name, child in self._child.items()
@@ -172,19 +189,22 @@ class LevelSampler:
         return max(halved, key=number.__getitem__, default=None)
 
     def _scattered(
-        self, rows: np.ndarray, share: float, sizes: Mapping[str, np.ndarray], random: np.random.Generator
+        self,
+        codes: Mapping[str, np.ndarray],
+        sizes: Mapping[str, np.ndarray],
+        share: float,
+        random: np.random.Generator,
     ) -> np.ndarray:
         """A part of each group of the finest level, alike over the others' groups; small groups stay whole."""
-        finest = max((n for n, child in self._child.items() if child is None), key=lambda n: np.count_nonzero(sizes[n]))
-        codes, n = self._codes[finest][rows], len(rows)
+        finest = max((name for name, child in self._child.items() if child is None), key=lambda name: len(sizes[name]))
+        owner, n = codes[finest], len(codes[finest])
         # Other groups in an order of its own for each group: in one order for all, a full grid would lose half of them.
-        cells = [codes * len(sizes[name]) + other[rows] for name, other in self._codes.items() if name != finest]
-        turns = [_shuffled(cell, random) for cell in cells]
-        order = np.lexsort((random.random(n), *turns, codes))
+        turns = [_shuffled(owner * len(sizes[name]) + other, random) for name, other in codes.items() if name != finest]
+        order = np.lexsort((random.random(n), *turns, owner))
         first = np.empty(n, bool)
         first[order] = np.diff(np.floor(np.arange(n + 1) * share + random.random())) > 0
         whole = random.random(len(sizes[finest])) < share
-        first = np.where(sizes[finest][codes] < 2 * self._range[0], whole[codes], first)
+        first = np.where(sizes[finest][owner] < 2 * self._range[0], whole[owner], first)
         return first if 0 < first.sum() < n else np.arange(n) < max(1, n // 2)
 
     def _without_crumbs(self, parts: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
@@ -243,6 +263,12 @@ def _ways(halvings: int, parts: int) -> np.ndarray:
         math.comb(halvings + parts - 1, parts - 1), parts - 1
     )
     return np.diff(bars, prepend=-1, append=halvings + parts - 1) - 1
+
+
+def _dense(codes: np.ndarray) -> np.ndarray:
+    """The same groups, numbered without gaps: what looks at all numbers of a part need not look at those of others."""
+    there = np.bincount(codes) > 0
+    return codes if there.all() else (np.cumsum(there) - 1)[codes]
 
 
 def _shuffled(cell: np.ndarray, random: np.random.Generator) -> np.ndarray:
