@@ -119,6 +119,24 @@ def test_a_job_stopped_at_its_very_end_is_finished(
     assert {p.name for p in tmp_path.iterdir()} == {"in", "c", "e"}
 
 
+def test_what_came_to_a_target_meanwhile_stays(tmp_path: Path, model: MLVAE) -> None:
+    folder(tmp_path / "in", count=3)
+    for targets in (
+        {"evidence": tmp_path / "e"},
+        {"out": tmp_path / "c"},
+        {"out": tmp_path / "c2", "evidence": tmp_path / "e2"},
+    ):
+        job = jobs.Job(model, tmp_path / "in", **targets)
+        job.encode(job.begin()[0])
+        for target in targets.values():
+            target.write_text("my other file")
+        with pytest.raises(CheckpointError, match="Expected nothing at"):
+            jobs.encode(model, tmp_path / "in", **targets)
+        assert all(target.read_text() == "my other file" and target.unlink() is None for target in targets.values())
+        assert jobs.encode(model, tmp_path / "in", **targets) == 2
+        assert all(target.stat().st_size > 100 for target in targets.values())
+
+
 def test_what_cannot_be_done_in_parts_is_refused(tmp_path: Path, model: MLVAE) -> None:
     folder(tmp_path / "in")
     with pytest.raises(DataError, match="same names"):

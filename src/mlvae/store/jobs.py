@@ -7,6 +7,7 @@ killed goes on with the first part that is not. At the end the evidence of all p
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -109,7 +110,9 @@ class Job:
             "model": fingerprint(self.model), "by": self.by, "missing": self.missing, "targets": sorted(self.wanted),
             "parts": [[part.name, part.size, part.stamp] for part in self.parts],
         }  # fmt: skip
-        _begin(self.work, job, list(self.wanted.values()))
+        _begin(self.work, job, [target for kind, target in self.wanted.items() if not self._moved(kind)])
+        if all(map(self._moved, self.wanted)):
+            return []
         return [number for number in range(len(self.parts)) if not list(self._places(number).values())[-1].exists()]
 
     def encode(self, number: int) -> int:
@@ -145,24 +148,39 @@ class Job:
     def finish(self) -> None:
         """Joins the codes, adds up the evidence, and removes the parts."""
         for kind, target in self.wanted.items():
+            if self._moved(kind):
+                continue
             pieces = [self._places(number)[kind] for number in range(len(self.parts))]
             # Where all rows of a part were dropped, its piece is empty.
             pieces = [piece for piece in pieces if not piece.exists() or piece.stat().st_size]
             if not pieces:
                 raise DataError(f"Expected rows with a label; all were dropped. Remove {self.work}.")
+            whole, ready = self._whole(kind)
+            whole.unlink(missing_ok=True)
             if len(pieces) == 1:
-                with replacing(target) as beside:
+                with replacing(whole) as beside:
                     shutil.copyfile(pieces[0], beside)
             elif kind == "codes":
-                _joined(pieces, target)
-            elif not target.exists():  # else all that was left to do was to remove the parts
-                adding.merge(pieces, target)
+                _joined(pieces, whole)
+            else:
+                adding.merge(pieces, whole)
+            write(ready, b"")
+            os.replace(whole, free(target))
         shutil.rmtree(self.work)
 
     def forget(self) -> None:
         """Removes a work in which nothing is finished: what stopped it can be mended, and it is then another job."""
         if not list(self.work.glob("*.parquet")):
             shutil.rmtree(self.work, ignore_errors=True)
+
+    def _whole(self, kind: str) -> tuple[Path, Path]:
+        """What all parts make, until it is moved to its target; and what says that it is whole."""
+        return self.work / f"whole.{kind}.parquet", self.work / f"{kind}.ready"
+
+    def _moved(self, kind: str) -> bool:
+        """Whether what is at a target is this job's: killed then, it had but to remove the parts."""
+        whole, ready = self._whole(kind)
+        return ready.exists() and not whole.exists()
 
     def _places(self, number: int) -> dict[str, Path]:
         return {kind: self.work / f"{number:06}.{kind}.parquet" for kind in self.wanted}
@@ -237,9 +255,10 @@ def _by_own_grouping(model: MLVAE) -> bool:
 def _begin(work: Path, job: dict[str, Any], targets: list[Path]) -> None:
     """Writes what the job is where nothing is in its way, or finds that it is the one that was begun."""
     manifest = work / MANIFEST
+    for path in targets:
+        free(path)
     if not manifest.exists():
-        for path in (work, *targets):
-            free(path)
+        free(work)
         write(manifest, json.dumps(job).encode())
         return
     with reading("manifest of a job", manifest, CheckpointError, "Remove the folder to begin anew."):
