@@ -117,3 +117,18 @@ def test_training_with_it_resumes_to_the_same_numbers(tmp_path: Path, monkeypatc
     for (name, a), b in zip(whole.named_parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b), name
     assert not torch.equal(whole.heads["style"].weight, plain.heads["style"].weight)
+
+
+@pytest.mark.parametrize(("change", "most"), [({"flip": 0.5}, 0.052), ({"shift": 2}, 0.06), ({"rotate": 10}, 0.07)])
+def test_gaps_move_with_their_pictures_and_do_not_spread(change: dict[str, float], most: float) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(200, 28, 28)
+    whole = x.clone()
+    x[torch.rand(x.shape) < 0.05] = torch.nan
+    moved = Augmentation(**change)(x)  # type: ignore[arg-type]
+    assert 0.02 < moved.isnan().double().mean() < most
+    assert moved.nan_to_num(0.5).aminmax() >= (0, 0) and moved.nan_to_num(0.5).max() <= x.nan_to_num(0).max() + 1e-5
+    torch.manual_seed(1)
+    once = Augmentation(**change)(whole, gaps=False)  # type: ignore[arg-type]
+    torch.manual_seed(1)
+    assert torch.allclose(once, Augmentation(**change)(whole), atol=1e-5)  # type: ignore[arg-type]

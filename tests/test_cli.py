@@ -614,6 +614,9 @@ def test_evidence_is_added_taken_back_and_asked(run: Path, tmp_path: Path, capsy
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10 and all(line.count("nats") == 3 and "none of these" in line for line in lines)
     main(["evidence", "identify", ab, q, "-k", "3", "--out", str(tmp_path / "r.parquet")])
+    twice = pq.read_table(ab)
+    pq.write_table(pa.concat_tables([twice, twice]).replace_schema_metadata(twice.schema.metadata), tmp_path / "twice")
+    assert "every group once" in fails(capsys, "evidence", "identify", str(tmp_path / "twice"), q)
     assert pq.read_table(tmp_path / "r.parquet").num_rows == 30
     with warnings.catch_warnings():
         warnings.simplefilter("error")

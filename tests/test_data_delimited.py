@@ -13,6 +13,7 @@ from mlvae.data import read
 from mlvae.data.sources import delimited
 from mlvae.data.sources.raw import Asked
 from mlvae.errors import DataError
+from mlvae.store.parts import parts_of
 
 
 @pytest.fixture
@@ -98,3 +99,16 @@ def test_line_breaks_within_quotes_are_read_in_blocks_too(tmp_path: Path, monkey
     (tmp_path / "open.csv").write_text('who,height\n1,2\n"3,4\n5,6\n')
     with pytest.raises(DataError, match=r"open\.csv"):
         read(tmp_path / "open.csv", by="who", features="height")
+
+
+def test_labels_beside_an_array_and_of_the_only_column_left_keep_their_zeros(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("person\n007\n7\n007\n7\n8\n8\n")
+    np.save(tmp_path / "x.npy", np.zeros((6, 2), np.float32))
+    expected = ["007", "7", "007", "7", "8", "8"]
+    assert read(tmp_path / "x.npy", by="person").groups.tolist() == expected
+    (part,) = parts_of(tmp_path / "x.npy", "person")
+    data = part.load()
+    assert data is not None and data.groups.tolist() == expected
+    (tmp_path / "t.csv").write_text("person,a\n" + "\n".join(f"{who},01" for who in expected) + "\n")
+    only = read(tmp_path / "t.csv", features="a")
+    assert only.by == "person" and only.groups.tolist() == expected and only.x[0].item() == 1

@@ -31,3 +31,13 @@ def test_longer_ones_are_cut_and_others_named() -> None:
     for wrong in ([], [[1.0], []], [[[1.0]], [[1.0, 2.0]]]):
         with pytest.raises(DataError, match="Expected sequences"):
             padded(wrong)
+
+
+def test_windows_are_padded_along_the_axis_of_their_steps() -> None:
+    x = padded([np.ones((2, 5)), np.ones((2, 3))], axis=-1)
+    assert x.shape == (2, 2, 5) and np.isnan(x[1, :, 3:]).all() and not np.isnan(x[1, :, :3]).any()
+    assert padded([np.ones((2, 5)), np.ones((2, 3))], length=4, axis=1).shape == (2, 2, 4)
+    with pytest.raises(DataError, match="axis 2"):
+        padded([np.ones((2, 5))], axis=2)
+    with pytest.raises(DataError, match="axis 0"):
+        padded([np.ones(3), np.ones((3, 2))])

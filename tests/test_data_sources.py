@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import mlvae
 from mlvae.data import GroupedData, read
 from mlvae.data.sources import READERS
 from mlvae.data.stored import Stored
@@ -182,3 +183,31 @@ def test_one_long_text_does_not_make_a_column_as_wide_as_itself(tmp_path: Path) 
     assert data.codes("note").tolist() == [1] * 999 + [0] and data.grouped_by("note").num_groups == 2
     train, new = data.split(by="observation", test=0.2)
     assert len(train) + len(new) == 1000 and "note" in data._repr_html_()
+
+
+def test_rows_on_disk_may_have_gaps_only_where_it_is_said(tmp_path: Path) -> None:
+    x = np.ones((40, 3), np.float32)
+    x[::4, 1] = np.nan
+    np.save(tmp_path / "w.npy", x)
+    (tmp_path / "w.csv").write_text("person\n" + "\n".join(str(row % 5) for row in range(40)) + "\n")
+    for in_memory in (True, False):
+        with pytest.raises(DataError, match="--gaps"):
+            read(tmp_path / "w.npy", by="person", in_memory=in_memory)
+        assert read(tmp_path / "w.npy", by="person", in_memory=in_memory, gaps=True).gaps
+
+
+def test_what_may_have_gaps_makes_a_model_that_knows_them() -> None:
+    data = read(np.random.default_rng(0).normal(size=(40, 3)), groups=np.arange(40) % 5, gaps=True)
+    model = mlvae.MLVAE.for_data(data, content_dim=2, style_dim=2, width=4)
+    assert model.likelihood.missing and model.codes(torch.full((1, 3), torch.nan))["style"].mean.isfinite().all()
+
+
+def test_masked_values_are_gaps_and_ragged_lists_are_told_of_padding() -> None:
+    masked = np.ma.masked_array(np.full((4, 2), 999.0), mask=[[1, 0]] * 4)
+    with pytest.raises(DataError, match="without masked values; got 4"):
+        read(masked, groups=[0, 0, 1, 1])
+    x = read(masked, groups=[0, 0, 1, 1], gaps=True).x
+    assert torch.isnan(torch.as_tensor(x)[:, 0]).all() and (torch.as_tensor(x)[:, 1] == 999).all()
+    for ragged in ([np.zeros((3, 2)), np.zeros((4, 2))], [[1.0, 2.0], [3.0]]):
+        with pytest.raises(DataError, match="padded"):
+            read(ragged, groups=[0, 1])

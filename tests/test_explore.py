@@ -347,6 +347,9 @@ def test_a_short_sequence_ends_in_a_gap_where_the_model_knows_gaps() -> None:
     assert rows.sequences(b"1\n2\n", (3,), True).isnan().tolist() == [[False, False, True]]
     assert rows.sequences(b"1,2\n3,4\n", (3,), True).isnan().sum() == 2  # a row an observation
     assert rows.sequences(npy(np.zeros((2, 4))), (3, 4), True).isnan().sum() == 4
+    assert rows.sequences(npy(np.zeros((6, 5))), (6, 10), True, -1).isnan().sum() == 30
+    with pytest.raises(DataError, match="of shape \\(6, 10\\)"):
+        rows.sequences(npy(np.zeros((4, 10))), (6, 10), True, -1)
     with pytest.raises(DataError, match="of shape \\(3,\\)"):
         rows.sequences(b"1\n2\n", (3,), False)
 

@@ -71,10 +71,10 @@ class Augmentation:
                 raise DataError(f"Expected a number after the colon, as in {name}:2; got {number!r}.") from error
         return cls(**values)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Observations (N, *shape) as the model takes them, each changed by itself."""
+    def __call__(self, x: Tensor, gaps: bool = True) -> Tensor:
+        """Observations (N, *shape) as the model takes them, each changed by itself; ``gaps``: NaN may be among them."""
         if self.shift or self.rotate or self.zoom or self.flip:
-            x = self._moved(x)
+            x = self._moved(x, gaps)
         if self.time:
             steps = x.shape[-1]
             by = torch.randint(-round(self.time), round(self.time) + 1, (len(x), 1), device=x.device)
@@ -85,8 +85,12 @@ class Augmentation:
             x = (x + self.noise * torch.randn_like(x)).clamp(least, most)
         return x
 
-    def _moved(self, x: Tensor) -> Tensor:
-        """Images shifted, turned, sized and mirrored in one sampling, which blurs less than several."""
+    def _moved(self, x: Tensor, gaps: bool) -> Tensor:
+        """Images shifted, turned, sized and mirrored in one sampling, which blurs less than several.
+
+        A pixel between others is the mean of those that were observed, by their weights; a gap where these are less
+        than a half.
+        """
         if x.ndim not in (3, 4):
             shape = tuple(x.shape[1:])
             raise DataError(f"Expected images (H, W) or (C, H, W) to shift, turn, zoom or flip; got the shape {shape}.")
@@ -103,5 +107,13 @@ class Augmentation:
         across = torch.stack([mirror * cos, -mirror * sin * height / width, 2 * right / width], 1)
         along = torch.stack([sin * width / height, cos, 2 * down / height], 1)
         grid = F.affine_grid(torch.stack([across, along], 1).to(x), list(images.shape), align_corners=False)
-        moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-        return moved.reshape(x.shape)
+        if not gaps:
+            return _sampled(images, grid).reshape(x.shape)
+        seen = ~images.isnan()
+        share = _sampled(seen.to(images), grid)
+        moved = _sampled(torch.where(seen, images, 0.0), grid) / share.clamp_min(0.5)
+        return torch.where(share > 0.499, moved, torch.nan).reshape(x.shape)
+
+
+def _sampled(images: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

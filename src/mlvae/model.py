@@ -27,7 +27,7 @@ from mlvae.errors import row as named
 from mlvae.evidence import READOUTS, Evidence
 from mlvae.grouping import Grouping
 from mlvae.levels import Level, check_groups, checked
-from mlvae.likelihoods import Likelihood, by_name, likelihood_for
+from mlvae.likelihoods import Features, Likelihood, by_name, likelihood_for
 from mlvae.networks import LAYOUTS, NETWORKS, Network, beside, default_network, joined
 from mlvae.networks.trial import check_decoder, features_of, warn_of_batch_norm
 from mlvae.normal import Normal
@@ -180,6 +180,8 @@ class MLVAE(nn.Module):
         chosen = options.pop("likelihood", None)
         if not isinstance(chosen, Likelihood):
             chosen = likelihood_for(sample, schema, chosen, _telling(data) if data.gaps or chosen is not None else None)
+            if data.gaps and not schema.features and isinstance(chosen, Features):
+                chosen.missing = True  # as was said of arrays: what is kept out may have gaps where these have none
         if levels is not None:
             check_groups(
                 levels, {level.name: Grouping.from_ids(data.codes(by)) for level in levels if (by := level.by)}

@@ -85,7 +85,7 @@ class Step(nn.Module):
 
 def changed(model: MLVAE, augment: Augmentation, x: Tensor) -> Tensor:
     """Observations (N, *shape), each changed by itself; of a table its numbers: a word has no neighbours."""
-    moved = augment(x)
+    moved = augment(x, model.likelihood.missing)
     kinds = [feature.kind == "number" for feature in model.schema.features]
     return torch.where(torch.tensor(kinds, device=x.device), moved, x) if kinds else moved
 

@@ -74,8 +74,10 @@ def identify(
     """
     from mlvae.gallery import Gallery, Ranking
     from mlvae.store import files
+    from mlvae.store.adding import check_unique
 
     asked, mended = _pair(gallery, query, level), _calibration(calibration, gallery, level)
+    check_unique(gallery)
     ranking: Ranking | None = None
     for part in files.batches(gallery, level):
         found = Gallery(part, level).identify(asked, k, new=new, calibration=mended)

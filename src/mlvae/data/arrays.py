@@ -38,10 +38,7 @@ def as_observations(x: Any, gaps: bool = False) -> Tensor:
     if isinstance(x, Tensor):
         tensor = x.detach()
     else:
-        try:
-            array = np.asarray(x)
-        except ValueError as error:
-            raise DataError(f"Expected `x` of one shape (N, ...); {error}. Pad or crop it first.") from error
+        array = as_array(x, gaps)
         if array.dtype.kind not in "biuf":
             raise DataError(f"Expected `x` to be numbers; got {array.dtype}. Turn text or objects into numbers first.")
         kind = np.uint8 if array.dtype == np.uint8 else np.float32
@@ -74,6 +71,27 @@ def as_observations(x: Any, gaps: bool = False) -> Tensor:
                 )
         warn_of_rounding(x.detach() if isinstance(x, Tensor) else array, "`x`")
     return tensor
+
+
+def as_array(x: Any, gaps: bool = False) -> np.ndarray:
+    """An array of whatever numpy makes one of; what is masked is NaN.
+
+    Raises:
+        DataError: observations of unequal shapes, or masked ones without ``gaps``.
+    """
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        if not gaps:
+            raise DataError(
+                f"Expected `x` without masked values; got {int(np.ma.getmaskarray(x).sum()):,}. Fill them, or say gaps=True"
+                " where they were not observed."
+            )
+        return np.ma.filled(x.astype(np.float32), np.nan)
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise DataError(
+            f"Expected `x` of one shape (N, ...); {error}. Crop it, or pad it: `mlvae.data.padded(x)` with gaps=True."
+        ) from error
 
 
 def check_shape(what: str, labels: np.ndarray, count: int) -> None:

@@ -20,6 +20,9 @@ from mlvae.labels import as_labels, refuse_missing
 from mlvae.notebook import table
 from mlvae.schema import Schema, as_feature
 
+LOOKED_AT = 256
+"""Rows on disk that are looked at for what is no number."""
+
 SAMPLED = 64 * 2**20
 """Bytes of a sample of rows on disk."""
 
@@ -62,6 +65,9 @@ class GroupedData:
 
     def __post_init__(self) -> None:
         x = as_observations(self.x, self.gaps)
+        if isinstance(x, Stored) and not self.gaps:
+            # Of some, as all would take long; training looks at each.
+            as_observations(x[torch.linspace(0, len(x) - 1, min(len(x), LOOKED_AT), dtype=torch.float64).long()])
         columns = {str(name): as_labels(values) for name, values in self.columns.items()}
         for name, labels in columns.items():
             check_shape(f"column {name!r}", labels, len(x))

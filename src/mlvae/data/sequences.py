@@ -10,7 +10,7 @@ import numpy as np
 from mlvae.errors import DataError
 
 
-def padded(sequences: Sequence[Any], length: int | None = None) -> np.ndarray[Any, Any]:
+def padded(sequences: Sequence[Any], length: int | None = None, axis: int = 0) -> np.ndarray[Any, Any]:
     """Sequences with NaN after their ends, for `GroupedData.from_arrays(..., gaps=True)`.
 
     A likelihood that knows gaps gives what is not there no nats, and the encoder sees it as missing: the mask needs
@@ -19,9 +19,11 @@ def padded(sequences: Sequence[Any], length: int | None = None) -> np.ndarray[An
     Args:
         sequences: N of them, each (T_i, ...) with T_i steps, alike but for their length.
         length: T; None takes the longest. Longer ones are cut.
+        axis: of a sequence, along which its steps are; -1 for windows (channels, steps), as the network `series` takes
+            them.
 
     Returns:
-        (N, T, ...) float32.
+        (N, T, ...) float32, T on that axis.
 
     Raises:
         DataError: there is none, one is empty, or they differ in more than their length.
@@ -30,10 +32,16 @@ def padded(sequences: Sequence[Any], length: int | None = None) -> np.ndarray[An
         >>> padded([[1.0, 2.0, 3.0], [4.0]])
         array([[ 1.,  2.,  3.],
                [ 4., nan, nan]], dtype=float32)
+        >>> padded([np.zeros((6, 20)), np.zeros((6, 12))], axis=-1).shape
+        (2, 6, 20)
     """
     arrays = [np.asarray(sequence, np.float32) for sequence in sequences]
     if not arrays:
         raise DataError("Expected sequences; got none.")
+    if not -arrays[0].ndim <= axis < arrays[0].ndim or {array.ndim for array in arrays} != {arrays[0].ndim}:
+        shapes = " and ".join(str(shape) for shape in sorted({array.shape for array in arrays})[:2])
+        raise DataError(f"Expected sequences with steps on axis {axis}; got {shapes}. Name the axis of their steps.")
+    arrays = [np.moveaxis(array, axis, 0) for array in arrays]
     rest = arrays[0].shape[1:]
     for place, array in enumerate(arrays):
         if array.ndim == 0 or not array.size or array.shape[1:] != rest:
@@ -45,4 +53,4 @@ def padded(sequences: Sequence[Any], length: int | None = None) -> np.ndarray[An
     x = np.full((len(arrays), steps, *rest), np.nan, np.float32)
     for row, array in zip(x, arrays, strict=True):
         row[: len(array)] = array[:steps]
-    return x
+    return np.moveaxis(x, 1, axis + 1 if axis >= 0 else axis)

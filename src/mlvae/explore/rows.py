@@ -70,7 +70,7 @@ def table_rows(content: bytes, schema: Schema) -> Tensor:
         return torch.from_numpy(tables.from_table(files.in_memory(kept, str(NAME)), Asked(like=schema)).x)
 
 
-def sequences(content: bytes, shape: tuple[int, ...], gaps: bool) -> Tensor:
+def sequences(content: bytes, shape: tuple[int, ...], gaps: bool, axis: int = 0) -> Tensor:
     """Observations (N, *shape) of numbers.
 
     Args:
@@ -78,7 +78,8 @@ def sequences(content: bytes, shape: tuple[int, ...], gaps: bool) -> Tensor:
             Parquet file: a row an observation where the model's are (F,), else a row a step and a column a channel;
             or Parquet with a column of vectors.
         shape: of an observation.
-        gaps: what is behind the end of a shorter sequence, its steps first, is a gap.
+        gaps: what is behind the end of a shorter sequence is a gap.
+        axis: of an observation, along which its steps are.
 
     Raises:
         DataError: too large, damaged, of another shape, or not numbers.
@@ -92,8 +93,9 @@ def sequences(content: bytes, shape: tuple[int, ...], gaps: bool) -> Tensor:
     if array.dtype.kind not in "biuf":
         raise DataError(f"Expected numbers in the file; got {array.dtype}. Send the observations alone.")
     many = _arranged(array, shape)
-    if gaps and many.shape[2:] == shape[1:] and 0 < many.shape[1] < shape[0]:
-        many = padded(list(many), shape[0])
+    steps = axis % len(shape)
+    if gaps and many.ndim == len(shape) + 1 and 0 < many.shape[1 + steps] < shape[steps]:
+        many = padded(list(many), shape[steps], axis)
     if many.shape[1:] != shape or not len(many):
         raise DataError(
             f"Expected observations of shape {shape}, alone or one after another; got an array of shape {array.shape}."

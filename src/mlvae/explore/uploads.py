@@ -37,7 +37,7 @@ def observations(content: bytes, model: MLVAE, shown: Depiction) -> Tensor:
         return picture(content, model.shape, shown)[None]
     if shown.kind == "table":
         return table_rows(content, model.schema)
-    return sequences(content, model.shape, model.likelihood.missing)
+    return sequences(content, model.shape, model.likelihood.missing, -1 if model.network == "series" else 0)
 
 
 def picture(content: bytes, shape: tuple[int, ...], shown: Depiction) -> Tensor:

@@ -140,7 +140,7 @@ class MLVAETransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
             groups = np.arange(len(x))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Every group of", UserWarning)
-            data = GroupedData.from_arrays(x, np.asarray(groups), name="X", gaps=True, schema=schema)
+            data = GroupedData.from_arrays(x, np.asarray(groups), name="X", gaps=bool(np.isnan(x).any()), schema=schema)
         chosen = setting(self.objective)
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -153,16 +153,16 @@ def _check_added(connection: Any, level: str, layout: Layout, plus: str, minus: 
 
 def check_unique(path: PathLike) -> None:
     """Raises EvidenceError where a group is in a file more than once."""
-    with (
-        reading("file of evidence", path, EvidenceError, "It is damaged. Use an earlier copy."),
-        database().connect() as connection,
-    ):
-        row = connection.execute(
-            f'select level, "group" from {_files([path])} group by all having count(*) > 1 limit 1'
-        ).fetchone()
-    if row:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with reading("file of evidence", path, EvidenceError, "It is damaged. Use an earlier copy."):
+        names = pq.read_table(Path(path), columns=["level", "group"])
+        times = names.group_by(["level", "group"]).aggregate([([], "count_all")])
+        twice = times.filter(pc.greater(times["count_all"], 1)).slice(0, 1).to_pylist()
+    for row in twice:
         raise EvidenceError(
-            f"Expected every group once in {path}; {row[1]!r} of {row[0]!r} is there more often."
+            f"Expected every group once in {path}; {row['group']!r} of {row['level']!r} is there more often."
             f" `mlvae evidence merge {path} --out NEW` adds its rows up."
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -59,7 +60,7 @@ def of_tables(files: list[Path], asked: Asked, missing: str, keys: Sequence[str]
 def of_array(file: Path, beside: Path, asked: Asked, missing: str, keys: Sequence[str]) -> Iterator[Stretch]:
     """Stretches of an ``.npy`` file whose columns are in a table beside it. See `of_tables`."""
     x = Stored(file)
-    table, (rows,) = _opened([beside], asked)
+    table, (rows,) = _opened([beside], replace(asked, features=()))
     if len(x) != table.rows:
         raise DataError(
             f"Expected a label for each of the {len(x)} rows of {file.name} in {beside.name}; it has {table.rows} rows."

@@ -106,7 +106,8 @@ def read(
         by, x, features, known, tuple(labels), (size, size) if isinstance(size, int) else size, mode, tuple(folders),
         None if cache is None else Path(cache), in_memory, on_bad_file, schema, usual=usual_column(like),
     )  # fmt: skip
-    raw = _from_path(source, asked) if isinstance(source, (str, os.PathLike)) else memory.raw(source, asked)
+    gaps = gaps or getattr(getattr(like, "likelihood", None), "missing", False)
+    raw = _from_path(source, asked) if isinstance(source, (str, os.PathLike)) else memory.raw(source, asked, gaps)
     columns = dict(raw.columns)
     count = len(raw.x) if raw.x.ndim else 0
     if groups is not None:
@@ -114,9 +115,8 @@ def read(
         columns[by] = as_labels(groups)
         check_shape("`groups`", columns[by], count)
     by = grouping_column(by, columns, raw.others, count, raw.name, usual_column(like))
-    gaps = gaps or raw.gaps or getattr(getattr(like, "likelihood", None), "missing", False)
     data = GroupedData.from_arrays(
-        raw.x, columns=columns, by=by, name=raw.name, missing=missing, gaps=gaps, schema=raw.schema
+        raw.x, columns=columns, by=by, name=raw.name, missing=missing, gaps=gaps or raw.gaps, schema=raw.schema
     )
     data = replace(data, skipped=raw.skipped)
     return data.with_covariates(*known) if known else data

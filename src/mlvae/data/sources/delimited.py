@@ -10,6 +10,7 @@ from typing import Any
 
 from mlvae.data.sources.files import COLUMNS, ROWS, Table, batch_rows, in_memory, kind_of, refuse_twins, wrap
 from mlvae.data.sources.raw import Asked
+from mlvae.data.sources.select import chosen
 from mlvae.data.stored import stamp
 from mlvae.errors import DataError
 from mlvae.errors import row as named
@@ -70,7 +71,7 @@ def csv_blocks(files: list[Path], asked: Asked) -> tuple[list[Block], Any, list[
     skipped: list[str] = []
     for file in files:
         try:
-            found = list(_blocks_of(file, {asked.by, asked.usual, "group", *asked.labels}))
+            found = list(_blocks_of(file, asked))
             names = found[0][1].names
             if types and set(names) != set(types):
                 odd = sorted(set(names) ^ set(types))[:5]
@@ -188,7 +189,7 @@ def delimiter(header: bytes) -> str:
     return max(",;\t", key=lambda sign: bare.count(sign.encode()))
 
 
-def _blocks_of(file: Path, labels: Collection[str | None]) -> Iterator[tuple[Block, Any]]:
+def _blocks_of(file: Path, asked: Asked) -> Iterator[tuple[Block, Any]]:
     """The blocks of a file, each with its own Arrow schema; labels that begin with a zero, as 007 does, are words."""
     mark, seen = _delimiter(file), stamp(file)
     names: tuple[str, ...] | None = None
@@ -204,9 +205,22 @@ def _blocks_of(file: Path, labels: Collection[str | None]) -> Iterator[tuple[Blo
                 text += more
             block = Block(file, start, len(text), first, 0, mark, seen, names)
             table = read_csv(text, file, mark, names=names, row=first)
-            yield replace(block, rows=len(table)), _as_words(block, text, table.schema, labels)
+            yield replace(block, rows=len(table)), _as_words(block, text, table.schema, _labels(table.schema, asked))
             names = names or tuple(table.column_names)
             start, first = start + len(text), first + len(table)
+
+
+def _labels(schema: Any, asked: Asked) -> set[str | None]:
+    """Columns that name groups, or may: those that are asked for, and where features are, all others."""
+    named = {asked.by, asked.usual, "group", *asked.labels}
+    if asked.features is None:
+        return named
+    try:
+        types = {field.name: kind_of(field.type) for field in schema}
+        features = chosen(asked.features, types, ()) if asked.features else {}
+    except DataError:  # which is told where they are taken
+        return named
+    return named | set(schema.names) - set(features)
 
 
 def _as_words(block: Block, text: bytes, schema: Any, labels: Collection[str | None]) -> Any:

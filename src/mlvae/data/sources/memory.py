@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlvae.data.arrays import as_array
 from mlvae.data.sources import tables
 from mlvae.data.sources.files import frame_table, huggingface_table, saved_table
 from mlvae.data.sources.raw import Asked, Raw
@@ -17,11 +18,10 @@ from mlvae.data.stored import Stored
 from mlvae.errors import DataError
 
 
-def raw(source: Any, asked: Asked) -> Raw:
-    """Whatever it is, told by what it can do: nothing is imported to find out."""
+def raw(source: Any, asked: Asked, gaps: bool = False) -> Raw:
+    """Whatever it is, told by what it can do: nothing is imported to find out. ``gaps``: what is masked is a gap."""
     if isinstance(source, (np.ndarray, Tensor, Stored, list)):
-        x = source if isinstance(source, (Tensor, Stored)) else np.asarray(source)
-        return Raw(x, {}, "arrays")
+        return Raw(source if isinstance(source, (Tensor, Stored)) else as_array(source, gaps), {}, "arrays")
     if isinstance(source, Mapping):
         parts = ", ".join(map(repr, source))
         raise DataError(f"Expected one data set; got several by name: {parts}. Choose one: read(source[...]).")

@@ -51,7 +51,7 @@ def csv(files: list[Path], asked: Asked) -> Raw:
 def labels_of(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """All columns of a file as labels."""
     with reading("table", path):
-        return labels_in((csv_table if path.suffix == ".csv" else parquet_table)([path], Asked()))
+        return labels_in((csv_table if path.suffix == ".csv" else parquet_table)([path], Asked(features=())))
 
 
 def labels_in(table: Table) -> dict[str, np.ndarray[Any, Any]]:
