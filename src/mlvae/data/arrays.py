@@ -82,8 +82,8 @@ def as_array(x: Any, gaps: bool = False) -> np.ndarray:
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         if not gaps:
             raise DataError(
-                f"Expected `x` without masked values; got {int(np.ma.getmaskarray(x).sum()):,}. Fill them, or say gaps=True"
-                " where they were not observed."
+                f"Expected `x` without masked values; got {int(np.ma.getmaskarray(x).sum()):,}. Fill them, or say"
+                " gaps=True where they were not observed."
             )
         return np.ma.filled(x.astype(np.float32), np.nan)
     try:
