@@ -98,6 +98,15 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         {"features": "age"},
         "one type",
     ),
+    "types that differ between Parquet files": (
+        lambda folder: (
+            pq.write_table(pa.table({"person": ["a"], "age": [1]}), folder / "1.parquet"),
+            pq.write_table(pa.table({"person": ["a"], "age": ["old"]}), folder / "2.parquet"),
+            folder,
+        )[2],
+        {},
+        r"Expected int64 in column 'age' of .*2\.parquet, as in 1\.parquet; got string",
+    ),
     "words as numbers": (csv("person,age\na,old\nb,young\n"), {"features": "age:number"}, "'age'.*age:category"),
     "evidence for data": (
         parquet(person=range(ROWS), count=[1] * ROWS, precision=[[1.0, 2.0]] * ROWS, information=[[0.0, 1.0]] * ROWS),

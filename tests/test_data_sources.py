@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from mlvae.data import GroupedData, read
 from mlvae.data.sources import READERS
 from mlvae.data.stored import Stored
 from mlvae.errors import DataError
+from mlvae.store.parts import parts_of
 
 X = np.arange(24, dtype=np.uint8).reshape(6, 2, 2)
 GROUP = np.array([0, 0, 1, 1, 2, 2])
@@ -211,3 +213,36 @@ def test_masked_values_are_gaps_and_ragged_lists_are_told_of_padding() -> None:
     for ragged in ([np.zeros((3, 2)), np.zeros((4, 2))], [[1.0, 2.0], [3.0]]):
         with pytest.raises(DataError, match="padded"):
             read(ragged, groups=[0, 1])
+
+
+ALIKE: dict[str, tuple[Any, Any]] = {
+    "int32": (pa.int32(), pa.int64()),
+    "float": (pa.int64(), pa.float64()),
+    "single": (pa.float32(), pa.float64()),
+    "words": (pa.string(), pa.large_string()),
+    "dictionary": (pa.dictionary(pa.int32(), pa.string()), pa.string()),
+    "nothing": (pa.null(), pa.int64()),
+    "truth": (pa.bool_(), pa.int64()),
+    "times": (pa.timestamp("s"), pa.timestamp("ns")),
+}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("name", ALIKE)
+def test_files_of_a_folder_may_hold_types_that_one_type_holds(name: str, turned: bool, tmp_path: Path) -> None:
+    kinds = ALIKE[name][::-1] if turned else ALIKE[name]
+    for part, kind in enumerate(kinds):
+        words = pa.types.is_dictionary(kind) or kind in (pa.string(), pa.large_string())
+        values = pa.array([None] * 2 if kind == pa.null() else ["1", "0"] if words else [1, 0])
+        if kind == pa.float64():
+            values = pa.array([2.5, 2.0**40])  # what no narrower type holds
+        elif kind == pa.int64():
+            values = pa.array([2**40, 3])
+        table = {"note": values.cast(kind), "group": [1, 2], "x": [0.5, 1.5]}
+        pq.write_table(pa.table(table), tmp_path / f"{part}.parquet")
+    data = read(tmp_path, by="group", features="x")
+    loaded = [part.load() for part in parts_of(tmp_path, "group", features="x")]
+    notes = [str(note) for part in loaded if part is not None for note in part.column("note")]
+    assert len(data) == 4 and len(notes) == 4
+    if name != "nothing":
+        assert notes == [str(note) for note in data.column("note")]

@@ -390,6 +390,15 @@ def test_what_is_wrong_in_a_part_is_named_with_the_part(
         jobs.encode(model, tmp_path / "x.npy", evidence=tmp_path / "e")
 
 
+def test_types_that_differ_between_files_are_told_before_anything_is_encoded(tmp_path: Path, model: MLVAE) -> None:
+    (tmp_path / "in").mkdir()
+    for name, notes in (("a", [1, 2]), ("b", ["one", "two"])):
+        table = {"x": np.zeros((2, 4)).tolist(), "group": [1, 2], "note": notes}
+        pq.write_table(pa.table(table), tmp_path / "in" / f"{name}.parquet")
+    with pytest.raises(DataError, match=r"int64 in column 'note' of .*b\.parquet, as in a\.parquet; got string"):
+        jobs.Job(model, tmp_path / "in", evidence=tmp_path / "e")
+
+
 def test_nested_folders_are_encoded_under_the_names_of_training(tmp_path: Path) -> None:
     for number in range(24):
         place = tmp_path / "in" / f"c{number % 2}" / f"p{number % 6}" / f"{number}.png"

@@ -125,8 +125,8 @@ class Rows:
             parts.append(part)
         if stop == self.count:  # of many files none keeps what it had open
             self._stream, self._rest, self._at = iter(()), None, -1
-        table = pa.Table.from_batches(parts)
-        return table.select(self.schema.names).cast(self.schema)
+        with sources.wrap(self.file, "Parquet"):
+            return pa.Table.from_batches(parts).select(self.schema.names).cast(self.schema)
 
     def _from(self, start: int) -> Iterator[Any]:
         import pyarrow.parquet as pq
@@ -172,12 +172,9 @@ class Lines:
 
 def _opened(files: list[Path], asked: Asked) -> tuple[sources.Table, list[Rows] | list[Lines]]:
     """A table, and what reads the rows of each of its files."""
-    import pyarrow.parquet as pq
-
     if files[0].suffix.lower() == ".parquet":
         table = sources.parquet_table(files, asked)
-        schema = pq.read_schema(table.files[0])
-        return table, [Rows(file, schema) for file in table.files]
+        return table, [Rows(file, table.schema) for file in table.files]
     blocks, schema, skipped = delimited.csv_blocks(files, asked)
     by_file = [list(some) for _, some in groupby(blocks, lambda block: block.file)]
     return delimited.streamed(blocks, schema, files[0].stem, skipped), [Lines(some, schema) for some in by_file]

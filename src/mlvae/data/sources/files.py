@@ -41,6 +41,7 @@ class Table:
         batches: from column names to batches of rows.
         files: that it is in; none where it is in memory.
         skipped: files that were passed over.
+        schema: of Parquet, the Arrow types that all its files are brought to.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Table:
     batches: Callable[[Sequence[str]], Iterator[Any]]
     files: tuple[Path, ...] = ()
     skipped: tuple[str, ...] = ()
+    schema: Any = None
 
 
 def in_memory(table: Any, name: str, files: Sequence[Path] = (), skipped: Sequence[str] = ()) -> Table:
@@ -74,26 +76,23 @@ def parquet_table(files: list[Path], asked: Asked) -> Table:
     import pyarrow.parquet as pq
 
     good: list[Path] = []
-    names: list[str] = []
+    schema: Any = None
     skipped: list[str] = []
     for file in files:
         try:
             if not file.stat().st_size:
                 raise DataError(f"Expected a Parquet file; {file} is empty (0 bytes). Write it again.")
             with wrap(file, "Parquet"):
-                found = pq.read_schema(file)
+                found = _without_views(pq.read_schema(file))
                 refuse_twins(found, file.name)
-            if good and set(found.names) != set(names):
-                odd = sorted(set(found.names) ^ set(names))[:5]
-                raise DataError(f"Expected the columns of {good[0].name} in {file}; they differ in {odd}.")
-            good, names = [*good, file], found.names
+            schema = _common(schema, found, good[0], file) if good else found
+            good.append(file)
         except DataError as bad:
             asked.skip(bad, str(file), skipped)
     if not good:
         raise DataError(f"Expected a Parquet file that can be read; all {len(files)} cannot.")
     with wrap(good[0], "Parquet"):
         rows = sum(pq.read_metadata(file).num_rows for file in good)
-        schema = pq.read_schema(good[0])
     if rows > ROWS_A_BYTE * sum(file.stat().st_size for file in good) or len(schema) > COLUMNS:
         raise DataError(
             f"Expected at most {ROWS_A_BYTE} rows a byte and {COLUMNS:,} columns in {good[0].parent}; its files say"
@@ -111,9 +110,39 @@ def parquet_table(files: list[Path], asked: Asked) -> Table:
                     arrays = [batch.column(column).cast(schema.field(column).type) for column in columns]
                     yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
-    schema = _without_views(schema)
     types = {field.name: kind_of(field.type) for field in schema}
-    return Table(name, types, rows, batches, tuple(good), tuple(skipped))
+    return Table(name, types, rows, batches, tuple(good), tuple(skipped), schema)
+
+
+def _common(schema: Any, found: Any, first: Path, file: Path) -> Any:
+    """The schema with types that also hold what a further file has.
+
+    Raises:
+        DataError: it has other columns, or words where there are numbers.
+    """
+    import pyarrow as pa
+
+    if set(found.names) != set(schema.names):
+        odd = sorted(set(found.names) ^ set(schema.names))[:5]
+        raise DataError(f"Expected the columns of {first.name} in {file}; they differ in {odd}.")
+    for place, field in enumerate(schema):
+        other = found.field(field.name)
+        if other.equals(field):
+            continue
+        known, came = (held.value_type if pa.types.is_dictionary(held) else held for held in (field.type, other.type))
+        kinds = {kind_of(known), kind_of(came)}
+        try:
+            both = [pa.schema([(field.name, held)]) for held in (known, came)]
+            common = pa.unify_schemas(both, promote_options="permissive").field(0).type
+        except (pa.ArrowTypeError, pa.ArrowInvalid):
+            if len(kinds) > 1 and kinds != {"number", "binary"}:
+                raise DataError(
+                    f"Expected {known} in column {field.name!r} of {file}, as in {first.name}; got {came}. Write it"
+                    " with one type in all files."
+                ) from None
+            common = came if kind_of(known) == "binary" else known
+        schema = schema.set(place, pa.field(field.name, common))
+    return schema
 
 
 def _without_views(schema: Any) -> Any:
@@ -216,6 +245,8 @@ def wrap(file: Path, what: str) -> Iterator[None]:
             advice = f"It is not UTF-8: save it again, for example `iconv -f latin1 -t utf-8 {file.name}`."
         elif "parse error" in text:
             advice = "Correct that row: every row needs as many fields as the header."
+        elif "not in range" in text or "lose data" in text:
+            advice = "Write that column with one type in all files."
         raise DataError(f"Expected a whole {what} file; {file} cannot be read ({text}). {advice}") from error
 
 
