@@ -175,6 +175,21 @@ def test_embeddings_stay_on_disk_where_they_are_asked_to(tmp_path: Path) -> None
     assert all(read(tmp_path / "gaps.parquet", in_memory=held, **options).gaps for held in (True, False, False))
 
 
+def test_bytes_of_which_some_are_missing_in_a_later_file_have_gaps(tmp_path: Path) -> None:
+    kind = pa.list_(pa.uint8())
+    for name, rows in (("a", [[200, 2], [3, 4], [9, 9]]), ("b", [[5, None], [7, 8]])):
+        table = {"who": [1, 2, 1][: len(rows)], "x": pa.array(rows, kind)}
+        pq.write_table(pa.table(table), tmp_path / f"{name}.parquet")
+    for in_memory in (True, False, False):  # the last from what was kept
+        data = read(tmp_path, by="who", in_memory=in_memory)
+        assert data.gaps and data.x[:].tolist()[:2] == [[200, 2], [3, 4]] and torch.isnan(data.x[:][3, 1])
+    alone = [read(tmp_path / "a.parquet", by="who", in_memory=in_memory) for in_memory in (True, False)]
+    assert all(data.x.dtype == torch.uint8 and not data.gaps for data in alone)
+    # uint8 is scaled to [0, 1], decimals are not: a part of the whole is what the whole is.
+    loaded = [part.load() for part in parts_of(tmp_path, "who")]
+    assert [data is not None and data.x.dtype for data in loaded] == [torch.float32] * 2
+
+
 def test_one_long_text_does_not_make_a_column_as_wide_as_itself(tmp_path: Path) -> None:
     notes = ["short"] * 999 + ["a long story " * 500]
     table = pa.table({"who": [i % 5 for i in range(1000)], "height": np.arange(1000) / 7, "note": notes})

@@ -18,7 +18,7 @@ import numpy as np
 
 from mlvae.data import GroupedData
 from mlvae.data.arrays import settle
-from mlvae.data.sources import delimited, grouping_column, images, tables
+from mlvae.data.sources import delimited, grouping_column, images, tables, vectors
 from mlvae.data.sources import files as sources
 from mlvae.data.sources.raw import Asked, Raw
 from mlvae.data.stored import Stored
@@ -174,7 +174,12 @@ def _opened(files: list[Path], asked: Asked) -> tuple[sources.Table, list[Rows] 
     """A table, and what reads the rows of each of its files."""
     if files[0].suffix.lower() == ".parquet":
         table = sources.parquet_table(files, asked)
-        return table, [Rows(file, table.schema) for file in table.files]
+        schema = table.schema
+        for place, field in enumerate(schema):
+            kind = vectors.as_decimals(field.type) if table.types[field.name] == "vector" else None
+            if kind is not None and vectors.missing(table, field.name):  # a stretch without a gap cannot know
+                schema = schema.set(place, field.with_type(kind))
+        return table, [Rows(file, schema) for file in table.files]
     blocks, schema, skipped = delimited.csv_blocks(files, asked)
     by_file = [list(some) for _, some in groupby(blocks, lambda block: block.file)]
     return delimited.streamed(blocks, schema, files[0].stem, skipped), [Lines(some, schema) for some in by_file]
