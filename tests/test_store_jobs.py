@@ -375,6 +375,28 @@ def test_an_array_is_read_a_stretch_at_a_time(
     assert codes["note"].to_pylist() == data.column("note").tolist()
 
 
+@pytest.mark.parametrize("ending", ["parquet", "csv", "npy"])
+def test_labels_that_are_whole_in_one_stretch_only_are_decimals_in_all(
+    ending: str, tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stretches, "ROWS", 64)
+    x = np.random.default_rng(0).normal(size=(150, 4)).astype(np.float32)
+    dose = np.repeat([1.0, 2.0, 2.5], 50)
+    source, columns = tmp_path / f"t.{ending}", {f"x{i}": x[:, i] for i in range(4)}
+    if ending == "npy":
+        np.save(source, x)
+        pq.write_table(pa.table({"dose": dose}), tmp_path / "t.parquet")  # the only column, which nobody need name
+    else:
+        write = csv.write_csv if ending == "csv" else pq.write_table
+        write(pa.table({**columns, "dose": dose}), source)
+    features = None if ending == "npy" else "x*"
+    data = read(source, features=features)
+    job: dict[str, Any] = {"out": tmp_path / "c", "evidence": tmp_path / "e", "reading": {"features": features}}
+    assert jobs.encode(model.double(), source, **job) == 3
+    assert close(files.read(tmp_path / "e"), model.evidence(data.x, data.groups.astype(str)), 1e-6)
+    assert pq.read_table(tmp_path / "c")["dose"].to_pylist() == dose.tolist()
+
+
 def test_what_is_wrong_in_a_part_is_named_with_the_part(
     tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch
 ) -> None:

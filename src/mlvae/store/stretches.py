@@ -9,7 +9,7 @@ import hashlib
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,11 @@ def of_tables(files: list[Path], asked: Asked, missing: str, keys: Sequence[str]
         keys: further columns that must have labels.
     """
     table, readers = _opened(files, asked)
-    whole = _keys_with_gaps(table, asked, keys)
+    whole = cache(partial(_whole, table))
 
     def load(rows: Rows | Lines, start: int, stop: int) -> GroupedData | None:
-        part = _as_integers(rows.read(start, stop), whole)
-        raw = tables.from_table(sources.in_memory(part, rows.file.stem), asked)
-        return _grouped(raw, asked, missing, keys)
+        raw = tables.from_table(sources.in_memory(rows.read(start, stop), rows.file.stem), asked)
+        return _grouped(raw, asked, missing, keys, whole)
 
     for rows in readers:
         yield from _stretches(rows.file, rows.count, _step(rows.nbytes), partial(load, rows))
@@ -65,12 +64,12 @@ def of_array(file: Path, beside: Path, asked: Asked, missing: str, keys: Sequenc
         raise DataError(
             f"Expected a label for each of the {len(x)} rows of {file.name} in {beside.name}; it has {table.rows} rows."
         )
-    whole = _keys_with_gaps(table, asked, keys)
+    whole = cache(partial(_whole, table))
 
     def load(start: int, stop: int) -> GroupedData | None:
-        columns = tables.labels_in(sources.in_memory(_as_integers(rows.read(start, stop), whole), beside.stem))
+        columns = tables.labels_in(sources.in_memory(rows.read(start, stop), beside.stem))
         # Whether the model knows gaps is asked where it sees them.
-        return _grouped(Raw(x[start:stop], columns, file.stem, gaps=True), asked, missing, keys)
+        return _grouped(Raw(x[start:stop], columns, file.stem, gaps=True), asked, missing, keys, whole)
 
     yield from _stretches(file, len(x), _step(4 * x.shape[1:].numel()), load)
 
@@ -200,14 +199,19 @@ def _decode(path: Path, some: list[Path], size: tuple[int, int], mode: str, aske
     return None if raw is None else _grouped(raw, asked, "error", ())
 
 
-def _grouped(raw: Raw, asked: Asked, missing: str, keys: Sequence[str]) -> GroupedData | None:
-    """Rows under their labels, of which a stretch may have one, or none."""
+def _grouped(
+    raw: Raw, asked: Asked, missing: str, keys: Sequence[str], whole: Callable[[str], bool] | None = None
+) -> GroupedData | None:
+    """Rows under their labels, of which a stretch may have one, or none; ``whole`` as `_whole` of all stretches."""
     by = grouping_column(asked.by, raw.columns, raw.others, len(raw.x), raw.name, asked.usual)
     data = GroupedData(raw.x, raw.columns, None, raw.name, raw.schema, raw.gaps, raw.skipped)
     columns = dict(data.columns)
     kept = np.arange(len(data))
     for key in dict.fromkeys([by, *keys]):
-        labels, rows = settle(np.asarray(data.column(key))[kept], key, missing)
+        held = np.asarray(data.column(key))[kept]
+        labels, rows = settle(held, key, missing)
+        if whole is not None and held.dtype.kind == "f" and labels.dtype.kind == "i" and not whole(key):
+            labels = labels.astype(held.dtype)
         kept = kept[rows]
         columns = {name: values[rows] for name, values in columns.items()} | {key: labels}
     if not len(kept):
@@ -215,38 +219,17 @@ def _grouped(raw: Raw, asked: Asked, missing: str, keys: Sequence[str]) -> Group
     return GroupedData(data.x[kept], columns, by, data.name, data.schema, data.gaps, data.skipped)
 
 
-def _keys_with_gaps(table: sources.Table, asked: Asked, keys: Sequence[str]) -> list[str]:
-    named = [asked.by] if asked.by else [key for key in (asked.usual, "group") if key]
-    return [key for key in dict.fromkeys([*named, *keys]) if _whole_with_gaps(table, key)]
-
-
-def _whole_with_gaps(table: sources.Table, column: str) -> bool:
-    """Whether a column of decimals is one of whole numbers with gaps, as data frames keep those: its labels are whole.
-
-    A stretch without a gap cannot know.
-    """
+def _whole(table: sources.Table, column: str) -> bool:
+    """Whether all labels of a column are whole numbers, as `labels.whole` asks: of decimals a stretch cannot know."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    gaps = False
-    for batch in table.batches([column]) if column in table.types else ():
-        values = batch.column(column)
-        if not pa.types.is_floating(values.type):
+    for batch in table.batches([column]):
+        if not pa.types.is_floating(batch.column(column).type):
+            return True
+        known = batch.column(column).cast("float64").drop_null()
+        known = known.filter(pc.invert(pc.is_nan(known)))
+        good = pc.and_(pc.less(pc.abs(known), 2.0**53), pc.equal(known, pc.floor(known)))
+        if len(known) and not pc.all(good).as_py():
             return False
-        known = values.drop_null().filter(pc.is_finite(values.drop_null()))
-        gaps |= len(known) < len(values)
-        if len(known) and not pc.all(pc.equal(known, pc.floor(known))).as_py():
-            return False
-    return gaps
-
-
-def _as_integers(table: Any, columns: Sequence[str]) -> Any:
-    """An Arrow table with columns of decimals as whole numbers, gaps as nulls."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    for name in columns:
-        values = table.column(name)
-        whole = pc.if_else(pc.is_finite(values), values, pa.scalar(None, values.type)).cast(pa.int64())
-        table = table.set_column(table.schema.get_field_index(name), name, whole)
-    return table
+    return True
