@@ -309,6 +309,25 @@ def test_a_part_without_a_label_is_passed_over(tmp_path: Path, model: MLVAE, mon
         jobs.encode(model, tmp_path / "t.parquet", evidence=tmp_path / "again")
 
 
+def test_files_of_one_row_of_none_with_a_label_and_damaged_ones_are_parts(tmp_path: Path, model: MLVAE) -> None:
+    data = folder(tmp_path / "in", count=2)
+    one = {"x": np.ones((1, 4), np.float32), "group": np.array([5])}
+    np.savez(tmp_path / "in" / "one.npz", **one)  # type: ignore[arg-type]
+    np.savez(tmp_path / "in" / "none.npz", x=np.zeros((3, 4), np.float32), group=np.full(3, np.nan))
+    whole = (tmp_path / "in" / "0.npz").read_bytes()
+    (tmp_path / "in" / "odd.npz").write_bytes(whole[: len(whole) // 2])
+    said, out = list[str](), {"out": tmp_path / "c", "evidence": tmp_path / "e", "missing": "drop"}
+    with pytest.raises(DataError, match=r"odd\.npz cannot be read.*--on-bad-file skip"):
+        jobs.encode(model, tmp_path / "in", **out)  # type: ignore[arg-type]
+    shutil.rmtree(tmp_path / "e.parts")
+    skip = {"on_bad_file": "skip"}
+    assert jobs.encode(model, tmp_path / "in", reading=skip, say=said.append, **out) == 5  # type: ignore[arg-type]
+    expected = model.evidence(torch.cat([data.x, torch.ones(1, 4)]), [*data.groups, 5])
+    assert close(files.read(tmp_path / "e"), expected, 1e-5)
+    assert len(pq.read_table(tmp_path / "c")) == len(data) + 1
+    assert "Skipped 1 files" in said[-1] and "odd.npz" in said[-1]
+
+
 def test_a_folder_of_pictures_is_decoded_a_stretch_at_a_time_and_each_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

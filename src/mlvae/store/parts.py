@@ -67,22 +67,22 @@ def parts_of(
             " in several files. Drop them, or name them."
         )
     options = {"like": like, "labels": labels, "on_bad_file": on_bad_file, **reading}
-    if path is not None and arrays:
-        return [
-            Part(
-                str(file.relative_to(path)), file.stat().st_size, _stamp(file),
-                partial(_whole, file, by, missing, options),
-            )
-            for file in arrays
-        ]  # fmt: skip
     schema = getattr(like, "schema", like)
     covariates = tuple(feature.name for feature in schema.covariates) if schema else ()
     asked = Asked(
-        by, features=reading.get("features"), labels=tuple(labels), covariates=covariates,
+        by, reading.get("x", "x"), features=reading.get("features"), labels=tuple(labels), covariates=covariates,
         folders=tuple(reading.get("folders", ())),
         on_bad_file=on_bad_file, in_memory=True, like=schema, noted=[] if noted is None else noted,
         usual=usual_column(like),
     )  # fmt: skip
+    if path is not None and arrays:
+        return [
+            Part(
+                str(file.relative_to(path)), file.stat().st_size, _stamp(file),
+                partial(stretches.of_archive, file, asked, missing, labels),
+            )
+            for file in arrays
+        ]  # fmt: skip
     tables = [file for file in files if file.suffix.lower() in TABLES]
     pictures = path is not None and path.is_dir() and images.holds_images(path)
     if path is not None and pictures and not tables:

@@ -18,7 +18,7 @@ import numpy as np
 
 from mlvae.data import GroupedData
 from mlvae.data.arrays import settle
-from mlvae.data.sources import delimited, grouping_column, images, tables, vectors
+from mlvae.data.sources import arrays, delimited, grouping_column, images, tables, vectors
 from mlvae.data.sources import files as sources
 from mlvae.data.sources.raw import Asked, Raw
 from mlvae.data.stored import Stored
@@ -72,6 +72,17 @@ def of_array(file: Path, beside: Path, asked: Asked, missing: str, keys: Sequenc
         return _grouped(Raw(x[start:stop], columns, file.stem, gaps=True), asked, missing, keys, whole)
 
     yield from _stretches(file, len(x), _step(4 * x.shape[1:].numel()), load)
+
+
+def of_archive(file: Path, asked: Asked, missing: str, keys: Sequence[str]) -> GroupedData | None:
+    """An ``.npz`` file, which is a stretch; None also where it is bad and passed over. See `of_tables`."""
+    try:
+        raw = arrays.npz(file, asked)
+    except DataError as bad:
+        asked.skip(bad, str(file), [])
+        return None
+    # Whether the model knows gaps is asked where it sees them.
+    return _grouped(replace(raw, gaps=True), asked, missing, keys)
 
 
 def of_pictures(path: Path, asked: Asked) -> Iterator[tuple[list[Path], int, Load]]:
