@@ -416,6 +416,35 @@ def test_labels_that_are_whole_in_one_stretch_only_are_decimals_in_all(
     assert pq.read_table(tmp_path / "c")["dose"].to_pylist() == dose.tolist()
 
 
+def test_labels_that_change_beside_an_array_make_another_job(
+    tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((6, 4), np.float32))
+    np.savez(tmp_path / "x.npz", group=[1, 1, 2, 2, 3, 3])
+    job: dict[str, Any] = {"model": model, "source": tmp_path / "x.npy", "evidence": tmp_path / "e"}
+    stopped(monkeypatch, 0, **job)
+    assert jobs.Job(**job).begin() == [0]
+    np.savez(tmp_path / "x.npz", group=[1, 1, 2, 2, 3, 4])
+    with pytest.raises(CheckpointError, match="has other parts"):
+        jobs.encode(**job)
+
+
+def test_a_saved_set_that_changes_makes_another_job(
+    tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    table = {f"x{i}": [0.0, 1.0, 2.0, 3.0] for i in range(4)}
+    datasets.Dataset.from_dict({**table, "group": [1, 1, 2, 2]}).save_to_disk(tmp_path / "saved")
+    job: dict[str, Any] = {"model": model, "source": tmp_path / "saved", "evidence": tmp_path / "e"}
+    stopped(monkeypatch, 0, **job)
+    (file,) = (tmp_path / "saved").glob("*.arrow")
+    changed = pa.table({**table, "group": [1, 1, 2, 9]})
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, changed.schema) as stream:
+        stream.write_table(changed)  # in place: the folder's own time stays
+    with pytest.raises(CheckpointError, match="has other parts"):
+        jobs.encode(**job)
+
+
 def test_what_is_wrong_in_a_part_is_named_with_the_part(
     tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch
 ) -> None:

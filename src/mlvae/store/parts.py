@@ -13,6 +13,7 @@ from mlvae.data import GroupedData, read
 from mlvae.data.builtin import BUILTIN
 from mlvae.data.sources import TABLES, images, usual_column
 from mlvae.data.sources.arrays import columns_beside
+from mlvae.data.sources.files import saved_table
 from mlvae.data.sources.raw import Asked
 from mlvae.errors import DataError
 from mlvae.store import stretches
@@ -106,7 +107,9 @@ def parts_of(
         options["in_memory"] = False
     data = _whole(source, by, missing, options)
     asked.noted.extend(data.skipped)
-    stamp = "" if path is None else _stamp(path)
+    if path is not None and (path / "state.json").is_file():
+        files = [path / "state.json", *saved_table(path).files]
+    stamp = stretches.stamp([*files, beside] if beside is not None else files)
     return [
         Part(f"{start:012}", min(STRETCH, len(data) - start), stamp, _stretch(data, start))
         for start in range(0, len(data), STRETCH)
@@ -136,7 +139,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _stamp(path: Path) -> str:
-    return f"{path.stat().st_mtime_ns}" if path.exists() else ""  # a built-in set is no file
+    return f"{path.stat().st_mtime_ns}"
 
 
 def _stretch(data: GroupedData, start: int) -> Callable[[], GroupedData]:
