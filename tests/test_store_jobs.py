@@ -445,6 +445,37 @@ def test_a_saved_set_that_changes_makes_another_job(
         jobs.encode(**job)
 
 
+@pytest.mark.parametrize("kind", ["tables", "pictures"])
+def test_a_job_that_writes_into_its_own_source_goes_on(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stretches, "ROWS", 64)
+    for number in range(100):
+        if kind == "pictures":
+            place = tmp_path / f"{number % 4}" / f"{number:03}.png"
+            place.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.full((8, 8), number, np.uint8)).save(place)
+    if kind == "tables":
+        x = np.random.default_rng(0).normal(size=(100, 4)).tolist()
+        pq.write_table(pa.table({"x": x, "group": [1, 2] * 50}), tmp_path / "t.parquet")
+    data = read(tmp_path, cache=tmp_path / ".kept")
+    model = MLVAE.for_data(data, content_dim=3, style_dim=2, width=8).double()
+    job: dict[str, Any] = {"model": model, "source": tmp_path, "evidence": tmp_path / "e.parquet"}
+    stopped(monkeypatch, 1, **job)
+    assert list((tmp_path / "e.parquet.parts").glob("*.parquet"))
+    assert torch.equal(read(tmp_path, cache=tmp_path / ".kept").x, data.x)
+    removing = shutil.rmtree
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # the target is there, and not yet finished
+        patch.setattr(jobs.shutil, "rmtree", lambda what, *_, **__: stop() if "parts" in str(what) else removing(what))
+        jobs.encode(**job)
+    assert (tmp_path / "e.parquet").exists() and jobs.encode(**job) == 0
+    assert close(files.read(tmp_path / "e.parquet"), model.evidence(data.x, data.groups), 1e-6)
+
+
+def stop() -> None:
+    raise KeyboardInterrupt
+
+
 def test_what_is_wrong_in_a_part_is_named_with_the_part(
     tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch
 ) -> None:

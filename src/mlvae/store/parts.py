@@ -11,7 +11,7 @@ from typing import Any
 
 from mlvae.data import GroupedData, read
 from mlvae.data.builtin import BUILTIN
-from mlvae.data.sources import TABLES, images, usual_column
+from mlvae.data.sources import TABLES, hidden, images, usual_column
 from mlvae.data.sources.arrays import columns_beside
 from mlvae.data.sources.files import saved_table
 from mlvae.data.sources.raw import Asked
@@ -130,11 +130,7 @@ def _files(path: Path) -> list[Path]:
     if path.is_dir():
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
             return []
-        return sorted(
-            file
-            for file in path.rglob("*")
-            if not any(part.startswith((".", "_")) for part in file.relative_to(path).parts) and file.is_file()
-        )
+        return sorted(file for file in path.rglob("*") if not hidden(file, path) and file.is_file())
     return [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))
 
 

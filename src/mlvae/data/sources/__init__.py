@@ -172,7 +172,7 @@ def _from_folder(path: Path, asked: Asked) -> Raw:
     if (path / "dataset_dict.json").is_file():
         parts = ", ".join(sorted(str(part) for part in path.iterdir() if part.is_dir()))
         raise DataError(f"Expected one data set; {path} holds several. Name one: {parts}.")
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in TABLES and not _hidden(file, path))
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in TABLES and not hidden(file, path))
     if files and images.holds_images(path):
         pattern = path / f"*{files[0].suffix}"
         raise DataError(f"Expected tables or pictures in {path}; it holds both. Name the tables: '{pattern}'.")
@@ -186,8 +186,14 @@ def _from_folder(path: Path, asked: Asked) -> Raw:
     return images.folder(path, asked)
 
 
-def _hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+def hidden(file: Path, folder: Path) -> bool:
+    """Whether a file below a folder is no data of it: hidden, or what an encoding job is writing there."""
+    *folders, name = file.relative_to(folder).parts
+    return (
+        any(part.startswith((".", "_")) for part in (*folders, name))
+        or any(part.endswith(".parts") for part in folders)
+        or file.with_name(f"{name}.parts").is_dir()  # the target of a job that is not at its end
+    )
 
 
 def _tables(files: list[Path], asked: Asked, where: str) -> Raw:
