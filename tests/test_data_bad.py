@@ -165,6 +165,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "different sizes": (pictures(lambda p: Image.fromarray(GREY[:5]).save(p)), {}, "8 x 8, 5 x 8.*--size"),
     "a misspelt mode": (pictures(cmyk), {"mode": "rgb"}, "'rgb'"),
     "a misspelt policy": (pictures(truncated), {"on_bad_file": "skp"}, "Did you mean 'skip'"),
+    "rows of an archive on disk": (
+        lambda folder: (np.savez(folder / "x.npz", x=np.zeros((4, 2)), person=[1, 1, 2, 2]), folder / "x.npz")[1],
+        {"in_memory": False},
+        r"read from disk; got x\.npz, which is unpacked whole. Save np\.save\('x\.npy', x\)",
+    ),
     "a mapped array of objects": (
         lambda folder: (np.save(folder / "x.npy", np.array([[1, "a"]], object)), folder / "x.npy")[1],
         {},

@@ -150,6 +150,11 @@ def _from_path(source: str | os.PathLike[str], asked: Asked) -> Raw:
         ending = path.suffix.lower()
         if ending in TABLES:
             return TABLES[ending]([path], asked)
+        if ending == ".npz" and asked.in_memory is False:
+            raise DataError(
+                f"Expected a file whose rows can be read from disk; got {path.name}, which is unpacked whole. Save"
+                " np.save('x.npy', x) and its columns in x.npz beside it, or leave in_memory out."
+            )
         if ending in READERS:
             return READERS[ending](path, asked)
         known = [*READERS, *TABLES]
