@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import time
@@ -225,6 +226,28 @@ def test_a_bad_picture_is_skipped_and_counted_where_asked(save: Callable[[Path],
     history = mlvae.fit(model, train, tmp_path / "run", epochs=1, progress=False)
     assert history.epochs[0]["skipped_files"] == 1
     assert "skipped_files" in (tmp_path / "run" / "log.csv").read_text()
+
+
+def test_bad_pictures_and_bad_files_of_a_table_are_skipped_and_counted_where_asked(tmp_path: Path) -> None:
+    png = [encoded(GREY + number) for number in range(6)]
+    columns = {"image": [{"bytes": held, "path": None} for held in png], "person": [1, 1, 2, 2, 3, 3]}
+    columns["image"][1], columns["image"][4] = None, {"bytes": png[4][:40], "path": None}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"'image' of t; row 1 .the first is 0. has none. Embed.*on-bad-file"):
+        read(tmp_path / "t.parquet", "person")
+    (tmp_path / "zero.parquet").write_bytes(b"")
+    for _ in range(2):  # the second time from what was kept
+        data = read(tmp_path, "person", on_bad_file="skip")
+        assert data.groups.tolist() == [1, 2, 2, 3] and data.x.tolist() == [(GREY + n).tolist() for n in (0, 2, 3, 5)]
+        assert [Path(name).name[:12] for name in data.skipped] == ["zero.parquet", "row 1 (the f", "row 4 (the f"]
+    here = read(pa.table(columns), "person", on_bad_file="skip")
+    assert torch.equal(here.x, data.x) and len(here.skipped) == 2
+
+
+def encoded(pixels: np.ndarray[Any, Any]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def test_a_bad_table_is_skipped_where_asked(tmp_path: Path) -> None:

@@ -241,19 +241,42 @@ def test_colours_and_new_pictures_come_as_the_model_knows_them(tmp_path: Path) -
     assert grey.shape == (3, 12, 10) and torch.equal(grey.x[:, 0], grey.x[:, 2])
 
 
-def test_pictures_in_a_huggingface_set(tmp_path: Path) -> None:
+def _encoded() -> dict[str, Any]:
     import io
 
     from PIL import Image
-
-    datasets = pytest.importorskip("datasets")
 
     def encoded(i: int) -> dict[str, Any]:
         stream = io.BytesIO()
         Image.fromarray(PICTURES[i]).save(stream, "PNG")
         return {"bytes": stream.getvalue(), "path": None}
 
-    table = datasets.Dataset.from_dict({"image": [encoded(i) for i in range(N)], "person": GROUP})
+    return {"image": [encoded(i) for i in range(N)], "person": GROUP}
+
+
+def test_pictures_in_a_table_are_decoded_once_and_may_stay_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from mlvae.data.sources import images, raw
+
+    pq.write_table(pa.table(_encoded()), tmp_path / "faces.parquet")
+    there = read(tmp_path / "faces.parquet", by="person", cache=tmp_path / "kept", in_memory=False)
+    assert isinstance(there.x, Stored) and np.array_equal(there.x[:].numpy(), PICTURES)
+    monkeypatch.setattr(images, "decode", lambda *_, **__: pytest.fail("decoded again"))
+    here = read(tmp_path / "faces.parquet", by="person", cache=tmp_path / "kept")
+    assert isinstance(here.x, torch.Tensor) and torch.equal(here.x, there.x[:])
+    monkeypatch.setattr(raw, "IN_MEMORY", PICTURES.nbytes - 1)
+    assert isinstance(read(tmp_path / "faces.parquet", by="person", cache=tmp_path / "kept").x, Stored)
+    with pytest.raises(mlvae.MLVAEError, match="got one in memory"):
+        read(pa.table(_encoded()), by="person", in_memory=False)
+
+
+def test_pictures_in_a_huggingface_set(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict(_encoded())
     table = table.cast_column("image", datasets.Image())
     table.save_to_disk(tmp_path / "saved")
     for source in (table, tmp_path / "saved"):

@@ -214,6 +214,8 @@ def _grouped(
     raw: Raw, asked: Asked, missing: str, keys: Sequence[str], whole: Callable[[str], bool] | None = None
 ) -> GroupedData | None:
     """Rows under their labels, of which a stretch may have one, or none; ``whole`` as `_whole` of all stretches."""
+    if not len(raw.x):  # pictures that are all bad and passed over
+        return None
     by = grouping_column(asked.by, raw.columns, raw.others, len(raw.x), raw.name, asked.usual)
     data = GroupedData(raw.x, raw.columns, None, raw.name, raw.schema, raw.gaps, raw.skipped)
     columns = dict(data.columns)

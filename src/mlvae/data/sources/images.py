@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mlvae.data.sources import cache
-from mlvae.data.sources.files import Table
+from mlvae.data.sources.files import Table, refuse_homeless
 from mlvae.data.sources.raw import Asked, Raw
 from mlvae.errors import DataError, nearest
 from mlvae.errors import row as named
@@ -89,17 +90,41 @@ def from_bytes(table: Table, column: str, asked: Asked) -> tuple[Raw, np.ndarray
 
     first = list(islice(encoded(), LOOKED_AT))
     size, mode = common_format(first, asked, lambda pair: pair[1])
-    skipped: list[str] = []
-    blocks, kept = [], []
-    for block, numbers in _decoded(encoded(), size, mode, asked, skipped):
-        blocks.append(block)
-        kept += numbers
-    x = np.concatenate(blocks)
-    return Raw(x, {}, table.name, _schema(size, mode, asked), skipped=tuple(skipped)), np.array(kept)
+    schema, shape = _schema(size, mode, asked), _shape(size, mode)
+    gone: list[int] = []
+
+    def blocks() -> Iterator[np.ndarray[Any, Any]]:
+        good = np.zeros(table.rows, bool)
+        for block, rows in _decoded(encoded(), size, mode, asked, []):
+            good[rows] = True
+            yield block
+        gone.extend(np.flatnonzero(~good).tolist())
+
+    keep = asked.keep(table.rows * math.prod(shape))
+    if table.files:
+        about = {
+            "pictures": column, "size": size, "mode": mode, "bad": asked.on_bad_file,
+            "converted": schema.image_converted,
+        }  # fmt: skip
+        path = cache.place(asked.cache, table.files[0].parent, table.name, about, table.files)
+        if not path.exists():
+            cache.write(path, shape, np.uint8, blocks(), gone)
+        x, gone = cache.load(path, keep)
+    else:
+        if not keep:
+            refuse_homeless(table)
+        x = np.empty((table.rows, *shape), np.uint8)
+        start = 0
+        for block in blocks():
+            x[start : start + len(block)] = block
+            start += len(block)
+        x = x[:start]
+    skipped = (*table.skipped, *map(named, gone))
+    return Raw(x, {}, table.name, schema, skipped=skipped), np.delete(np.arange(table.rows), gone)
 
 
-def _not_there(table: Table, column: str, row: int) -> Any:
-    raise DataError(
+def _not_there(table: Table, column: str, row: int) -> DataError:
+    return DataError(
         f"Expected an encoded picture in column {column!r} of {table.name}; {named(row)} has none. Embed them first."
     )
 
@@ -201,11 +226,16 @@ def _shape(size: tuple[int, int], mode: str) -> tuple[int, ...]:
 def _decoded(
     pictures: Iterable[tuple[str, Any]], size: tuple[int, int], mode: str, asked: Asked, skipped: list[str]
 ) -> Iterator[tuple[np.ndarray[Any, Any], list[int]]]:
-    """Blocks of pictures as numbers (n, *shape) uint8, with their places; bad ones by the policy."""
+    """Blocks of pictures as numbers (n, *shape) uint8, with their places; bad ones by the policy.
+
+    A picture is its name with what `decode` takes, or with what is wrong where there is none.
+    """
 
     convert = _schema(size, mode, asked).image_converted
 
     def one(picture: tuple[str, Any]) -> Any:
+        if isinstance(picture[1], DataError):
+            return picture[1]
         try:
             return decode(*picture, size, mode, convert=convert)
         except DataError as bad:
