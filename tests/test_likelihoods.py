@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -318,6 +319,20 @@ def test_bytes_outside_the_domain_are_told_before_training() -> None:
     model = MLVAE((1,), [Level("content", 1, by="group"), Level("style", 1)], likelihood=Categorical(4), width=4)
     with pytest.raises(DataError, match="0 to 3; got 7"):
         mlvae.fit(model, data, epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_values_in_another_unit_than_in_training_are_told(gaps: bool) -> None:
+    x = torch.rand(50, 4, 4)
+    if gaps:
+        x[3, 1, 1] = torch.nan
+    likelihood = Normal.for_data(x, 0.25)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        likelihood.check(x)
+        likelihood.check(x[:0])
+    with pytest.warns(UserWarning, match="uint8 pictures are divided by 255"):
+        likelihood.check(255 * x)
 
 
 def test_centred_needs_a_shape_and_relative_a_centre() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, Literal, Self
 
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from mlvae.errors import ModelError, nearest
 from mlvae.likelihoods.base import Features, has_gaps, observed
 from mlvae.normal import LOG_2PI
+
+FAR = 100
+"""Standard deviations of the data beyond all means, from which values are told to be unlike those of training."""
 
 SCALES = ("shared", "per_feature")
 
@@ -97,6 +101,21 @@ class _Scattered(Features):
         """The scale where ``output`` is, in its type; a fixed one is not sent there, which would wait."""
         fixed = None if isinstance(self.scale_setting, str) else self.scale_setting
         return self.scale.to(output) if fixed is None else output.new_full((), fixed)
+
+    def check(self, x: Tensor) -> None:
+        if not self.centred or not x.numel():
+            return
+        low, high = x.aminmax()
+        if self.missing and high.isnan():
+            low, high = torch.cat([observed(x), self.centre.flatten()[:1].to(x)]).aminmax()
+        beyond = torch.maximum(high - self.centre.max().to(x), self.centre.min().to(x) - low) / self.spread.to(x)
+        if beyond > FAR:
+            warnings.warn(
+                f"Expected values like those of training; got {low:.4g} to {high:.4g}, {beyond:.0f} times as far from"
+                " the mean observation as is usual. Is it the same unit? (uint8 pictures are divided by 255, floats are"
+                " not.)",
+                stacklevel=2,
+            )
 
     def view(self, x: Tensor) -> Tensor:
         return super().view((x - self.centre.to(x)) / self.spread.to(x) if self.centred else x)
