@@ -34,7 +34,8 @@ def measure(
         by: the grouping column (default: the run's own, "group", or the only one)
         split_column: rows where it is not 0 or "train" are measured (default: as in training, or "split")
         factors: further columns to read from the codes, by commas: mouth:label,eyes:label,tilt
-        controls: all trains a plain VAE and the model on shuffled labels once, as long as the run; untrained is quick
+        controls: all trains a plain VAE and the model on shuffled labels, once, together for 1.25 times as long as the
+            run; untrained is quick
         controls_folder: where they are kept (default: "controls" beside the run)
         quick: leave out what takes minutes, and trained controls
         out: JSON to write
