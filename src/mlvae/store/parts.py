@@ -104,7 +104,7 @@ def parts_of(
             for _, start, rows, load in stretches.of_array(array, beside, asked, missing, labels)
         ]
     if array is not None:
-        options["in_memory"] = False
+        options |= {"in_memory": False, "gaps": True}  # whether the model knows gaps is asked where it sees them
     data = _whole(source, by, missing, options)
     asked.noted.extend(data.skipped)
     if path is not None and (path / "state.json").is_file():
