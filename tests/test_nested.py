@@ -17,7 +17,7 @@ from mlvae.batch import nests, speakers, within
 from mlvae.calibration import Calibration
 from mlvae.cli import main
 from mlvae.commands.sharing import share_out, validation_of
-from mlvae.errors import DataError
+from mlvae.errors import DataError, MLVAEError
 from mlvae.evaluate import diagnose, table
 from mlvae.evidence import Evidence
 from mlvae.report import figures
@@ -163,6 +163,26 @@ def test_a_coarse_level_without_enough_witnesses_is_left_and_told() -> None:
     votes = Evidence.votes(torch.from_numpy(x), torch.ones(180, 2))
     with pytest.raises(DataError, match="at least 8 groups of a finer level .* got 7 \\(9 in 2 groups\\)"):
         Calibration.fit(votes, Grouping.from_ids(np.minimum(person // 4, 1)), Grouping.from_ids(person))
+
+
+@pytest.mark.parametrize(
+    ("nested", "message"),
+    [
+        ({("persn", "country")}, "Did you mean 'person'"),
+        ({("person", "style")}, "levels that groups share; got 'style'"),
+        (("person", "country"), r"as pairs of levels, \(finer, coarser\)"),
+        ({("person", "country", "style")}, "as pairs of levels"),
+        ({("country", "person")}, "every group of 'country' within one of 'person'"),
+    ],
+)
+def test_pairs_that_are_not_nested_are_refused_and_forget_nothing(nested: Any, message: str) -> None:
+    model, person = three_levels(), np.repeat(np.arange(24), 10)
+    x, labels = np.random.default_rng(0).normal(size=(240, 2)), {"country": person // 12, "person": person}
+    temper(model, x, labels)
+    before = {name: value.clone() for name, value in model.calibrations.named_buffers()}
+    with pytest.raises(MLVAEError, match=message):
+        temper(model, x, labels, nested=nested)
+    assert all(torch.equal(value, before[name]) for name, value in model.calibrations.named_buffers())
 
 
 @pytest.mark.parametrize("free", [8, 30])
@@ -331,6 +351,16 @@ def test_nesting_is_that_of_the_training_part(tmp_path: Path, capsys: pytest.Cap
     for pairs, same in (({("person", "country")}, True), (None, False)):
         temper(model, kept.x, labels, nested=pairs)
         assert torch.equal(model.calibration("country").temperature, found["temperature"]) == same
+
+
+def test_what_is_kept_out_may_be_nested_otherwise(tmp_path: Path) -> None:
+    """Training is done by then: a person who moved after it is no reason to lose it."""
+    data, moved = (nested(4, 6, 8, who=np.repeat(np.arange(24), 8)) for _ in range(2))
+    moved.columns["country"][0] = 3
+    levels = [Level("country", 2, by="country"), Level("person", 2, by="who"), Level("style", 2)]
+    model = MLVAE.for_data(data, levels=levels, width=8)
+    mlvae.fit(model, data, tmp_path / "run", valid=moved, epochs=1)
+    assert not torch.equal(model.calibration("country").temperature, torch.ones(2))
 
 
 def test_one_level_by_a_combination_is_what_is_kept_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

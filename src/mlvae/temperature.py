@@ -12,7 +12,7 @@ import torch
 from mlvae import inference
 from mlvae.batch import speakers, within
 from mlvae.calibration import FEWEST_WITNESSES, Calibration
-from mlvae.errors import DataError
+from mlvae.errors import DataError, ModelError, nearest
 from mlvae.evidence import Evidence
 from mlvae.grouping import Grouping
 from mlvae.heads import Array
@@ -54,10 +54,13 @@ def temper(
             among few observations may be so by chance: all words that are said in one country lie within it.
 
     Raises:
-        DataError: too few members, or no groups.
+        DataError: too few members, no groups, or ``nested`` has a pair that is not nested by these labels.
+        ModelError: ``nested`` has something else than pairs of levels that groups share.
     """
     if groups is None:
         raise DataError("Expected the group of each observation to calibrate levels with; got None. Pass labels.")
+    if nested is not None:
+        _refuse_strange([level.name for level in model.group_levels], nested)
     before = copy.deepcopy((model.calibrations, model.populations))
     uncalibrate(model)
     try:
@@ -80,7 +83,13 @@ def _fits(
         for name, (votes, grouping) in cast.items()
     }
     groupings = {name: grouping for name, (_, grouping) in cast.items()}
-    speak = speakers(groupings, within(groupings) if nested is None else within(groupings) & set(nested))
+    for fine, coarse in nested or ():
+        if not groupings[fine].refines(groupings[coarse]):
+            raise DataError(
+                f"Expected every group of {fine!r} within one of {coarse!r}, as `nested` says, (finer, coarser); some"
+                " lie in several by these labels. Turn the pair round, or leave it out."
+            )
+    speak = speakers(groupings, within(groupings) if nested is None else frozenset(nested))
     found: dict[str, Calibration] = {}
     for name, (votes, grouping) in cast.items():
         finer = cast[speak[name]][1] if name in speak else None
@@ -95,6 +104,21 @@ def _fits(
             continue
         found[name] = Calibration.fit(votes, grouping, finer)
     return found
+
+
+def _refuse_strange(known: list[str], nested: Collection[tuple[str, str]]) -> None:
+    """Raises ModelError where ``nested`` is no pairs of levels: a level would stay too sure without a word."""
+    for pair in nested:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise ModelError(
+                f"Expected `nested` as pairs of levels, (finer, coarser); got {nested!r}. For example"
+                " {('person', 'country')}."
+            )
+        for name in pair:
+            if name not in known:
+                raise ModelError(
+                    f"Expected `nested` to name levels that groups share; got {name!r}. {nearest(str(name), known)}"
+                )
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from mlvae.calibration import FEWEST
 from mlvae.data import GroupedData
 from mlvae.engine import engine
 from mlvae.errors import DataError, TrainingError
+from mlvae.grouping import Grouping
 from mlvae.model import MLVAE
 from mlvae.objective import loss
 from mlvae.penalties import Adversaries
@@ -247,8 +248,11 @@ def fit(
     # A run that was stopped between its last step and its calibration is not calibrated yet.
     if valid is not None and model.group_levels and not (ended and calibrated(model)):
         labels = {level.name: valid.codes(level.by) for level in model.group_levels if level.by}
+        found = {name: Grouping.from_ids(ids) for name, ids in labels.items()}
+        # What is kept out may be nested otherwise; that is no reason to lose a training that is done.
+        nested = {(fine, coarse) for fine, coarse in data.nested if found[fine].refines(found[coarse])}
         try:
-            temper(model, valid.x, labels, valid.columns, nested=data.nested)
+            temper(model, valid.x, labels, valid.columns, nested=nested)
             populate(model, train, valid)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(run.how_to_resume()) from None
