@@ -9,8 +9,10 @@ from torch import nn
 
 from mlvae import MLVAE, GroupedData, Level, elbo, evaluate
 from mlvae.batch import GroupBatch
+from mlvae.errors import DataError
 from mlvae.evaluate import bounds, table
 from mlvae.evaluate.levels import curves, matrix, shots
+from mlvae.evaluate.measures import unasked
 from mlvae.evaluate.subject import Subject
 from mlvae.evaluate.swaps import cross_member_mse
 
@@ -90,6 +92,19 @@ def test_evaluate_has_the_matrix_with_its_control(model: MLVAE) -> None:
     found = evaluate(model, data(), data(seed=1), quick=True)
     assert found["probe.word.word.k1.linear"] > 0.9
     assert "control.untrained.probe.word.word.k1.linear" in found and "k_curve.word.5.accuracy" in found
+
+
+def test_a_factor_does_not_take_the_place_of_a_levels_numbers(model: MLVAE) -> None:
+    """Sessions are numbered anew for each person: the column by itself is another question than the level."""
+    of = data()
+    columns = {**of.columns, "session": of.column("word") % 2}
+    of = GroupedData.from_arrays(of.x, columns=columns, by="speaker")
+    levels = [Level("speaker", 2, by="speaker"), Level("session", 2, by=("speaker", "word")), Level("style", 2)]
+    other = MLVAE((6,), levels, likelihood="normal", encoder=nn.Identity(), width=8).eval()
+    with pytest.raises(DataError, match="not called like a level; got 'session'"):
+        evaluate(other, of, of, factors=["session"], quick=True, controls=False)
+    assert unasked(model.group_levels, [("word", True), ("session", True)]) == [("session", True)]
+    assert unasked(other.group_levels[:1], [("speaker", True)]) == [("speaker", True)], "of one level is no matrix"
 
 
 @pytest.mark.parametrize("given", [(), ("a",)])

@@ -74,6 +74,22 @@ def factor(spec: str, train: GroupedData, new: GroupedData) -> tuple[str, bool]:
     return name, named
 
 
+def unasked(levels: Sequence[Level], kinds: Sequence[tuple[str, bool]]) -> list[tuple[str, bool]]:
+    """Of factors those that the matrix of these shared levels does not ask about, under the same names, by itself.
+
+    Raises:
+        DataError: a column is called like a level that is not of just that column: one's numbers would be the other's.
+    """
+    by = {level.name: level.by for level in levels} if len(levels) > 1 else {}
+    for name, _ in kinds:
+        if name in by and by[name] != name:
+            raise DataError(
+                f"Expected factors that are not called like a level; got {name!r}, and level {name!r} is by"
+                f" {by[name]!r}. Leave the factor out, or rename its column."
+            )
+    return [(name, named) for name, named in kinds if not (named and name in by)]
+
+
 def factors(subject: Subject, kinds: Sequence[tuple[str, bool]]) -> Metrics:
     """What codes tell about further columns, each with whether it holds labels: accuracy and nats, else R²."""
     metrics: Metrics = {}

@@ -51,7 +51,8 @@ def evaluate(
         train: what it was trained on; probes and the judge are fitted on it.
         new: what is reported.
         factors: further columns to be read from the codes, "eyes"; with "eyes:label" or "shift:number" where the column
-            itself does not show which it is.
+            itself does not show which it is. The column that one of several shared levels is called by is asked about
+            without being named.
         controls: True measures an untrained copy beside the model; a folder, or `Controls`, also an iid VAE and the
             same model on shuffled labels, trained once and kept there; False nothing, and no k-curve above k = 1.
         quick: leave out what takes minutes: swaps, generation, cross-member error, the importance-weighted bound, the
@@ -71,8 +72,8 @@ def evaluate(
         groups. Groups of further shared levels are whole.
 
     Raises:
-        DataError: ``train`` or ``new`` are no grouped data, shapes disagree, or a column that the levels or ``factors``
-            name is missing.
+        DataError: ``train`` or ``new`` are no grouped data, shapes disagree, a column that the levels or ``factors``
+            name is missing, or a factor is called like one of several shared levels that is of other columns.
     """
     for name, data in (("train", train), ("new", new)):
         if not isinstance(data, GroupedData):
@@ -83,7 +84,7 @@ def evaluate(
     if train.shape != new.shape:
         raise DataError(f"Expected `new` of shape {train.shape}, as `train`; got {new.shape}.")
     by = model.group_levels[0].by if model.group_levels else train.by
-    kinds = [measures.factor(name, train, new) for name in factors]
+    kinds = measures.unasked(model.group_levels, [measures.factor(name, train, new) for name in factors])
     # Without a grouping at all there is nothing to ask but the bound.
     labels = (train.column(by), new.column(by)) if by is not None else None
     if isinstance(controls, (str, Path, Controls)) and not quick:
