@@ -199,6 +199,28 @@ def test_the_matrix_has_levels_factors_chance_and_controls() -> None:
     assert [name for name, _ in found.rows] == ["speaker", "digit"]
 
 
+@pytest.mark.parametrize("names", [("content", "style", "pose"), ("country", "content", "style")])
+def test_the_matrix_tells_roles_from_levels_of_their_names(names: tuple[str, str, str]) -> None:
+    """Keys without a factor are of the first shared level and the last own one, whatever others are called."""
+    first, second, own = names
+    model = mlvae.MLVAE((4,), [Level(first, 2, by="a"), Level(second, 2, by="b"), Level(own, 2)], likelihood="normal")
+    numbers = {
+        f"probe.{first}.{first}.k1.mlp": 0.91, f"probe.{first}.{second}.k1.mlp": 0.12,
+        f"probe.{second}.{first}.k1.mlp": 0.13, f"probe.{second}.{second}.k1.mlp": 0.94,
+        f"probe.{own}.{first}.sample.mlp": 0.15, f"probe.{own}.{second}.sample.mlp": 0.16,
+        "probe.content.k1.mlp": 0.91, "probe.style.sample.mlp": 0.15, "probe.style.mean.mlp": 0.37,
+        "probe.content.eyes.k1.mlp": 0.58, "probe.style.eyes.sample.mlp": 0.59,
+    }  # fmt: skip
+    for told in (numbers, dict(reversed(numbers.items()))):
+        found = matrix(model, told)
+        assert found is not None and found.columns == [first, second, f"{own}, a sample", f"{own}, its mean"]
+        values = {name: [cell and cell.value for cell in cells] for name, cells in found.rows}
+        assert values == {
+            "a": ["91.0", "13.0", "15.0", "37.0"], "b": ["12.0", "94.0", "16.0", None],
+            "eyes": ["58.0", None, "59.0", None],
+        }  # fmt: skip
+
+
 def test_a_first_epoch_does_not_flatten_the_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr(figures, "_uri", lambda canvas: drawn.append(canvas) or "")

@@ -47,9 +47,11 @@ def matrix(model: MLVAE, numbers: Mapping[str, float]) -> Matrix | None:
     found: dict[tuple[str, str, str], str] = {}
     for key in numbers:
         if match := PROBE.fullmatch(key):
-            level, factor, code, _ = match.groups()
-            level = level if level in order else names.get(level, "")
-            if level:
+            level, factor, code, explained = match.groups()
+            # Only of shared levels' own groups is every level asked, by its name; else a name is of who plays it.
+            if factor not in by or len(shared) < 2 or explained:
+                level = names.get(level, level)
+            if level in order:
                 found.setdefault((level_of.get(factor, factor) or grouping, level, code), key)
     if not found:
         return None
@@ -59,7 +61,7 @@ def matrix(model: MLVAE, numbers: Mapping[str, float]) -> Matrix | None:
     rows = sorted(
         {factor for factor, _, _ in found}, key=lambda f: (f != GROUP, order.index(f) if f in order else len(order), f)
     )
-    asked = {GROUP: _joined(shared[0].by) if shared else "group"} | by
+    asked = {GROUP: _joined(shared[0].by) if shared else "group"} | (by if len(shared) > 1 else {})
     return Matrix(
         [level + CODES[code] for level, code in columns],
         [
