@@ -61,6 +61,7 @@ def subject(model: MLVAE, train: GroupedData, new: GroupedData) -> Subject:
 
 def test_the_matrix_is_diagonal_where_levels_know_only_their_own(model: MLVAE) -> None:
     found = matrix(subject(model, data(), data(seed=1)))
+    assert found["probe.speaker.word.of_groups"] == found["probe.word.speaker.of_groups"] == 0
     assert found["probe.speaker.chance"] == pytest.approx(1 / 6) and found["probe.word.chance"] == pytest.approx(1 / 5)
     for level in ("speaker", "word"):
         for factor in ("speaker", "word"):

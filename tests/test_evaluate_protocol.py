@@ -488,6 +488,33 @@ class TestDiagnose:
         assert "'hat'" in diagnose({**told, "control.untrained.probe.content.hat.k1.mlp": 0.55})[0]
         assert diagnose({**told, "control.untrained.probe.content.hat.k1.mlp": 0.66}) == []
 
+    def test_leaks_between_several_levels(self):
+        told = {
+            "probe.style.sample.nats": 0.01, "probe.style.sample.mlp": 0.1, "probe.word.chance": 0.1,
+            "probe.style.word.sample.nats": 2.2, "probe.style.word.sample.mlp": 0.99,
+            "probe.speaker.word.k1.linear": 0.98, "control.untrained.probe.speaker.word.k1.linear": 0.2,
+            "probe.word.word.k1.linear": 0.12, "control.untrained.probe.word.word.k1.linear": 0.12,
+            "probe.speaker.speaker.k1.linear": 0.97, "probe.style.speaker.sample.nats": 0.02,
+        }  # fmt: skip
+        collapsed, leaks = diagnose(told, "speaker")
+        assert "'word' names its own groups in 12%, an untrained network in 12%" in collapsed
+        assert "'speaker' tells 'word' (98%, chance 10%); 'style' tells 'word' (99% from samples, 2.20 nats)" in leaks
+        assert "`leakage`" in leaks and "--told" in leaks
+        (leaks,) = diagnose({**told, "probe.word.word.k1.linear": 0.9, "probe.speaker.word.of_groups": 1.0}, "speaker")
+        assert "'speaker' tells" not in leaks and "`leakage`" not in leaks, "a person may tell the country"
+        few = {"probe.style.word.sample.nats": 0.05, "probe.speaker.word.k1.linear": 0.19}
+        assert diagnose({**told, **few, "probe.word.word.k1.linear": 0.9}, "speaker") == []
+
+    def test_leaks_between_several_levels_of_unseen_groups(self):
+        told = {
+            "unseen.speaker.way": 20.0, "unseen.speaker.speaker.shots.5.accuracy": 0.9,
+            "unseen.speaker.word.shots.5.accuracy": 0.4, "unseen.speaker.style.shots.5.accuracy": 0.09,
+            "unseen.speaker.pixels.shots.1.accuracy": 0.3,
+        }  # fmt: skip
+        (leak,) = diagnose(told, "speaker")
+        assert "'word' tells 'speaker' (40% of new ones, chance 5%)" in leak and "pixels" not in leak
+        assert diagnose({**told, "control.untrained.unseen.speaker.word.shots.5.accuracy": 0.45}, "speaker") == []
+
 
 def test_a_table_in_other_units_reads_the_same(tmp_path, short):
     random = np.random.default_rng(0)

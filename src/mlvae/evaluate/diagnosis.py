@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 
 from mlvae.evaluate.report import calibrations
@@ -77,6 +78,67 @@ def _leak(m: Metrics, content: str, style: str) -> str | None:
     )
 
 
+def _own_groups(m: Metrics, content: str, style: str) -> str | None:
+    """As `_content`, of every level that has groups; of content only where that is not asked."""
+    asked = {content} if {"probe.content.k1.linear", "unseen.shots.1.accuracy"} & m.keys() else set()
+    found = []
+    for level in sorted(_factors(m) - asked):
+        probe = f"probe.{level}.{level}.k1.linear"
+        key = probe if probe in m else f"unseen.{level}.{level}.shots.1.accuracy"
+        value, control = m.get(key, math.inf), m.get(f"control.untrained.{key}", -math.inf)
+        if value <= control + 0.05 and m.get(f"kl.{level}", 0.0) <= 0.5:
+            found.append(f"{level!r} names its own groups in {value:.0%}, an untrained network in {control:.0%}")
+    if not found:
+        return None
+    return (
+        f"Levels collapsed: {'; '.join(found)}. Lower their KL weight, raise `identification`, and see that their"
+        " groups have several members in a batch."
+    )
+
+
+def _others_groups(m: Metrics, content: str, style: str) -> str | None:
+    """Levels that tell the groups of others, of several that are shared. Of those nested in each other one may."""
+    asked = {(style, content)} if {"probe.style.sample.nats", "unseen.style.shots.5.accuracy"} & m.keys() else set()
+    factors = _factors(m)
+    pairs = {(match[1] or match[4], match[2] or match[3]) for key in m if (match := PAIR.fullmatch(key))}
+    found, advice = [], set()
+    for level, factor in sorted(pairs - asked):
+        nested = m.get(f"probe.{level}.{factor}.of_groups") or m.get(f"probe.{factor}.{level}.of_groups")
+        if factor in factors and factor != level and not nested and (seen := _told(m, level, factor)):
+            found.append(f"{level!r} tells {factor!r} ({seen})")
+            advice.add(LEAKING if level in factors else TELLING)
+    return f"Levels know groups of others: {'; '.join(found)}. {' '.join(sorted(advice))}" if found else None
+
+
+PAIR = re.compile(
+    r"probe\.([^.]+)\.([^.]+)\.(?:k1\.linear|sample\.nats)|unseen\.([^.]+)\.((?!pixels\.)[^.]+)\.shots\.\d+\.accuracy"
+)
+"""A level, and another whose groups are asked of it; turned round for groups that training never saw."""
+LEAKING = "Let levels that groups share tell less: raise `leakage`."
+TELLING = "Let an observation's own tell less (`--told`, `Held(end=...)`), or make it narrower."
+
+
+def _factors(m: Metrics) -> set[str]:
+    """Levels that are asked what they tell of their own groups, which with several shared levels each is."""
+    found = (re.fullmatch(r"(?:probe|unseen)\.([^.]+)\.\1\.(?:k1\.\w+|shots\.\d+\.accuracy)", key) for key in m)
+    return {match[1] for match in found if match}
+
+
+def _told(m: Metrics, level: str, factor: str) -> str | None:
+    """What a level tells of another's groups, if that is too much: more than chance and an untrained network."""
+    key = f"probe.{level}.{factor}"
+    if (nats := m.get(f"{key}.sample.nats", 0.0)) > 0.1:
+        return f"{m.get(f'{key}.sample.mlp', math.nan):.0%} from samples, {nats:.2f} nats"
+    unseen = [f"unseen.{factor}.{level}.shots.{shots}.accuracy" for shots in (5, 1)]
+    for place in (f"{key}.k1.linear", *unseen):
+        if place not in m or m[place] <= m.get(f"control.untrained.{place}", -math.inf):
+            continue
+        chance = 1 / m[f"unseen.{factor}.way"] if place in unseen else m[f"probe.{factor}.chance"]
+        if m[place] > chance + (min(chance, (1 - chance) / 2) if place in unseen else 0.1):
+            return f"{m[place]:.0%}{' of new ones' if place in unseen else ''}, chance {chance:.0%}"
+    return None
+
+
 def _confounded(m: Metrics, content: str, style: str) -> str | None:
     """A factor that content tells although it is no property of the group; more than a network that learned nothing."""
     for key, value in m.items():
@@ -141,4 +203,14 @@ def _by_heart(m: Metrics, content: str, style: str) -> str | None:
 
 
 Check = Callable[[Metrics, str, str], str | None]
-CHECKS: tuple[Check, ...] = (_content, _style, _leak, _confounded, _posterior, _swap, _by_heart)
+CHECKS: tuple[Check, ...] = (
+    _content,
+    _own_groups,
+    _style,
+    _leak,
+    _others_groups,
+    _confounded,
+    _posterior,
+    _swap,
+    _by_heart,
+)

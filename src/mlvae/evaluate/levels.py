@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 
+from mlvae.batch import nests
 from mlvae.evaluate.curve import k_curve
 from mlvae.evaluate.few_shot import few_shot, pixel_few_shot
 from mlvae.evaluate.measures import few_shot_way
 from mlvae.evaluate.probes import cross_probe, probe
 from mlvae.evaluate.subject import WAY, Metrics, Subject
 from mlvae.evidence import Evidence
+from mlvae.grouping import Grouping
 
 
 def matrix(subject: Subject) -> Metrics:
@@ -18,9 +22,17 @@ def matrix(subject: Subject) -> Metrics:
 
     Keys are ``probe.<level>.<factor>.<code>.<probe>``, a factor being the level whose groups are named; codes are
     posterior means, ``k1``, and for a per-observation level ``mean`` and ``sample``. Groups that training never saw are
-    left out; where none is left, so is the factor. ``probe.<factor>.chance`` is the share of the most frequent group.
+    left out; where none is left, so is the factor. ``probe.<factor>.chance`` is the share of the most frequent group,
+    ``probe.<level>.<factor>.of_groups`` 1 where the level's groups lie within the factor's in the training part: then
+    it may tell them.
     """
-    metrics: Metrics = {}
+    groupings = {level.name: Grouping.from_ids(subject.train.codes(level.by))
+                 for level in subject.model.group_levels if level.by is not None}  # fmt: skip
+    nested = nests(groupings)
+    metrics: Metrics = {
+        f"probe.{level}.{factor}.of_groups": float((level, factor) in nested)
+        for level, factor in itertools.permutations(groupings, 2)
+    }
     for factor in subject.model.group_levels:
         assert factor.by is not None
         fitted, asked = subject.train.column(factor.by), subject.new.column(factor.by)
