@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlvae import MLVAE, Evidence, GroupBatch, Held, Level, Normal, Objective, Ramp, elbo, loss
-from mlvae.asked import GROWING
+from mlvae.asked import GROWING, HOLDING, LIGHTER, NAMING
 from mlvae.errors import ModelError, TrainingError
 from mlvae.evidence import READOUTS, product_with_prior
 from mlvae.objective import Loss, measured
@@ -490,6 +490,33 @@ def test_shared_levels_have_the_kl_weight_of_content() -> None:
     assert over.over(levels) == over
 
 
+def test_own_levels_have_the_kl_weight_of_style() -> None:
+    shared = Level("person", 2, by="person")
+    weighed = Objective().changed(style=4.0, pose=2.0)
+    over = weighed.over([shared, Level("look", 2), Level("pose", 2)])
+    assert [over.weight(name, 0) for name in ("person", "look", "pose")] == [0.2, 4.0, 2.0]
+    assert over.over([shared, Level("look", 2), Level("pose", 2)]) == over
+    called = [shared, Level("style", 2), Level("pose", 2)]
+    assert Objective().changed(style=4.0).over(called).weight("pose", 0) == 1.0, "as saved runs mean it"
+    with pytest.raises(ModelError, match="level of this model to weigh; got 'style'"):
+        Objective().changed(style=4.0).over([shared])
+
+
+def test_independence_of_each_level_is_by_whether_it_has_an_adversary() -> None:
+    few, levels = Objective.for_groups(20), [Level("person", 2, by="person"), Level("style", 2), Level("pose", 2)]
+    own = few.changed(independence={"style": 500.0, "pose": LIGHTER}).over(levels)
+    assert own.independence == {"style": GROWING.ending(500.0), "pose": LIGHTER}
+    assert own.adversary == {"style": 0.0, "pose": NAMING}, "it takes the place of the one adversary"
+    for adversary in ({"style": 0.0, "pose": 10.0}, {"pose": 10.0}):
+        assert few.changed(adversary=adversary).over(levels).independence == {"style": HOLDING, "pose": LIGHTER}
+    both = few.changed(independence={"style": 500.0, "pose": LIGHTER}, adversary={"style": 3.0, "pose": 0.0})
+    assert both.independence == {"style": GROWING.ending(500.0), "pose": HOLDING}
+    assert few.over(levels) == few.over(levels).over(levels) and few.over(levels).independence == LIGHTER
+    assert few.changed(independence={"style": 5.0, "pose": 5.0}).adversary == 0.0
+    mixed = few.changed(adversary={"style": 0.0, "pose": 10.0}).over(levels)
+    assert Objective.from_settings(json.loads(json.dumps(mixed.settings()))) == mixed == mixed.over(levels)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -499,6 +526,8 @@ def test_shared_levels_have_the_kl_weight_of_content() -> None:
         ({"identification": -5.0}, "identification from 0 on; got -5"),
         ({"kl_weight": {"style": Ramp(1.0, -1.0)}}, "kl_weight from 0 on"),
         ({"moments": 0}, "at least 1"),
+        ({"apart": {"style": "word"}}, "`apart` as tuples of names by a level's name, .*got {'style': 'word'}"),
+        ({"apart": ("style", "word")}, "`apart` as tuples"),
     ],
 )
 def test_what_makes_no_sense_is_refused(change, match: str) -> None:
@@ -515,7 +544,8 @@ def test_what_makes_no_sense_is_refused(change, match: str) -> None:
 )  # fmt: skip
 def test_levels_that_are_not_there_are_refused(objective: Objective) -> None:
     levels, _ = MODELS["crossed"]
-    with pytest.raises(ModelError, match="Expected a level of this model to weigh.*Did you mean"):
+    what = "`apart` to name levels of this model" if objective.apart else "a level of this model to weigh"
+    with pytest.raises(ModelError, match=f"Expected {what}; got.*Did you mean"):
         objective.over(levels)
     with pytest.raises(ModelError, match="Did you mean"):
         loss(MLVAE((5,), levels, likelihood="normal", width=8), GroupBatch(torch.rand(4, 5)), objective)

@@ -6,7 +6,7 @@ The defaults are those that separate best (docs/defaults.md); what they weigh is
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -37,6 +37,9 @@ FEW = 100
 LIGHTER = Held(least=Ramp(3.0, 300.0, doubling=True))
 """Independence's weight beside an adversary."""
 
+UNASKED = (HOLDING, LIGHTER)
+"""What independence weighs where it is left to itself, without an adversary and beside one."""
+
 LOGGED = ("loss", "log_likelihood", "epoch", "valid", "seconds", "images_per_second", "skipped_files")
 """Columns of a run's log, which no penalty of one's own can be called, nor begin as `kl_style` and `held_style` do."""
 ASKED_OF_OWN = {"independence": True, "adversary": True, "leakage": False, "identification": False}
@@ -54,7 +57,8 @@ class Objective:
         evidence: ``held_out``: an observation is decoded from the others' evidence on its group; ``all``: the paper's.
             Held out, the objective is no bound on log p(X_G); its KL is still that of the posterior of all evidence.
         draw: one code sample a ``group``, or one an ``observation``.
-        kl_weight: for levels by name, a number or a `Ramp`; levels not named have 1.
+        kl_weight: for levels by name, a number or a `Ramp`; levels not named have 1. ``content`` stands for all that
+            groups share and are not named, ``style`` for all of an observation's own, where no level is called so.
         independence: weight of the dependence between a per-observation level's samples and the groups: one for all
             such levels, or by the level's name (0 where not named). `Held`: what it takes to keep to a course.
         leakage: weight of what a shared level's codes tell of the groups of levels crossed with it, likewise.
@@ -71,8 +75,8 @@ class Objective:
             samples, as independence's; see `for_groups`.
 
     Raises:
-        TrainingError: a word that is none of these, a weight below 0, or another weight than independence's is to be
-            held.
+        TrainingError: a word that is none of these, a weight below 0, another weight than independence's is to be held,
+            or ``apart`` is no tuples by name.
         ModelError: a further penalty is not in `PENALTIES`.
     """
 
@@ -102,6 +106,12 @@ class Objective:
                     f"Expected a penalty that is in `mlvae.penalties.PENALTIES`; got {name!r}. Put its function there"
                     " first, or name it again on the command line: --penalty package.module:name."
                 )
+        others = self.apart.values() if isinstance(self.apart, Mapping) else [""]
+        if any(isinstance(each, str) or not isinstance(each, Collection) for each in others):
+            raise TrainingError(
+                f"Expected `apart` as tuples of names by a level's name, as {{'style': ('speaker',)}}; got"
+                f" {self.apart!r}. Write one name as a tuple too."
+            )
         for name, weight in (("kl_weight", self.kl_weight), *self.penalties.items()):
             for each in weight.values() if isinstance(weight, Mapping) else [weight]:
                 if not isinstance(each, (Held, Ramp, float, int)):
@@ -142,7 +152,10 @@ class Objective:
     def from_settings(cls, settings: Mapping[str, Any]) -> Objective:
         """The objective of `settings`, JSON or not."""
         values = {name: parsed(value) for name, value in settings.items()}
-        values["apart"] = {name: tuple(others) for name, others in settings.get("apart", {}).items()}
+        values["apart"] = {
+            name: others if isinstance(others, str) else tuple(others)
+            for name, others in settings.get("apart", {}).items()
+        }
         return cls(**values)
 
     def changed(
@@ -157,8 +170,8 @@ class Objective:
     ) -> Objective:
         """The same with other weights; None leaves one as it is.
 
-        Independence takes an adversary's place, unless both are given. Where it is left to itself it weighs as much as
-        is right beside an adversary that is asked, or without.
+        Independence takes an adversary's place, unless both are given; by level, that of levels whose weight changes.
+        Where it is left to itself it weighs as much as is right beside an adversary that is asked, or without.
 
         Numbers grow over training as the defaults do; identification's is one weight.
 
@@ -171,45 +184,69 @@ class Objective:
         changes: dict[str, Any] = {
             "kl_weight": {**self.kl_weight, **{name: value for name, value in kl_weight.items() if value is not None}}
         }
+        if adversary is not None:
+            changes["adversary"] = growing(adversary, NAMING)
+        elif isinstance(independence, Mapping):
+            kept = {name: each == _of(self.independence, name) for name, each in independence.items()}
+            by_level = {name: _of(self.adversary, name) if same else 0.0 for name, same in kept.items()}
+            changes["adversary"] = by_level if any(by_level.values()) else 0.0
+        elif independence is not None:
+            changes["adversary"] = 0.0
+        if isinstance(independence, Mapping) and adversary is not None:
+            independence = {
+                name: _beside(adversary, name) if each == _of(self.independence, name) and each in UNASKED else each
+                for name, each in independence.items()
+            }
         if independence is not None:
-            changes |= {"independence": growing(independence, GROWING), "adversary": 0.0}
-        elif adversary is not None and self.independence in (HOLDING, LIGHTER):
-            each = adversary.values() if isinstance(adversary, Mapping) else [adversary]
-            changes["independence"] = LIGHTER if any(each) else HOLDING
+            changes["independence"] = growing(independence, GROWING)
+        elif adversary is not None and self.independence in UNASKED:
+            asked = any(adversary.values()) if isinstance(adversary, Mapping) else adversary
+            changes["independence"] = LIGHTER if asked else HOLDING  # by level as soon as levels are known: `over`
         if leakage is not None:
             changes["leakage"] = growing(leakage, LEAKING)
         if identification is not None:
             changes["identification"] = identification
-        if adversary is not None:
-            changes["adversary"] = growing(adversary, NAMING)
         if further is not None:
             changes["further"] = further
         return replace(self, **changes)
 
     def over(self, levels: Sequence[Level]) -> Objective:
-        """The same for these levels: those that groups share have content's KL weight, where they have none.
+        """The same for these levels: those that groups share have content's KL weight, where they have none, an
+        observation's own style's, where none is called so; and of these, where only some have an adversary,
+        independence weighs less beside it.
 
         Raises:
             ModelError: a weight or ``apart`` is of a level that is not there, the nearest name is suggested; or a
                 penalty is weighed of a level that it cannot be asked of.
         """
         known = [level.name for level in levels]
+        own = [level.name for level in levels if level.by is None]
         penalties = [weight for weight in self.penalties.values() if isinstance(weight, Mapping)]
-        kl = [name for name in self.kl_weight if name != "content"]  # which stands for all that groups share
-        for name in itertools.chain(kl, *penalties, self.apart, *self.apart.values()):
+        standing = ("content", "style") if own else ("content",)  # for all that groups share, and all others
+        for name in itertools.chain((name for name in self.kl_weight if name not in standing), *penalties):
             if name not in known:
                 raise ModelError(f"Expected a level of this model to weigh; got {name!r}. {nearest(name, known)}")
-        for penalty, own in ASKED_OF_OWN.items():
+        for name in itertools.chain(self.apart, *self.apart.values()):
+            if name not in known:
+                raise ModelError(f"Expected `apart` to name levels of this model; got {name!r}. {nearest(name, known)}")
+        for penalty, of_own in ASKED_OF_OWN.items():
             weight = self.penalties[penalty]
             for level in levels if isinstance(weight, Mapping) else ():
-                if (level.by is None) is not own and weighs(weight, level.name):
-                    whose = "of an observation's own" if own else "that groups share"
+                if (level.by is None) is not of_own and weighs(weight, level.name):
+                    whose = "of an observation's own" if of_own else "that groups share"
                     raise ModelError(f"Expected {penalty} of levels {whose}; got it of {level.name!r}. Leave that out.")
-        if "content" not in self.kl_weight:
-            return self
-        shared = {level.name: self.kl_weight["content"] for level in levels if level.by is not None}
-        weights = {**shared, **self.kl_weight}
-        return self if weights == self.kl_weight else replace(self, kl_weight=weights)
+        changes: dict[str, Any] = {}
+        weights = dict(self.kl_weight)
+        if "content" in weights:
+            weights = {**{name: weights["content"] for name in known if name not in own}, **weights}
+        if "style" in weights and "style" not in known:
+            weights = {**dict.fromkeys(own, weights["style"]), **weights}
+        if weights != self.kl_weight:
+            changes["kl_weight"] = weights
+        beside = [weighs(self.adversary, name) for name in own]
+        if self.independence == LIGHTER and any(beside) and not all(beside):
+            changes["independence"] = {name: _beside(self.adversary, name) for name in own}
+        return replace(self, **changes) if changes else self
 
     def weight(self, level: str, progress: float) -> float:
         """The KL weight of a level after a share ``progress`` of training."""
@@ -219,6 +256,15 @@ class Objective:
 def weighs(weight: HeldWeight, level: str) -> bool:
     """Whether a penalty of this weight is asked of a level."""
     return bool(weight.get(level) if isinstance(weight, Mapping) else weight)
+
+
+def _of(weight: HeldWeight, level: str) -> float | Ramp | Held:
+    return weight.get(level, 0.0) if isinstance(weight, Mapping) else weight
+
+
+def _beside(adversary: HeldWeight, level: str) -> Held:
+    """Independence's weight at a level, where it is left to itself."""
+    return LIGHTER if weighs(adversary, level) else HOLDING
 
 
 def several(ids: Iterable[Tensor]) -> int:
