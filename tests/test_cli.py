@@ -513,6 +513,7 @@ def test_help_of_many_options_has_headings_and_usage_is_one_line(capsys: pytest.
     ("options", "said"),
     [
         (("--kl", "style=2"), "'style=2'"),
+        (("--kl", "style:2", "--kl", "style:3"), "one --kl of a level; got 'style' twice"),
         (("--told", ".1", "--independence", "5"), "--told and --independence"),
         (("--augment", "shake:2"), "shake"),
         (("--network", "nowhere:made"), "nowhere"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 import mlvae
-from mlvae import MLVAE, GroupedData, Grouping, Level, evaluate, fit
+from mlvae import MLVAE, GroupedData, Grouping, Level, Objective, evaluate, fit
+from mlvae.asked import GROWING, HOLDING, LIGHTER, NAMING
 from mlvae.batch import nests, speakers, within
 from mlvae.calibration import Calibration
 from mlvae.cli import main
@@ -22,6 +24,7 @@ from mlvae.evaluate import diagnose, table
 from mlvae.evidence import Evidence
 from mlvae.report import figures
 from mlvae.resident import Resident
+from mlvae.runs import options_of
 from mlvae.temperature import temper
 from oracles import three_levels
 
@@ -287,6 +290,12 @@ def test_train_says_how_levels_lie_and_what_was_left_out(tmp_path: Path, capsys:
         ),
         (["country:2:country", "person:2:country,person"], ["--told", "0.1"], "a level of an observation's own"),
         (["style:2"], ["--identification", "3"], "a level that groups share"),
+        (
+            ["a:2:country", "b:2:person"],
+            ["--leakage", "3", "--leakage", "5"],
+            "of all levels that are not named; got 3 and 5",
+        ),
+        (["a:2:country", "style:2"], ["--independence", "style:5", "--independence", "style:6"], "got 'style' twice"),
     ],
 )
 def test_weights_that_no_level_is_asked_for_are_refused(
@@ -300,6 +309,30 @@ def test_weights_that_no_level_is_asked_for_are_refused(
             ["train", str(tmp_path / "survey.npz"), *asked, *option, "--by", "country", "--out", str(tmp_path / "run")]
         )
     assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_own_levels_are_weighed_each_by_what_is_asked_of_it(tmp_path: Path) -> None:
+    data = nested(4, 3, 4)
+    np.savez(tmp_path / "survey.npz", x=data.x.numpy(), **data.columns)
+
+    def asked(name: str, levels: list[str], *options: str) -> Objective:
+        typed = [part for text in ("country:2:country", *levels) for part in ("--level", text)]
+        out = tmp_path / name
+        main(["train", str(tmp_path / "survey.npz"), *typed, "--epochs", "1", "--width", "8", "--validation", "0",
+              "--out", str(out), *options])  # fmt: skip
+        objective = options_of(out)["objective"]
+        assert isinstance(objective, Objective)
+        return objective
+
+    found = asked(
+        "one", ["style:2", "pose:2", "light:2"], "--independence", "style:500", "--style-kl", "4", "--kl", "pose:2"
+    )
+    assert found.adversary == {"style": 0.0, "pose": NAMING, "light": NAMING}
+    assert found.independence == {"style": GROWING.ending(500.0), "pose": LIGHTER, "light": LIGHTER}
+    assert [found.weight(name, 0) for name in ("country", "style", "pose", "light")] == [0.2, 4.0, 2.0, 4.0]
+    found = asked("two", ["own:2", "pose:2"], "--adversary", "own:0", "--told", ".05", "--style-kl", "4")
+    assert found.independence == {"own": replace(HOLDING, end=0.05), "pose": replace(LIGHTER, end=0.05)}
+    assert found.weight("own", 0) == found.weight("pose", 0) == 4.0
 
 
 def test_of_two_chains_the_one_whose_people_speak_for_more_is_kept_whole(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from mlvae.commands.common import (
 )
 from mlvae.commands.keeping import recognised_by
 from mlvae.commands.sharing import share_out, validation_of
-from mlvae.commands.weights import further_of, penalty_of, refuse_unasked, refuse_unweighed, weight_of
+from mlvae.commands.weights import further_of, held_to, penalty_of, refuse_unasked, refuse_unweighed, weights_of
 from mlvae.errors import CheckpointError, DataError, ModelError
 
 FAR, STRANGERS = 3.0, 200
@@ -123,8 +123,8 @@ def train(
         adversary: weight of what a network that learns beside the model can name groups by in style (default: 10 where
             no level has more than 100 groups, else 0)
         penalty: one of one's own, one option each: package.module:name=weight (docs/bring-your-own.md)
-        content_kl: weight of content's KL (default: the objective's, 0.2)
-        style_kl: weight of style's KL (default: 1)
+        content_kl: weight of content's KL, of all levels that groups share (default: the objective's, 0.2)
+        style_kl: weight of style's KL, of all levels of an observation's own (default: 1)
         kl: weight of a level's KL, one option each: name:weight (default: as content's, or style's for an own level)
         groups: sub-groups in a batch
         members: fewest and most observations of a sub-group
@@ -159,7 +159,6 @@ def train(
     from mlvae.runs import begun
     from mlvae.settings import setting
     from mlvae.training import fit
-    from mlvae.weights import Held
 
     if out is None:
         raise CheckpointError("Expected a folder for the run; got none. Add --out runs/NAME.")
@@ -183,7 +182,7 @@ def train(
             " new groups is not known: change the data and their columns from Python, or leave the option out."
         )
     change = None if augment is None else Augmentation.parsed(augment)
-    weighed = dict(weight_of(text) for text in kl or ())
+    weighed = weights_of("kl", kl or ())
     if told is not None and independence is not None:
         raise ModelError("Expected one of --told and --independence; got both. The first finds the weight itself.")
     further = dict(map(further_of, penalty or ()))
@@ -236,15 +235,14 @@ def train(
     refuse_unweighed(model.levels, weighed)
     refuse_unasked(model.levels, part, {**penalties, "told": told})
     base = chosen.objective(model, part)
+    own_levels = [level.name for level in model.levels if level.by is None]
     asked = base.changed(
         **{kind: penalty_of(kind, asked, model.levels, getattr(base, kind)) for kind, asked in penalties.items()},
         further=further,
-        **{"content": content_kl, "style": style_kl, **weighed},
-    )
+        **{"content": content_kl, **dict.fromkeys(own_levels or ["style"], style_kl), **weighed},
+    ).over(model.levels)
     if told is not None:
-        held_to = asked.independence if isinstance(asked.independence, Held) else Held()
-        asked = replace(asked, independence=replace(held_to, end=told))
-    asked = asked.over(model.levels)
+        asked = replace(asked, independence=held_to(told, asked.independence))
     none = "no rows kept out, so `mlvae evaluate` will have none to measure on; --test 0.2 would keep a fifth"
     say(f"{part!r}; {none if held is None else f'{len(held):,} rows kept out'}")
     if len(model.group_levels) > 1:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mlvae.errors import ModelError, nearest
@@ -17,6 +18,16 @@ def weight_of(text: str) -> tuple[str, float]:
         return name, float(number)
     except ValueError:
         raise ModelError(f"Expected a weight as name:weight, such as speaker:0.2; got {text!r}.") from None
+
+
+def weights_of(option: str, texts: Iterable[str]) -> dict[str, float]:
+    """Levels' weights as they are typed, an option each; ModelError where one is named twice."""
+    named: dict[str, float] = {}
+    for name, weight in map(weight_of, texts):
+        if name in named:
+            raise ModelError(f"Expected one --{option} of a level; got {name!r} twice. Leave one out.")
+        named[name] = weight
+    return named
 
 
 def further_of(text: str) -> tuple[str, float]:
@@ -48,18 +59,20 @@ def penalty_of(kind: str, asked: Any, levels: Any, default: Any) -> Any:
     """A penalty's weight as it is typed: numbers for all levels, name:number for one; the others keep the default.
 
     Raises:
-        ModelError: a level that is not there, or that this penalty is not asked of.
+        ModelError: a level that is not there, or that this penalty is not asked of, or two weights of the same.
     """
     if asked is None or isinstance(asked, (int, float)):
         return asked
-    named: dict[str, float] = {}
-    base = default
+    numbers, texts = [], []
     for text in map(str, asked):
         try:
-            base = float(text)
+            numbers.append(float(text))
         except ValueError:
-            name, weight = weight_of(text)
-            named[name] = weight
+            texts.append(text)
+    if len(numbers) > 1:
+        typed = " and ".join(f"{number:g}" for number in numbers)
+        raise ModelError(f"Expected one --{kind} of all levels that are not named; got {typed}. Leave one out.")
+    named, base = weights_of(kind, texts), numbers[0] if numbers else default
     if not named:
         return base
     known = {level.name: level for level in levels}
@@ -71,6 +84,15 @@ def penalty_of(kind: str, asked: Any, levels: Any, default: Any) -> Any:
             what = "an observation's own level" if own else "a level that groups share"
             raise ModelError(f"Expected {what} for --{kind}; {name!r} is another. See docs/levels.md.")
     return {name: named.get(name, base) for name, level in known.items() if (level.by is None) is own}
+
+
+def held_to(told: float, weight: Any) -> Any:
+    """Independence's weight where its course ends at what --told says; by level where the weight is."""
+    from mlvae.weights import Held
+
+    if isinstance(weight, Mapping):
+        return {name: held_to(told, each) for name, each in weight.items()}
+    return replace(weight if isinstance(weight, Held) else Held(), end=told)
 
 
 def refuse_unweighed(levels: Any, named: Mapping[str, float]) -> None:
