@@ -99,3 +99,19 @@ def test_training_on_crossed_and_nested_levels_repeats_and_resumes(
 def test_what_groups_share_is_not_given_what_is_an_observations_own() -> None:
     with pytest.raises(ModelError, match="'content' is given 'style', which is each observation's own"):
         MLVAE((4,), [Level("style", 2), Level("content", 2, by="g", given=("style",))])
+
+
+@pytest.mark.parametrize(
+    ("level", "message"),
+    [
+        (Level("training", 2, by="g"), "'training' is taken by what PyTorch's modules have"),
+        (Level("values", 2, by="g"), "'values' is taken"),
+        (Level("two words", 2, by="g"), "a word as a level's name"),
+        (Level("person", 2, by=()), r"`by` of level 'person' to name a column; got \(\). Write by=None"),
+        (Level("person", 2, by=""), "to name a column; got ''"),
+        (Level("person", 2, by=("g", "")), "to name a column"),
+    ],
+)
+def test_names_and_columns_that_cannot_be_are_refused(level: Level, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        MLVAE((4,), [level, Level("style", 2)])

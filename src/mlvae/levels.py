@@ -63,20 +63,27 @@ def checked(levels: Sequence[Level]) -> tuple[Level, ...]:
     """The levels of one model, coarse to fine.
 
     Raises:
-        ModelError: a name is no word, is taken or occurs twice, a level has no dimensions, no such readout, or `given`
-            names no earlier level, or of a level that groups share one that they do not.
+        ModelError: a name is no word, is taken or occurs twice, a level has no dimensions, no such readout, or an empty
+            `by`, or `given` names no earlier level, or of a level that groups share one that they do not.
     """
+    module = nn.ModuleDict()  # an instance has attributes, as `training`, that the class does not show
     seen: list[str] = []
     shared: dict[str, str | tuple[str, ...] | None] = {}
     for level in levels:
-        if not level.name.isidentifier() or hasattr(nn.ModuleDict, level.name):
+        if not level.name.isidentifier():
             raise ModelError(f"Expected a word as a level's name, such as 'content'; got {level.name!r}. Rename it.")
-        if level.name in TAKEN:
-            raise ModelError(f"Expected another name for a level; {level.name!r} is taken by an argument. Rename it.")
+        if level.name in TAKEN or hasattr(module, level.name):
+            whose = "an argument" if level.name in TAKEN else "what PyTorch's modules have"
+            raise ModelError(f"Expected another name for a level; {level.name!r} is taken by {whose}. Rename it.")
         if isinstance(level.given, str):
             raise ModelError(f"Expected `given` as a tuple of names; got {level.given!r}. Write ({level.given!r},).")
         if level.name in seen:
             raise ModelError(f"Expected levels of different names; got {level.name!r} twice. Rename one.")
+        if level.by is not None and not (level.by and all(level.by)):
+            raise ModelError(
+                f"Expected `by` of level {level.name!r} to name a column; got {level.by!r}. Write by=None for what is"
+                " each observation's own."
+            )
         if level.dim < 1:
             raise ModelError(f"Expected level {level.name!r} to have dimensions; got dim={level.dim}. Drop the level.")
         if level.readout not in READOUTS:
