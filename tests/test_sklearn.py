@@ -207,3 +207,14 @@ def test_several_pictures_of_one_person_are_named_together(fitted: MLVAETransfor
 def test_an_encoder_of_another_kind_is_refused() -> None:
     with pytest.raises(ModelError, match=r"FrozenEstimator\(fitted transformer\); got LogisticRegression"):
         MLVAEIdentifier(LogisticRegression()).fit(PIXELS[:20], DIGIT[:20])
+
+
+def test_a_level_that_is_not_there_is_told_before_anything_is_encoded(
+    fitted: MLVAETransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlvae.MLVAE, "evidence", lambda *_: pytest.fail("encoded"))
+    for level, message in (("contnet", "Did you mean 'content'"), ("style", "that groups share in this model")):
+        with pytest.raises(ModelError, match=message):
+            MLVAEIdentifier(fitted.model_, level=level).fit(PIXELS[:20], DIGIT[:20])
+        with pytest.raises(ModelError, match=message):
+            MLVAEIdentifier(small(), level=level).fit(PIXELS[:20], DIGIT[:20])

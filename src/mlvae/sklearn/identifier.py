@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from mlvae.errors import ModelError
+from mlvae.errors import ModelError, nearest
 from mlvae.evidence import Evidence
 from mlvae.group_evidence import GroupEvidence
 from mlvae.model import MLVAE
@@ -57,6 +58,7 @@ class MLVAEIdentifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         """
         X, y = self._pairs(X, y, reset=True)  # noqa: N806
         self.model_ = self._encoder(X, y)
+        self._level()  # told before observations are encoded
         self.gallery_ = self._evidence(X, y)
         self._name()
         return self
@@ -91,10 +93,11 @@ class MLVAEIdentifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
                 names each alone.
         """
         check_is_fitted(self, "gallery_")
+        level = self._level()
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", reset=False)  # noqa: N806
         pool = np.arange(len(X)) if pool is None else np.asarray(pool)
         asked = self._evidence(X, pool)
-        found = asked.identify(self.gallery_, self._level(), new=self.new).numpy()
+        found = asked.identify(self.gallery_, level, new=self.new).numpy()
         found = found[:, self._order] if self.new > 0 else found[:, :-1]
         rows: Array = found[np.unique(pool, return_inverse=True)[1]]
         return rows
@@ -124,6 +127,7 @@ class MLVAEIdentifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
                 f"Expected `encoder` to be an MLVAE, an MLVAETransformer or FrozenEstimator(fitted transformer); got"
                 f" {type(given).__name__}."
             )
+        self._level(["content"])  # which is what it trains
         trained: MLVAE = clone(given).fit(X, groups=y).model_
         return trained
 
@@ -141,8 +145,14 @@ class MLVAEIdentifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         x, model = shaped(X, self.model_.shape), in_precision_of(X, self.model_)
         return model.evidence(x, dict.fromkeys((level.name for level in self.model_.group_levels), labels))
 
-    def _level(self) -> str:
-        return self.level or self.model_.group_levels[0].name
+    def _level(self, known: Sequence[str] = ()) -> str:
+        known = known or [level.name for level in self.model_.group_levels]
+        if self.level is not None and self.level not in known:
+            raise ModelError(
+                f"Expected `level` as one that groups share in this model; got {self.level!r}."
+                f" {nearest(str(self.level), known)}"
+            )
+        return self.level or known[0]
 
     def _name(self) -> None:
         labels = np.asarray(self.gallery_.groups[self._level()])
