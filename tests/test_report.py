@@ -19,6 +19,7 @@ from mlvae.cli import main
 from mlvae.data import GroupedData
 from mlvae.errors import MissingExtraError
 from mlvae.report import figures, write
+from mlvae.report.findings import find
 from mlvae.report.matrix import matrix
 from mlvae.report.words import learned
 
@@ -242,6 +243,17 @@ def test_two_shared_levels(tmp_path: Path) -> None:
     assert "one: 2 dimensions, shared by a; two: 2 dimensions, shared by b" in Page(page.read_text()).text
     alts = [str(picture["alt"]) for picture in Page(page.read_text()).pictures]
     assert sum(alt.startswith("Maps of one and two and style codes") for alt in alts) == 2
+
+
+def test_more_pictures_of_one_person_are_no_more_people_of_a_country(tmp_path: Path) -> None:
+    person = np.repeat(np.arange(12), 10)
+    data = GroupedData.from_arrays(torch.rand(120, 4), columns={"country": person // 3, "person": person}, by="country")
+    levels = [Level("country", 2, by="country"), Level("person", 2, by="person"), Level("style", 2)]
+    model = mlvae.MLVAE.for_data(data, levels=levels, width=8).eval()
+    numbers = find(model, data, data, run=tmp_path).numbers
+    assert [key for key in numbers if key.startswith("report.posterior.")] == [
+        f"report.posterior.{k}.variance" for k in (1, 2)
+    ], "of three people each"
 
 
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -154,9 +154,13 @@ def _sizes(train: GroupedData, new: GroupedData, by: Any) -> dict[str, float]:
 
 
 def _shrinking(subject: Subject, random: np.random.Generator) -> dict[str, float]:
-    """The mean posterior variance of content after k observations of a group: one pool a group, at most 200."""
-    votes = subject.after.votes[subject.content.name]
-    order = random.permutation(len(subject.labels[1]))
+    """The mean posterior variance of content after k observations of a group: one pool a group, at most 200.
+
+    For a level that others are nested in, one observation each of k of these: pictures of one person say no more of a
+    country.
+    """
+    votes, rows = subject.after.votes[subject.content.name], subject.rows(subject.content.name).numpy()
+    order = rows[random.permutation(len(rows))]
     _, index, sizes = np.unique(subject.labels[1][order], return_inverse=True, return_counts=True)
     members = np.split(order[np.argsort(index, kind="stable")], np.cumsum(sizes)[:-1])[:POOLS]
     numbers = {}
