@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+import torch
 
 from mlvae.errors import DataError
 from mlvae.evaluate import disentanglement
@@ -104,8 +106,25 @@ def test_turning_the_codes_costs_all_of_them() -> None:
         ({"factors": {**FACTORS, "hue": 0 * HUE}}, "'hue' is constant"),
         ({"numbers": ["shape"]}, "'shape'"),
         ({"codes": np.where(CODES > 2, np.nan, CODES)}, "finite"),
+        (
+            {"factors": {**FACTORS, "hue": np.array([1, "red"] * 200, dtype=object)}},
+            "one type in factor 'hue'.* int and str",
+        ),
+        ({"numbers": "size"}, r"Write \['size'\]"),
+        (
+            {"codes": CODES[:3], "factors": {name: values[:3] for name, values in FACTORS.items()}},
+            "at least 12 rows.* 3",
+        ),
     ],
 )
 def test_wrong_arrays_are_named(change: dict, message: str) -> None:
     with pytest.raises(DataError, match=message):
         disentanglement(**{"codes": CODES, "factors": FACTORS, "numbers": ["size"], **change})
+
+
+def test_codes_with_a_gradient_and_few_rows_have_numbers() -> None:
+    codes = torch.tensor(CODES[:12], requires_grad=True)
+    few = {"hue": HUE[:12].astype(object), "size": torch.tensor(SIZE[:12], requires_grad=True)}
+    found = disentanglement(codes, few, ["size"])
+    assert all(math.isfinite(value) for value in asdict(found).values())
+    assert found == disentanglement(CODES[:12], {"hue": HUE[:12], "size": SIZE[:12]}, ["size"])

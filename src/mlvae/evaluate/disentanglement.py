@@ -11,16 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from mlvae.errors import DataError
-from mlvae.labels import refuse_missing
+from mlvae.labels import refuse_missing, tidy
 
 Array = np.ndarray[Any, Any]
 
 BINS = 20
 """Codes, and factors that are numbers, are cut into as many bins of equal width for mutual information."""
 
-TREES = 100
+TREES, LEAF = 100, 3
+"""Of the forests, and the fewest rows of a leaf."""
+
+FEWEST = 4 * LEAF
+"""Rows, of which half are what a tree could just split."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,8 @@ def disentanglement(
         seed: of the forests and of the halves that they are fitted and read on.
 
     Raises:
-        DataError: shapes disagree, values are not finite, a factor is constant or one of ``numbers`` is none, or there
-            are fewer than two factors or dimensions.
+        DataError: shapes disagree, values are not finite, a factor is constant, has labels that cannot be sorted, or is
+            one of ``numbers`` and has none, or there are fewer than two factors or dimensions, or than twelve rows.
 
     Example:
         >>> random = np.random.default_rng(0)
@@ -163,7 +168,7 @@ def importance(codes: Array, factors: Mapping[str, Array], numbers: Sequence[str
     weights, scores = [], []
     for name, values in factors.items():
         kind = RandomForestRegressor if name in numbers else RandomForestClassifier
-        forest = kind(TREES, min_samples_leaf=3, max_features=1.0, random_state=seed)
+        forest = kind(TREES, min_samples_leaf=LEAF, max_features=1.0, random_state=seed)
         forest.fit(codes[fitted], values[fitted])
         weights.append(forest.feature_importances_)
         scores.append(forest.score(codes[read], values[read]))
@@ -173,13 +178,17 @@ def importance(codes: Array, factors: Mapping[str, Array], numbers: Sequence[str
 def _checked(codes: Any, factors: Mapping[str, Any], numbers: Sequence[str]) -> tuple[Array, dict[str, Array]]:
     if not isinstance(factors, Mapping):
         raise DataError(f"Expected factors by name, as {{'size': values}}; got {type(factors).__name__}.")
-    x = np.asarray(codes, float)
-    table = {name: np.asarray(values) for name, values in factors.items()}
+    if isinstance(numbers, str):
+        raise DataError(f"Expected `numbers` as a list of names; got {numbers!r}. Write [{numbers!r}].")
+    x = np.asarray(_array(codes), float)
+    table = {name: tidy(_array(values)) for name, values in factors.items()}
     if x.ndim != 2 or x.shape[1] < 2 or len(table) < 2 or any(v.shape != (len(x),) for v in table.values()):
         raise DataError(
             f"Expected codes (N, D) of at least two dimensions and at least two factors, (N,) each; got {x.shape} and"
             f" { {name: v.shape for name, v in table.items()} }. Take both from the same rows."
         )
+    if len(x) < FEWEST:
+        raise DataError(f"Expected at least {FEWEST} rows, to fit forests on half of them; got {len(x)}. Pass more.")
     if unknown := [name for name in numbers if name not in table or table[name].dtype.kind not in "biuf"]:
         raise DataError(f"Expected `numbers` to name factors that are numbers; got {unknown[0]!r}.")
     for name, values in table.items():
@@ -187,11 +196,20 @@ def _checked(codes: Any, factors: Mapping[str, Any], numbers: Sequence[str]) -> 
             refuse_missing(values, f"factor {name!r}")
         if name not in numbers and values.dtype.kind == "f" and (values != np.floor(values)).any():
             raise DataError(f"Expected labels of factor {name!r}; got numbers. Name it in `numbers`.")
+        if values.dtype == object and len(types := {type(value).__name__ for value in values}) > 1:
+            raise DataError(
+                f"Expected labels of one type in factor {name!r}, to be sorted; got {' and '.join(sorted(types))}."
+                " Write all as text."
+            )
     if not np.isfinite(x).all() or any(not np.isfinite(table[name].astype(float)).all() for name in numbers):
         raise DataError("Expected finite codes and numbers; got NaN or infinity. Drop those rows.")
     if constant := [name for name, values in table.items() if len(np.unique(values)) < 2]:
         raise DataError(f"Expected factors that vary; {constant[0]!r} is constant. Leave it out.")
     return x, table
+
+
+def _array(values: Any) -> Array:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def _levels(values: Array, binned: bool) -> Array:
