@@ -22,6 +22,7 @@ from mlvae.commands.sharing import share_out, validation_of
 from mlvae.errors import DataError, MLVAEError
 from mlvae.evaluate import diagnose, table
 from mlvae.evidence import Evidence
+from mlvae.inspection import inspect
 from mlvae.report import figures
 from mlvae.resident import Resident
 from mlvae.runs import options_of
@@ -262,6 +263,37 @@ def test_inspect_looks_at_levels_that_are_asked_about(tmp_path: Path, capsys: py
     assert "! Expected levels of different groups; level 'a'" in capsys.readouterr().out
     assert main(["inspect", str(file), "--level", "who:4:country,person", "--level", "style:2"]) is None
     assert "120 groups of 6 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("design", "advised"),
+    [((8, 15, 6), None), ((3, 4, 40), "0.15"), ((3, 4, 100), None), ((10, 8, 6), "0.3"), ((2, 14, 4), None)],
+)
+def test_inspect_says_of_calibration_what_training_will(
+    design: tuple[int, int, int], advised: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = nested(*design)
+    rest, new = data.split(**share_out(data, 0.2, 0, LEVELS))
+    validation_of(rest, 0.05, 0, LEVELS, asked=False)
+    said = [line.removeprefix("! ") for line in capsys.readouterr().out.splitlines() if "To calibrate" not in line]
+    assert bool(said) == (design != (8, 15, 6))
+    for found in (inspect(data, levels=LEVELS), inspect(rest, new, levels=LEVELS)):
+        assert [text for text in found.problems if "uncalibrated" in text or "too sure" in text] == [
+            f"{x}." for x in said
+        ]
+        assert found.options.get("validation") == advised
+    if advised is not None:
+        validation_of(rest, float(advised), 0, LEVELS, asked=True)
+        left = capsys.readouterr().out
+        assert "Too few" not in left and "--validation" not in left
+
+
+def test_inspect_says_it_of_the_rows_that_a_column_leaves_to_train_on() -> None:
+    data = nested(3, 4, 60, part=np.where(np.arange(720) % 4 == 0, "test", "train"))
+    rest, new = data.split(column="part")
+    found, known = inspect(data, levels=LEVELS), inspect(rest, new, levels=LEVELS)
+    assert found.options == {"split-column": "part", "validation": "0.1"}
+    assert known.options == {"validation": "0.1"} and set(known.problems) <= set(found.problems)
 
 
 def test_train_says_how_levels_lie_and_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

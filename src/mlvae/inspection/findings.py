@@ -14,7 +14,8 @@ import torch
 from mlvae.calibration import FEWEST
 from mlvae.data import GroupedData, GroupSampler, LevelSampler
 from mlvae.data.checks import COMPARED, leaks, near_duplicates
-from mlvae.data.splits import SHARES, SPLITS, TEST, spared
+from mlvae.data.designs import Design
+from mlvae.data.splits import SHARES, SPLITS, TEST, marked, spared
 from mlvae.inspection.columns import combined, distinct, levels_of, relation
 from mlvae.labels import is_missing
 from mlvae.levels import Level
@@ -161,8 +162,9 @@ def inspect(
             f"Kept out of training{by}: {len(new):,} rows of {len(held):,} groups, {len(held - known):,} of them new"
         )
     problems, options = _problems(
-        data, new, sizes, _counters(data, len(sample), _finest(data, levels)), features, several, bool(levels)
-    )
+        data, new, sizes, _counters(data, len(sample), _finest(data, levels)), features, levels if several else (),
+        bool(levels),
+    )  # fmt: skip
     return Inspection(
         data, sizes, _bins(sizes), _features(data, sample), columns, named, suggested, layout, troubles + problems,
         options, kept_out, bool(levels),
@@ -243,7 +245,7 @@ def _problems(
     sizes: np.ndarray[Any, Any],
     counters: list[str],
     features: str | None,
-    several: bool,
+    several: Sequence[Level],
     named: bool,
 ) -> tuple[list[str], dict[str, str]]:
     """What should be mended, and the options that it advises: fewer where levels are named, and where several share."""
@@ -289,16 +291,26 @@ def _problems(
             f" calibrate levels by. Keep more of them out of training: --validation {share}."
         )
         options["validation"] = str(share)
+    if several:
+        design = Design.of(data, several)
+        if "split-column" in options:
+            design = Design.of(data, several, ~marked(data.column(options["split-column"]), "")[0])
+        elif "test" in options and (away := design.apart(design.out(TEST, 0), TEST, 0)) is not None:
+            design = Design.of(data, several, ~away)
+        found = design.calibrating(SHARES[0], 0, asked=False)
+        problems += [f"{text}." for text in (found.sure, found.few) if text]
+        if found.better is not None:
+            options["validation"] = f"{found.better:g}"
     if not several and sizes.max() > 100 * np.median(sizes):
         problems.append(
             f"The largest group has {sizes.max() / len(data):.0%} of all observations. --resample draws groups with"
             " equal probability."
         )
         options["resample"] = ""
-    if new is not None and len(found := leaks(data, new)):
-        rows = ", ".join(f"{a} and {b}" for a, b in found[:3])
+    if new is not None and len(common := leaks(data, new)):
+        rows = ", ".join(f"{a} and {b}" for a, b in common[:3])
         problems.append(
-            f"{len(found):,} of {len(new):,} rows kept out are in the training part too (rows of either"
+            f"{len(common):,} of {len(new):,} rows kept out are in the training part too (rows of either"
             f" part, the first being 0: {rows})."
             " Remove them, or what is measured says nothing."
         )
