@@ -19,6 +19,7 @@ from mlvae.likelihoods import (
     Bernoulli,
     Categorical,
     DiscretisedLogistic,
+    Features,
     Laplace,
     Likelihood,
     Mixed,
@@ -26,7 +27,7 @@ from mlvae.likelihoods import (
     Normal,
     Poisson,
 )  # fmt: skip
-from mlvae.likelihoods.base import LOG_MILLION, bounded
+from mlvae.likelihoods.base import LOG_MILLION, bounded, observed
 
 SHAPE = (2, 3)
 COLUMNS = ["normal", 3, "bernoulli", "poisson", "laplace", 4, "negative_binomial", "normal"]
@@ -216,6 +217,39 @@ def test_a_gap_costs_nothing_and_is_seen_as_one(name: str) -> None:
     assert not torch.equal(seen, filled)  # a gap is not a zero
     again = type(likelihood)(**likelihood.settings())
     assert again.missing
+
+
+class LogNormal(Features):
+    """One of somebody else's: 0 is not in its domain, and what the encoder sees of it is infinite."""
+
+    def check(self, x: Tensor) -> None:
+        if (observed(x) <= 0).any():
+            raise DataError("Expected positive values.")
+
+    def view(self, x: Tensor) -> Tensor:
+        return torch.log(x).unsqueeze(1)
+
+    def per_feature(self, x: Tensor, output: Tensor) -> Tensor:
+        return -0.5 * (torch.log(x) - output) ** 2 - torch.log(x) - 0.5 * math.log(2 * math.pi)
+
+    def mean(self, output: Tensor) -> Tensor:
+        return torch.exp(output + 0.5)
+
+    def sample(self, output: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return torch.exp(output + torch.empty_like(output).normal_(generator=generator))
+
+
+@pytest.mark.parametrize("gone", [[0], [0, 1], [0, 1, 2]])  # features without a value here
+def test_gaps_come_for_free_where_zero_is_not_in_the_domain(gone: list[int]) -> None:
+    x = torch.rand(6, 3, generator=torch.Generator().manual_seed(0)) + 0.1
+    x[0], x[1, 1], x[:, gone] = torch.nan, torch.nan, torch.nan
+    likelihood, output, seen = LogNormal.for_data(x), torch.randn(6, 3, requires_grad=True), ~x.isnan()
+    expected = torch.where(seen, torch.from_numpy(stats.norm.logpdf(x.log(), output.detach())) - x.log(), 0.0).sum(1)
+    nats = likelihood.log_prob(x, output)
+    nats.sum().backward()
+    assert torch.allclose(nats.double(), expected.double(), atol=1e-5) and output.grad.isfinite().all()
+    assert likelihood.embed(x).isfinite().all() and (likelihood.embed(x)[:, 0][~seen] == 0).all()
+    assert likelihood.embed(x[:0]).shape == (0, 2, 3)
 
 
 def _with_gaps(likelihood: Likelihood) -> Likelihood:

@@ -95,8 +95,8 @@ class Features(Likelihood):
         if not self.missing:
             return self.per_feature(x, output).flatten(1).sum(1)
         seen = ~torch.isnan(x)
-        # Filled before the density, not masked after it: the gradient of 0 times NaN is NaN.
-        nats = self.per_feature(torch.where(seen, x, 0.0), output)
+        # Filled before the density, not only masked after it: the gradient of 0 times NaN is NaN.
+        nats = self.per_feature(filled(x, seen), output)
         return torch.where(seen, nats, 0.0).flatten(1).sum(1)
 
     def input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -107,7 +107,7 @@ class Features(Likelihood):
             values = self.view(x)
             return values.squeeze(1) if self.views == 1 else values
         seen = ~torch.isnan(x)
-        values = self.view(torch.where(seen, x, 0.0)) * seen.unsqueeze(1)
+        values = torch.where(seen.unsqueeze(1), self.view(filled(x, seen)), 0.0)
         return torch.cat([values, seen.unsqueeze(1).to(x.dtype)], 1)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -135,6 +135,24 @@ def has_gaps(x: Tensor) -> bool:
 def observed(x: Tensor) -> Tensor:
     """The values that are there, in one row."""
     return x[~torch.isnan(x)]
+
+
+def filled(x: Tensor, seen: Tensor) -> Tensor:
+    """Values (N, *shape) with something in place of gaps that any density takes: what was observed is in its domain.
+
+    It is the largest value of the feature here, else of all features; ½ where nothing is observed.
+
+    Example:
+        >>> x = torch.tensor([[2.0, torch.nan, torch.nan], [torch.nan, 3.0, torch.nan]])
+        >>> filled(x, ~torch.isnan(x)).tolist()
+        [[2.0, 3.0, 3.0], [2.0, 3.0, 3.0]]
+    """
+    if not x.numel():  # which has no largest value
+        return x
+    largest = torch.where(seen, x, -torch.inf).amax(0)
+    overall = largest.flatten().amax(0)
+    largest = torch.where(torch.isfinite(largest), largest, torch.where(torch.isfinite(overall), overall, 0.5))
+    return torch.where(seen, x, largest)
 
 
 def bounded(raw: Tensor, bound: float) -> Tensor:
