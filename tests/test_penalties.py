@@ -190,6 +190,17 @@ def test_leakage_is_its_definition() -> None:
     assert leakage(means, torch.arange(12), other) == 0
 
 
+@pytest.mark.parametrize("wild", [torch.nan, 1e30])
+def test_leakage_of_codes_that_are_no_numbers_is_none(wild: float) -> None:
+    """So that the loss is none, which `fit` explains."""
+    own, other = torch.arange(40) % 4, torch.arange(40) // 4 % 5
+    means = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    means[7] = wild
+    value = leakage(means.requires_grad_(), own, other)
+    value.backward()
+    assert value.isnan() and means.grad.isnan().any()
+
+
 def test_leakage_has_its_gradient() -> None:
     means = torch.randn(60, 4, dtype=torch.float64, requires_grad=True)
     own, other = torch.arange(60) % 7, torch.arange(60) // 7 % 5

@@ -65,8 +65,11 @@ class _Leakage(torch.autograd.Function):
         left = crossed.out_of(rest)
         within = torch.stack([part.T @ part for part in (rest, left)]) / crossed.freedom
         ridge = RIDGE / dim * within[0].trace() + torch.finfo(rest.dtype).tiny
-        factors: Tensor = torch.linalg.cholesky(within + ridge * torch.eye(dim, dtype=rest.dtype, device=rest.device))
-        before, after = factors.diagonal(dim1=1, dim2=2).log().sum(1).unbind()  # half of log determinants
+        ridged = within + ridge * torch.eye(dim, dtype=rest.dtype, device=rest.device)
+        # Of codes that are no numbers any more there is no factor: `fit` says so, once the loss is none either.
+        factors, failed = torch.linalg.cholesky_ex(ridged)
+        halves: Tensor = factors.diagonal(dim1=1, dim2=2).log().sum(1)  # of log determinants
+        before, after = halves.masked_fill(failed > 0, torch.nan).unbind()
         context.save_for_backward(rest, left, factors)
         context.crossed = crossed
         return before - after
