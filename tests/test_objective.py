@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -14,6 +15,7 @@ from mlvae import MLVAE, Evidence, GroupBatch, Held, Level, Normal, Objective, R
 from mlvae.asked import GROWING, HOLDING, LIGHTER, NAMING
 from mlvae.errors import ModelError, TrainingError
 from mlvae.evidence import READOUTS, product_with_prior
+from mlvae.likelihoods import Likelihood
 from mlvae.objective import Loss, measured
 from mlvae.penalties import PENALTIES, Adversaries, dependence, told
 from mlvae.steps import compiled
@@ -83,6 +85,27 @@ def test_elbo_is_a_slow_loop_over_groups(case: tuple[MLVAE, GroupBatch]) -> None
     groups = len(kls[model.levels[0].name])
     assert torch.allclose(terms.elbo, total / groups, rtol=1e-10)
     assert torch.allclose(terms.elbo_per_observation, total / len(batch), rtol=1e-10)
+
+
+@pytest.mark.parametrize(("shape", "reduced"), [((11, 5), lambda nats: nats), ((), lambda nats: nats.sum())])
+def test_a_likelihood_that_does_not_say_nats_of_each_observation_is_refused(shape, reduced) -> None:
+    class Unsummed(Likelihood):
+        def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
+            return reduced(-((x - output) ** 2))
+
+        def mean(self, output: Tensor) -> Tensor:
+            return output
+
+        def sample(self, output: Tensor, generator: torch.Generator | None = None) -> Tensor:
+            return output
+
+    model = MLVAE((5,), [Level("content", 3, by="person"), Level("style", 2)], width=8, likelihood=Unsummed())
+    batch = GroupBatch.of(torch.rand(11, 5), {"content": PERSON})
+    for ask in (lambda: elbo(model, batch), lambda: loss(model, batch, Objective())):
+        with pytest.raises(
+            ModelError, match=re.escape(f"of Unsummed to say nats of each observation, shape (11,); got {shape}")
+        ):
+            ask()
 
 
 @pytest.mark.parametrize("evidence", ["all", "held_out"])

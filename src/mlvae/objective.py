@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mlvae.asked import Objective, weighs
 from mlvae.batch import GroupBatch
+from mlvae.errors import ModelError
 from mlvae.model import MLVAE, Latent
 from mlvae.penalties import Adversaries, Plan, ask
 from mlvae.ranks import ALONE, Ranks
@@ -155,7 +156,8 @@ def loss(
         measure: `measured`, or the same compiled.
 
     Raises:
-        ModelError: the objective or the batch names a level that is not there, or adversaries are asked and not there.
+        ModelError: the objective or the batch names a level that is not there, adversaries are asked and not there, or
+            the likelihood says anything but nats of each observation.
     """
     objective = objective.over(model.levels)
     whole = ranks.whole(batch)
@@ -187,8 +189,14 @@ def _asked(weight: HeldWeight, level: str, progress: float, held: Mapping[str, T
 
 def _terms(model: MLVAE, batch: GroupBatch, latents: Mapping[str, Latent]) -> Terms:
     output = model.decode({name: latent.sample for name, latent in latents.items()}, batch.covariates)
+    log_likelihood = model.likelihood.log_prob(batch.x, output)
+    if log_likelihood.shape != batch.x.shape[:1]:
+        raise ModelError(
+            f"Expected `log_prob` of {type(model.likelihood).__name__} to say nats of each observation, shape"
+            f" ({len(batch)},); got {tuple(log_likelihood.shape)}. Sum over features: `.flatten(1).sum(1)`."
+        )
     return Terms(
-        model.likelihood.log_prob(batch.x, output),
+        log_likelihood,
         {name: latent.posterior.kl() for name, latent in latents.items()},
         batch.grouping(model.levels[0].name).num_groups,
     )
