@@ -11,12 +11,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from mlvae import MLVAE, GroupedData, Level, Objective, fit, load
 from mlvae.normal import Normal
+from mlvae.penalties import PENALTIES, Question
 from mlvae.ranks import Ranks
 
-OBJECTIVES = {"default": Objective(), "plain": Objective.plain(), "few": Objective.for_groups(11)}
+
+def far(question: Question) -> Tensor:
+    """A penalty of one's own that asks all that a question has of groups: they are those of the whole batch."""
+    latent, grouping = question.latent, question.batch.grouping(question.level.name)
+    assert len(latent.posterior.mean) == len(latent.evidence) == grouping.num_groups
+    gap = latent.sample - grouping.expand(latent.posterior.mean)
+    return gap.square().sum(1).mean() + grouping.expand(latent.evidence.log_evidence()).mean()
+
+
+PENALTIES["far"] = far
+OBJECTIVES = {
+    "default": Objective(), "plain": Objective.plain(), "few": Objective.for_groups(11),
+    "own": Objective(further={"far": 0.3}),
+}  # fmt: skip
 
 
 def data() -> GroupedData:

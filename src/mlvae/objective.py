@@ -122,7 +122,8 @@ def measured(
     latents = model.encode(batch, draw=objective.draw, evidence=objective.evidence, generator=generator)
     terms = _terms(model, batch, latents)
     with torch.autocast(batch.x.device.type, enabled=False):  # their matrix products too stay in float32
-        penalties, by_means = ask(model.levels, plan, ranks.together(latents), objective.moments)
+        together = ranks.together(model.levels, plan.batch, latents)
+        penalties, by_means = ask(model.levels, plan, together, objective.moments)
     return terms, penalties, by_means
 
 

@@ -6,19 +6,18 @@ gathers the others' votes, which are small, and gradients flow back to where the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from mlvae.batch import GroupBatch
-from mlvae.evidence import Evidence
+from mlvae.evidence import READOUTS, Evidence
 from mlvae.grouping import Grouping
-
-if TYPE_CHECKING:
-    from mlvae.model import Latent
+from mlvae.levels import Level
+from mlvae.model import Latent
 
 
 @dataclass(frozen=True)
@@ -67,23 +66,25 @@ class Ranks:
         rows = len(next(iter(ids.values()))) if ids else int(self.add_up(torch.tensor([len(batch)])))
         return GroupBatch(batch.x.new_empty(rows, 0), groupings, ids)
 
-    def together(self, latents: Mapping[str, Latent]) -> Mapping[str, Latent]:
-        """Votes and samples of all processes' shares; posteriors stay those of this one."""
+    def together(
+        self, levels: Sequence[Level], whole: GroupBatch, latents: Mapping[str, Latent]
+    ) -> Mapping[str, Latent]:
+        """What levels make of all processes' shares, of which ``whole`` has the groupings."""
         if self.size == 1:
             return latents
-        names = list(latents)
         fields = [
             field
-            for latent in latents.values()
+            for latent in (latents[level.name] for level in levels)
             for field in (latent.votes.precision, latent.votes.information, latent.sample)
         ]
         parts = iter(self._gathered(torch.cat(fields, 1)).split([field.shape[1] for field in fields], 1))
         all_latents = {}
-        for name in names:
+        for level in levels:
             precision, information, sample = next(parts), next(parts), next(parts)
             count = torch.ones(len(precision), dtype=torch.int64, device=precision.device)
             votes = Evidence(precision, information, count)
-            all_latents[name] = replace(latents[name], votes=votes, sample=sample, others=None)
+            total = votes.sum(whole.grouping(level.name))
+            all_latents[level.name] = Latent(votes, total, READOUTS[level.readout](total), sample)
         return all_latents
 
     def mean(self, log: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:

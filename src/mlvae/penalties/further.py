@@ -37,7 +37,7 @@ class Question:
     def alone(self) -> Normal:
         """(N, D), posteriors of observations understood each by itself."""
         latent = self.latent
-        # Of what is an observation's own, that is the posterior; not so where processes have put votes together.
+        # Of what is an observation's own, that is the posterior.
         own = self.level.by is None and latent.evidence is latent.votes
         return latent.posterior if own else READOUTS[self.level.readout](latent.votes)
 
