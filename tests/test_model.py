@@ -171,6 +171,29 @@ def test_errors_say_what_to_do(make, match: str) -> None:
     assert isinstance(error.value, MLVAEError)
 
 
+class Pair(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.flatten(1), x
+
+
+@pytest.mark.parametrize(
+    ("networks", "match"),
+    [
+        ({"encoder": nn.Linear(64, 16)}, r"encoder to take \(2, 8, 8\).* it failed: RuntimeError: .*nn.Flatten"),
+        ({"encoder": Pair()}, "encoder to return one tensor; got tuple"),
+        ({"decoder": nn.Linear(3, 64)}, r"decoder to take \(2, 7\)"),
+    ],
+)
+def test_networks_that_fail_are_told_what_they_were_tried_on(networks: dict[str, nn.Module], match: str) -> None:
+    with pytest.raises(ModelError, match=match):
+        MLVAE((8, 8), TWO, **networks)
+
+
+def test_lazy_layers_take_their_sizes_from_the_trial() -> None:
+    model = MLVAE((8, 8), TWO, encoder=nn.Sequential(nn.Flatten(), nn.LazyLinear(16)))
+    assert model.encoder[1].in_features == 64 and model.evidence(torch.rand(3, 8, 8)).count().tolist() == [3]
+
+
 def test_batch_normalisation_is_warned_of() -> None:
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8))
     with pytest.warns(UserWarning, match="leak into each other's votes"):

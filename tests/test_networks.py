@@ -42,6 +42,13 @@ def test_every_network_has_a_case() -> None:
     assert {name for name, _ in CASES} == set(NETWORKS)
 
 
+@pytest.mark.parametrize("shape", [(12,), (2, 3, 4, 5, 6)])
+def test_images_have_two_to_four_axes(shape: tuple[int, ...]) -> None:
+    for network in (NETWORKS["conv"].encoder, lambda shape, width: NETWORKS["conv"].decoder(shape, width, 3)):
+        with pytest.raises(ModelError, match="'conv'; got .* use another network"):
+            network(shape, 8)
+
+
 def test_windows_have_two_axes() -> None:
     with pytest.raises(ModelError, match="(channels, steps)"):
         NETWORKS["series"].encoder((100,), 8)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mlvae.errors import ModelError
 from mlvae.networks.fast import Enlarging, GroupNorm
 from mlvae.networks.gated import activation
 
@@ -95,6 +96,11 @@ class Crop(nn.Module):
 
 def _plan(shape: tuple[int, ...], width: int) -> tuple[int, list[tuple[int, int]], list[int]]:
     """Channels of the image, its size after each stage (the whole image first), the width of each stage."""
+    if len(shape) not in (2, 3, 4):
+        raise ModelError(
+            "Expected images of shape (height, width) or (channels, height, width) for the network 'conv'; got"
+            f" {shape}. Reshape them, or use another network: 'mlp' takes any shape."
+        )
     channels = math.prod(shape[:-2])
     height, breadth = shape[-2:]
     sizes = [(height, breadth)]
