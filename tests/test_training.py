@@ -231,6 +231,14 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     assert not torch.equal(weights(latest), weights(trained))
 
 
+@pytest.mark.parametrize(
+    ("precision", "said"), [("16-mixed", "'bf16-mixed'"), ("fp32", "'32-true'"), (32, "'32-true'")]
+)
+def test_other_precisions_are_refused(precision: object, said: str) -> None:
+    with pytest.raises(TrainingError, match=f"got {precision!r}.*{said}"):
+        run(small(), precision=precision, device="cpu")
+
+
 def test_patience_without_validation_groups_is_an_error() -> None:
     with pytest.raises(TrainingError, match="validation groups"):
         run(small(), patience=1)

@@ -7,15 +7,22 @@ from typing import Any
 
 import torch
 
-from mlvae.errors import TrainingError
+from mlvae.errors import TrainingError, nearest
+
+PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 
 
 def engine(device: str, precision: Any, logger: Any = None) -> Any:
     """The engine, on one device; on all that `torchrun` started processes for, where it did.
 
     Raises:
-        TrainingError: the device is not here, or cannot compute in the precision.
+        TrainingError: no such precision, or the device is not here or cannot compute in it.
     """
+    if precision not in PRECISIONS:
+        raise TrainingError(
+            f"Expected precision {', '.join(map(repr, PRECISIONS[:-1]))} or {PRECISIONS[-1]!r}; got {precision!r}."
+            f" {nearest(str(precision), PRECISIONS)}"
+        )
     from lightning_fabric import Fabric
     from lightning_fabric.accelerators.cuda import CUDAAccelerator
     from lightning_fabric.accelerators.mps import MPSAccelerator
