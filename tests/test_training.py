@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import mlvae
 from mlvae import states
@@ -25,7 +26,7 @@ from mlvae.normal import Normal
 from mlvae.objective import loss
 from mlvae.runs import options_of, unfinished
 from mlvae.schema import Feature, Schema
-from mlvae.steps import CUBLAS, Step, changed, one_order
+from mlvae.steps import CUBLAS, Step, changed, finite, learning, one_order
 from mlvae.training import History, fit
 from mlvae.weights import Ramp
 
@@ -237,6 +238,57 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
 def test_other_precisions_are_refused(precision: object, said: str) -> None:
     with pytest.raises(TrainingError, match=f"got {precision!r}.*{said}"):
         run(small(), precision=precision, device="cpu")
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["in training mode", "in evaluation mode as a whole"])
+def test_parts_that_are_frozen_stay_so(monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+    data, seen = small(), []
+    train, valid = data.split(by="group", test=0.3, seed=0)
+    trained = model(train, encoder=nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.5)))
+    trained.encoder.eval()
+    if whole:
+        trained.encoder.requires_grad_(False)
+        trained.eval()
+    original = Step.forward
+
+    def watched(self: Step, *arguments: object) -> object:
+        seen.append([part.training for part in (self.model, *self.model.encoder, self.model.decoder)])
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Step, "forward", watched)
+    fit(trained, train, valid=valid, epochs=2, groups=10, progress=False)
+    assert {tuple(each) for each in seen} == {(True, False, False, False, True)}
+
+
+def test_a_model_that_was_loaded_trains_as_a_whole() -> None:
+    again = model(small(), encoder=nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.5))).eval()
+    learning(again)
+    assert all(part.training for part in again.modules())
+
+
+def test_weights_are_looked_at_by_their_sums() -> None:
+    weights = nn.Linear(4, 4)
+    weights.weight.data.fill_(3e38)
+    assert weights.weight.sum().isinf() and finite(weights), "a sum that overflows is no weight that is none"
+    weights.bias.data[1] = torch.nan
+    assert not finite(weights)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epochs": 1.5}, "at least one epoch, a whole number; got 1.5"),
+        ({"epochs": "3"}, "at least one epoch, a whole number; got '3'"),
+        ({"patience": 1.5}, "at least one epoch, a whole number; got 1.5"),
+        ({"lr": "much"}, "learning rate above 0; got 'much'"),
+        ({"objective": "paper"}, r"an Objective; got 'paper'. Pass Objective.plain\(\)"),
+        ({"valid": 0.1}, r"GroupedData as `valid`; got 0.1. .*train.split\("),
+    ],
+    ids=str,
+)
+def test_arguments_of_another_type_are_named(options: dict[str, object], said: str) -> None:
+    with pytest.raises(TrainingError, match=said):
+        run(small(), **options)
 
 
 def test_patience_without_validation_groups_is_an_error() -> None:
@@ -492,11 +544,12 @@ def test_an_epochs_seconds_are_those_before_a_stop_too(tmp_path: Path, monkeypat
     assert history.epochs[0]["seconds"] > before > 0
 
 
-def test_whole_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     one, _ = run(
-        small(), tmp_path, epochs=np.int64(1), groups=np.int64(10), seed=np.int64(3), members=(np.int64(2), np.int64(4))
-    )
-    two, _ = run(small(), epochs=1, groups=10, seed=3, members=(2, 4))
+        small(), tmp_path, epochs=np.int64(1), groups=np.int64(10), seed=np.int64(3), lr=np.float32(2**-9),
+        members=(np.int64(2), np.int64(4)),
+    )  # fmt: skip
+    two, _ = run(small(), epochs=1, groups=10, seed=3, members=(2, 4), lr=2**-9)
     assert torch.equal(weights(one), weights(two))
 
 

@@ -145,16 +145,29 @@ class Schema:
         means, scales = ([getattr(feature, name) for feature in self.features] for name in ("mean", "scale"))
         return torch.tensor(means, dtype=torch.float64), torch.tensor(scales, dtype=torch.float64)
 
+    @cached_property
+    def _unseen(self) -> dict[int, Tensor]:
+        """By the place of a feature, the codes that no row of the training part had."""
+        return {
+            place: torch.tensor(feature.unseen, dtype=torch.float64)
+            for place, feature in enumerate(self.features)
+            if feature.unseen
+        }
+
+    @cached_property
+    def numbers(self) -> Tensor:
+        """(F,) bool, which features are numbers, that lie between others."""
+        return torch.tensor([feature.kind == "number" for feature in self.features])
+
     def apply(self, x: Tensor) -> Tensor:
         """Floats (N, F) as the likelihood takes them: numbers standardised, categories unseen in training as gaps."""
         if not self.features:
             return x
         mean, scale = self._scaling
         x = (x - mean.to(x, non_blocking=True)) / scale.to(x, non_blocking=True)
-        for place, feature in enumerate(self.features):
-            if feature.unseen:
-                strange = torch.isin(x[:, place], torch.tensor(feature.unseen, device=x.device, dtype=x.dtype))
-                x[:, place] = x[:, place].masked_fill(strange, torch.nan)
+        for place, codes in self._unseen.items():
+            strange = torch.isin(x[:, place], codes.to(x, non_blocking=True))
+            x[:, place] = x[:, place].masked_fill(strange, torch.nan)
         return x
 
     def restore(self, x: Tensor) -> Tensor:

@@ -86,8 +86,9 @@ class Step(nn.Module):
 def changed(model: MLVAE, augment: Augmentation, x: Tensor) -> Tensor:
     """Observations (N, *shape), each changed by itself; of a table its numbers: a word has no neighbours."""
     moved = augment(x, model.likelihood.missing)
-    kinds = [feature.kind == "number" for feature in model.schema.features]
-    return torch.where(torch.tensor(kinds, device=x.device), moved, x) if kinds else moved
+    if not model.schema.features:
+        return moved
+    return torch.where(model.schema.numbers.to(x.device, non_blocking=True), moved, x)
 
 
 def check_changes(model: MLVAE, train: GroupedData, augment: Augmentation) -> None:
@@ -143,7 +144,7 @@ class Meter:
         The loss of a step whose gradient was none is a number yet: what is about to be saved must be looked at too.
         """
         sums = self.sums()
-        if math.isfinite(sums["loss"]) and (model is None or all(p.isfinite().all() for p in model.parameters())):
+        if math.isfinite(sums["loss"]) and (model is None or finite(model)):
             return
         terms = [name for name, value in sums.items() if name != "loss" and not math.isfinite(value)]
         raise TrainingError(
@@ -151,6 +152,30 @@ class Meter:
             f" ({', '.join(terms) or 'its gradient'} first). Lower `lr`, or look for extreme values in the data;"
             " what was saved before is intact."
         )
+
+
+def learning(model: nn.Module) -> None:
+    """Puts a model into training mode, but for its frozen parts, which stay in evaluation mode.
+
+    In a model in training mode these are the parts that are not. In one that is in evaluation mode as a whole, as after
+    loading, they are those that have parameters of which none requires a gradient.
+    """
+    if model.training:
+        return
+    model.train()
+    for part in model.modules():
+        parameters = list(part.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            part.eval()
+
+
+def finite(model: nn.Module) -> bool:
+    """Whether all its weights are numbers."""
+    weights = [parameter.detach() for parameter in model.parameters()]
+    # Sums take a fraction of the time; those of finite weights may overflow, so then each is looked at.
+    if torch.stack([weight.sum() for weight in weights]).isfinite().all():
+        return True
+    return all(weight.isfinite().all() for weight in weights)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ data -> sampler -> GroupBatch -> loss -> step;   once an epoch: validate; every 
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 import time
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,7 @@ from mlvae.data import GroupedData
 from mlvae.engine import engine
 from mlvae.errors import DataError, TrainingError
 from mlvae.grouping import Grouping
+from mlvae.heads import Evaluating
 from mlvae.model import MLVAE
 from mlvae.objective import loss
 from mlvae.penalties import Adversaries
@@ -29,7 +31,7 @@ from mlvae.ranks import Ranks
 from mlvae.resident import Resident, keep_freed
 from mlvae.runs import Run
 from mlvae.states import KEEP
-from mlvae.steps import Meter, State, Step, check_changes, compiled, one_order
+from mlvae.steps import Meter, State, Step, check_changes, compiled, learning, one_order
 from mlvae.temperature import calibrated, populate, temper, uncalibrate
 from mlvae.weights import Holder
 
@@ -89,8 +91,11 @@ def fit(
 ) -> History:
     """Trains a model in place.
 
+    Parts that are frozen stay so: of a model in training mode those in evaluation mode; of one that is in evaluation
+    mode as a whole, as it is once loaded or trained, those that have parameters of which none requires a gradient.
+
     Args:
-        model: any number of levels.
+        model: any number of levels. It is left in evaluation mode.
         train: what to learn from; its columns give the groups of every shared level.
         out: a folder for ``model.safetensors`` (with ``patience`` the best weights on ``valid``, else the latest),
             ``training.safetensors`` (all that resuming needs) and ``log.csv``; None keeps nothing.
@@ -126,16 +131,28 @@ def fit(
 
     Raises:
         DataError: data outside the likelihood's domain, or without the columns that the levels name.
-        TrainingError: the loss is no longer a number, a setting or the data differ from the resumed run's, or the
-            device has no bfloat16.
+        TrainingError: the loss is no longer a number, a setting is none that can be, a setting or the data differ from
+            the resumed run's, or the device has no bfloat16.
         CheckpointError: ``out`` holds a run already and ``resume`` is not asked for, or the reverse.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
     """
     epochs, groups, members, seed, patience = map(_whole, (epochs, groups, members, seed, patience))
-    if epochs is not None and epochs < 1:
-        raise TrainingError(f"Expected at least one epoch; got {epochs}. Leave it out for the default.")
-    if not 0 < lr < math.inf:
-        raise TrainingError(f"Expected a learning rate above 0; got {lr}. Leave it out for the default.")
+    if epochs is not None and not (isinstance(epochs, int) and epochs >= 1):
+        raise TrainingError(
+            f"Expected at least one epoch, a whole number; got {epochs!r}. Leave `epochs` out for the default."
+        )
+    if not (isinstance(lr, numbers.Real) and 0 < lr < math.inf):
+        raise TrainingError(f"Expected a learning rate above 0; got {lr!r}. Leave it out for the default.")
+    lr = float(lr)  # JSON would not take numpy's
+    if not isinstance(objective, Objective | None):
+        raise TrainingError(
+            f"Expected an Objective; got {objective!r}. Pass Objective.plain() for the paper's, or leave it out."
+        )
+    if not isinstance(valid, GroupedData | None):
+        raise TrainingError(
+            f"Expected GroupedData as `valid`; got {valid!r:.80}. Keep groups out:"
+            ' train, valid = train.split(by="group", test=0.1).'
+        )
     data = Resident(model, train)
     objective = (objective or Objective.for_groups(several(data.ids.values()))).over(model.levels)
     sampler = data.sampler(groups, members, resample, seed)
@@ -143,8 +160,10 @@ def fit(
         epochs = max(1, math.ceil(STEPS / sampler.batches(0)))
     if valid is not None:
         _check_enough(model, valid)
-    if patience is not None and patience < 1:
-        raise TrainingError(f"Expected a patience of at least one epoch; got {patience}. Leave it out for none.")
+    if patience is not None and not (isinstance(patience, int) and patience >= 1):
+        raise TrainingError(
+            f"Expected a patience of at least one epoch, a whole number; got {patience!r}. Leave it out for none."
+        )
     if patience is not None and valid is None:
         raise TrainingError(
             "Expected validation groups with `patience`; got none. Pass valid=... (--validation .1), or no patience."
@@ -189,7 +208,7 @@ def fit(
         ended = saved is not None and (state.epoch == epochs or _out_of_patience(state, patience))
         bar = Progress(epochs, enabled=progress and ranks.first)
         uncalibrate(model)
-        model.train()
+        learning(model)
         with bar, compiled(compile) as step.measure, one_order(deterministic, used and fabric.device.type == "cuda"):
             while state.epoch < epochs and not _out_of_patience(state, patience):
                 started, meter = time.perf_counter() - state.seconds, Meter(state.sums, state.seen)
@@ -276,15 +295,13 @@ def _schedule(share: float) -> float:
 
 def _validation_loss(model: MLVAE, data: Resident, objective: Objective, groups: int, members: Any, seed: int) -> float:
     """The objective on validation groups, nats per group, with the same sub-groups and noise every time."""
-    model.eval()
     objective = replace(objective, adversary=0.0)  # which knows the names of groups that training saw
     total, seen = 0.0, 0
-    with torch.no_grad(), torch.random.fork_rng(_drawn_on(data.device)):
+    with Evaluating(model), torch.no_grad(), torch.random.fork_rng(_drawn_on(data.device)):
         torch.manual_seed(seed)
         for part in data.parts(data.sampler(groups, members, False, seed).epoch(0)):
             value = loss(model, data.batch(model, part), objective)
             total, seen = total + value.total.item() * value.terms.groups, seen + value.terms.groups
-    model.train()
     return total / seen
 
 

@@ -24,6 +24,7 @@ from mlvae.data.splits import members_of_many
 from mlvae.errors import DataError, MissingExtraError, TrainingError
 from mlvae.evaluate.few_shot import few_shot
 from mlvae.evaluate.probes import cross_probe
+from mlvae.heads import Evaluating
 from mlvae.inference import votes
 from mlvae.model import MLVAE
 from mlvae.training import fit
@@ -184,10 +185,8 @@ def run(
 
         def log_metrics(self, metrics: Any, step: int | None = None) -> None:
             if watch is not None and step in looks:
-                with torch.random.fork_rng():
-                    model.eval()
+                with torch.random.fork_rng(), Evaluating(model):
                     watch(looks[step], Worth.of(model, valid, seed))
-                    model.train()
 
     fit(
         model, fitted, epochs=epochs, groups=choice.groups, lr=choice.lr, seed=seed, objective=choice.objective(),
