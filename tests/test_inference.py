@@ -355,6 +355,19 @@ def test_observations_without_a_value_have_a_code_where_no_prior_has_one() -> No
         assert all(code.mean.isfinite().all() for code in model.codes(x).values())
 
 
+def test_rows_that_may_have_gaps_are_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = [Level("content", 2, by="person"), Level("style", 2)]
+    model = MLVAE((6,), levels, likelihood=Normal(missing=True), width=4)
+    prepared, original = [], MLVAE.prepare
+    monkeypatch.setattr(MLVAE, "prepare", lambda self, x: prepared.append(len(x)) or original(self, x))
+    monkeypatch.setattr("mlvae.heads.CHUNK", 3)
+    x = torch.rand(7, 6)
+    x[5] = torch.nan
+    with pytest.warns(UserWarning, match="1 of 7 observations have no value at all"):
+        assert model.evidence(x, [0, 0, 0, 1, 1, 2, 2]).count().tolist() == [3, 2, 1]
+    assert prepared == [3, 3, 1]
+
+
 def test_one_level_may_be_named_without_a_list() -> None:
     model = MLVAE((6,), [Level("content", 2, by="person"), Level("style", 2)], width=4)
     x = torch.rand(2, 6)

@@ -54,14 +54,16 @@ def mark(model: MLVAE) -> str:
 
 
 @torch.no_grad()
-def chunks_of(model: MLVAE, x: Tensor, covariates: Covariates) -> Iterator[Tensor]:
-    """The encoder's output, some rows at a time, each checked."""
+def chunks_of(model: MLVAE, x: Tensor, covariates: Covariates) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The encoder's output, some rows at a time, each checked; and which have no value, where the model knows gaps."""
     known = model.covariates(covariates, len(x))
     with Evaluating(model):
         for start in range(0, max(len(x), 1), CHUNK):
             chunk = model.prepare(x[start : start + CHUNK])
             model.check(chunk, start)
-            yield model.features(chunk, None if known is None else known[start : start + CHUNK])
+            # As the model sees them: a word that training did not see is no value.
+            silent = torch.isnan(chunk).flatten(1).all(1) if model.likelihood.missing else None
+            yield model.features(chunk, None if known is None else known[start : start + CHUNK]), silent
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,31 +120,28 @@ def looked(model: MLVAE, x: Array, covariates: Covariates = None, levels: Sequen
     alone = [level.name for level in wanted if not level.given]
     said: dict[str, list[Tensor]] = {name: [] for name in alone}
     features: list[Tensor] = []
-    x = rows_of(x)
-    for chunk in chunks_of(model, x, covariates):
+    silent: list[Tensor] = []
+    for chunk, without in chunks_of(model, rows_of(x), covariates):
         for name, parts in said.items():
             parts.append(model.said(name, chunk))
         if len(alone) < len(wanted):
             features.append(chunk)
+        if without is not None:
+            silent.append(without)
     joined = {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in said.items()}
-    return Heads(joined, torch.cat(features) if features else None, _silent(model, x))
+    return Heads(joined, torch.cat(features) if features else None, _silent(torch.cat(silent)) if silent else None)
 
 
-def _silent(model: MLVAE, x: Tensor) -> Tensor | None:
-    """The rows (N,) of which no value is observed; None where there are none."""
-    if not model.likelihood.missing:
-        return None
-    # As the model sees them: a word that training did not see is no value.
-    parts = (model.prepare(x[start : start + CHUNK]) for start in range(0, len(x), CHUNK))
-    silent = torch.cat([torch.zeros(0).bool(), *(torch.isnan(part).flatten(1).all(1).cpu() for part in parts)])
-    if not (count := int(silent.sum())):
+def _silent(rows: Tensor) -> Tensor | None:
+    """The rows (N,) of which no value is observed, with a warning; None where there are none."""
+    if not (count := int(rows.sum())):
         return None
     warnings.warn(
-        f"{count:,} of {len(x):,} observations have no value at all: they are no evidence on their group, as if they"
-        " were not there.",
+        f"{count:,} of {len(rows):,} observations have no value at all: they are no evidence on their group, as if"
+        " they were not there.",
         stacklevel=2,
     )
-    return silent.to(model.device)
+    return rows
 
 
 class Evaluating:
