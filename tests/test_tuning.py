@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ import torch
 
 import mlvae
 from mlvae import Objective, tuning
-from mlvae.tuning import Choice, Worth, best, cut, run, search
+from mlvae.likelihoods import Categorical
+from mlvae.networks import Network
+from mlvae.networks.mlp import mlp_decoder, mlp_encoder
+from mlvae.tuning import Choice, Worth, _known, best, cut, run, search
 
 optuna = pytest.importorskip("optuna")
 
@@ -44,6 +48,29 @@ def test_worth_tells_content_in_style_from_content_in_its_place(monkeypatch: pyt
     assert seen["right"].named > 0.9 and seen["right"].told < 0.2 and seen["right"].kept == 1
     assert seen["wrong"].named < 0.2 and seen["wrong"].told > 0.9
     assert seen["right"].value > seen["wrong"].value + 1
+
+
+def test_categories_are_kept_where_they_are_named_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their codes have no order, so a wrong one is wrong by one, however far."""
+    x = np.stack([np.arange(120) % 8, np.arange(120) // 8 % 3], 1)
+    data = mlvae.GroupedData.from_arrays(x.astype(np.float32), np.arange(120) % 6)
+    model = mlvae.MLVAE.for_data(data, likelihood=Categorical(8), **SMALL)
+    seen = []
+    for wrong in (1, 7):
+        made = model.prepare(data.x).clone()
+        made[:60:3, 0] = (made[:60:3, 0] + wrong) % 8
+        monkeypatch.setattr(mlvae.MLVAE, "pictures", lambda *_, made=made: made)
+        seen.append(Worth.of(model, data).kept)
+    assert seen[0] == seen[1] == pytest.approx(1 - 20 / (120 - 15 + 120 - 40))
+
+
+def test_a_journal_knows_options_by_their_names() -> None:
+    network = Network(mlp_encoder, functools.partial(mlp_decoder, gates=1), 8)
+    again = Network(mlp_encoder, functools.partial(mlp_decoder, gates=1), 8)
+    assert _known(network) == _known(again) and " at 0x" not in _known(network)
+    assert _known(halves_shared_and_own).endswith("test_tuning:halves_shared_and_own")
+    assert _known(Categorical) == "mlvae.likelihoods.categories:Categorical" and _known("mlp") == "mlp"
+    assert _known(Categorical(8)) != _known(Categorical(9))
 
 
 def test_validation_is_of_whole_groups_where_there_are_many() -> None:
@@ -80,8 +107,11 @@ def test_a_study_goes_on_and_refuses_other_data(tmp_path: Path) -> None:
     assert again.trials[2].params["lr"] != again.trials[1].params["lr"], "goes on, and does not begin again"
     choice = best(again)
     assert choice.content_dim in (4, 8, 16, 32, 64) and isinstance(choice.objective(), Objective)
-    with pytest.raises(mlvae.MLVAEError, match="Name another"):
-        search(DATA.subset(range(200)), journal, trials=3, epochs=3, **SMALL)
+    changed = DATA.x.clone()
+    changed[7] += 1
+    for other in (DATA.subset(range(200)), mlvae.GroupedData.from_arrays(changed, DATA.groups)):
+        with pytest.raises(mlvae.MLVAEError, match="Name another"):
+            search(other, journal, trials=3, epochs=3, **SMALL)
 
 
 def test_a_poor_run_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,15 @@ A run is worth what it does on validation groups, cut from the training part:
 
     named + kept - told
 
-named: how far content names them, from one observation each; kept: the share of the observations' variance that their
-own codes bring back; told: how far samples of style name the group. Each is 0 for a model that does nothing of the
-kind, and 1 at most. The test part takes no part.
+named: how far content names them, from one observation each; kept: the share of what tells observations apart that
+their own codes bring back; told: how far samples of style name the group. Each is 0 for a model that does nothing of
+the kind, and 1 at most. The test part takes no part.
 """
 
 from __future__ import annotations
 
+import inspect
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +24,14 @@ from mlvae.asked import HOLDING, Objective
 from mlvae.data import GroupedData
 from mlvae.data.splits import members_of_many
 from mlvae.errors import DataError, MissingExtraError, TrainingError
+from mlvae.evaluate.errors import errors, usual
 from mlvae.evaluate.few_shot import few_shot
 from mlvae.evaluate.probes import cross_probe
 from mlvae.heads import Evaluating
 from mlvae.inference import votes
+from mlvae.likelihoods import Likelihood
 from mlvae.model import MLVAE
+from mlvae.resident import Resident
 from mlvae.training import fit
 from mlvae.weights import Ramp
 
@@ -52,7 +57,8 @@ class Worth:
 
     Args:
         named: of episodes, how many more than by chance content names rightly, over how many more there could be.
-        kept: 1 - squared error of reconstructions / variance of the observations.
+        kept: 1 - errors of reconstructions / those of what observations usually are: squares, and of categories how
+            many are others.
         told: accuracy over chance with which a probe names the group from style samples, over the most there could be.
     """
 
@@ -92,9 +98,10 @@ class Worth:
             raise DataError("Expected at least two groups of two members to validate on. Keep more observations out.")
         x = model.prepare(part.x)
         made = model.pictures({name: code.mean for name, code in codes.items()}, part.columns)
+        missed, at_most = (errors(model, shown, x).sum() for shown in (made, usual(model, part.x)))
         return cls(
             named=max(0.0, (asked.accuracy - chance) / (1 - chance)),
-            kept=max(0.0, 1 - float(torch.nanmean((x - made) ** 2) / torch.nanmean((x - x.nanmean(0)) ** 2))),
+            kept=max(0.0, 1 - float(missed / at_most)),
             told=max(0.0, (read.accuracy - read.chance) / (1 - read.chance)),
         )
 
@@ -230,7 +237,8 @@ def search(
 
     about = {
         "data": f"{train.name}, {len(train)} observations, {train.num_groups} groups", "epochs": epochs, "seed": seed,
-        "options": {name: str(value) for name, value in options.items()},
+        "digest": Resident(Choice().model(train, **options), train).digest(),
+        "options": {name: _known(value) for name, value in options.items()},
     }  # fmt: skip
     study = optuna.create_study(
         study_name="mlvae", storage=JournalStorage(JournalFileBackend(str(journal))), direction="maximize",
@@ -265,6 +273,15 @@ def search(
 
     study.optimize(one, n_trials=max(0, trials - len(done)), catch=(TrainingError,))
     return study
+
+
+def _known(option: Any) -> str:
+    """An option as a journal keeps it: the same in another process, where functions have other addresses."""
+    if isinstance(option, Likelihood):
+        return f"{type(option).__name__} {option.settings()}"
+    if isinstance(option, type) or inspect.isroutine(option):
+        return f"{option.__module__}:{option.__qualname__}"
+    return re.sub(r" at 0x[0-9a-f]+", "", str(option))
 
 
 def best(study: optuna.Study) -> Choice:
