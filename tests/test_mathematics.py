@@ -10,9 +10,11 @@ import pytest
 import torch
 from numpy.polynomial import hermite_e
 
+from mlvae.calibration import Calibration
 from mlvae.evidence import Evidence, log_normaliser, product, product_with_prior
+from mlvae.grouping import Grouping
 from mlvae.normal import Normal
-from mlvae.penalties import dependence
+from mlvae.penalties import dependence, misidentification
 
 
 def random_evidence(*shape: int, seed: int = 0) -> Evidence:
@@ -53,16 +55,33 @@ def test_what_mean_field_style_costs() -> None:
     exact = 1 / np.linalg.inv(joint)[0, 0]
     assert exact == pytest.approx(1 + members / (1 + noise)) == pytest.approx(10.1, abs=0.05)
     assert joint[0, 0] == pytest.approx(101)
-    lost = (np.log(np.diag(joint)).sum() - np.linalg.slogdet(joint)[1]) / 2
+
+    def known(precision: float) -> torch.Tensor:
+        """The posteriors' precisions after ten votes, of the sum and of each alone."""
+        votes = Evidence.votes(torch.zeros(members, 1).double(), torch.full((members, 1), precision).double())
+        return torch.cat([product_with_prior(each).precision for each in (votes.sum(Grouping.one(members)), votes)])
+
+    assert known(1 / (1 + noise))[0].item() == pytest.approx(exact)  # of votes with the style integrated out
+    mean_field = known(1 / noise).flatten()
+    np.testing.assert_allclose(mean_field, np.diag(joint), rtol=1e-6)
+    lost = (mean_field.log().sum().item() - np.linalg.slogdet(joint)[1]) / 2
     assert lost == pytest.approx(1.15, abs=0.005)
 
 
 def test_nested_votes_are_too_sure_by_the_design_effect() -> None:
-    n, a, b, rest = 20, 1.3, 0.8, 0.5
+    n, a, b, rest, countries, people = 20, 1.3, 0.8, 0.5, 400, 3
     shared = b**2 * np.ones((n, n)) + rest * np.eye(n)
     together = a**2 * np.linalg.inv(shared).sum()  # precision about c of n pictures of a person
-    summed = n * a**2 / (b**2 + rest)
-    assert summed / together == pytest.approx(1 + (n - 1) * b**2 / (b**2 + rest))
+    draws = torch.Generator().manual_seed(0)
+    c, p, r = (torch.randn(countries, size, pictures, generator=draws, dtype=torch.float64)
+               for size, pictures in ((1, 1), (people, 1), (people, n)))  # fmt: skip
+    mean = ((a * c + b * p + rest**0.5 * r) / a).reshape(-1, 1)
+    votes = Evidence.votes(mean, torch.full_like(mean, a**2 / (b**2 + rest)))
+    person = Grouping.from_ids(torch.arange(len(votes)) // n)
+    country = Grouping.from_ids(torch.arange(len(votes)) // (n * people))
+    effect = 1 + (n - 1) * b**2 / (b**2 + rest)
+    assert votes.sum(person).precision[0].item() / together == pytest.approx(effect)
+    assert Calibration.fit(votes, country, person).temperature.item() == pytest.approx(effect, rel=0.1)
 
 
 def test_independence_is_a_sum_over_hermite_polynomials() -> None:
@@ -80,15 +99,27 @@ def test_independence_is_a_sum_over_hermite_polynomials() -> None:
     assert dependence(sure, torch.zeros(2)).item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_sums_over_others_by_subtraction_cancel() -> None:
+@pytest.mark.parametrize("few", [512, 0])
+def test_sums_over_others_by_subtraction_cancel(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
     total = torch.tensor(1e5)
     for _ in range(7):
         total = total + 0.01
     assert (total - 1e5).item() == pytest.approx(0.055, abs=0.0005)
+    monkeypatch.setattr("mlvae.grouping.FEW", few)
+    values = torch.tensor([1e5] + [0.01] * 7)
+    assert Grouping.one(8).sum_others(values)[0].item() == pytest.approx(0.07, rel=1e-6)
 
 
 def test_identification_drops_what_a_softmax_does_not_see() -> None:
-    groups, vote = random_evidence(4, 2), random_evidence(1, 2, seed=2)
-    both = log_normaliser(groups.precision + vote.precision, groups.information + vote.information)
-    factors = both - groups.log_evidence() - vote.log_evidence()
-    torch.testing.assert_close(torch.softmax(both - groups.log_evidence(), 0), torch.softmax(factors, 0))
+    votes, grouping = random_evidence(9, 2), Grouping(torch.arange(9) % 4, 4)
+    nats = []
+    for i, own in enumerate(grouping.index):
+        others = torch.arange(9) != i
+        groups, vote = votes[others].sum(Grouping(grouping.index[others], 4)), votes[torch.tensor([i])]
+        both = log_normaliser(groups.precision + vote.precision, groups.information + vote.information)
+        factors = both - groups.log_evidence() - vote.log_evidence()
+        nats.append(-factors.log_softmax(0)[own])
+    # Other groups do not hold the vote, so leaving it out is leaving it out of its own group.
+    torch.testing.assert_close(
+        misidentification(votes, grouping, torch.arange(4)[grouping.index]), torch.stack(nats).mean()
+    )
