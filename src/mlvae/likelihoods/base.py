@@ -160,5 +160,10 @@ def bounded(raw: Tensor, bound: float) -> Tensor:
     return bound * torch.tanh(raw / bound)
 
 
+def finest(values: Tensor) -> Tensor:
+    """In float64, where the device has it; else, as on Apple's, in float32."""
+    return values.float() if values.device.type == "mps" else values.double()
+
+
 LOG_MILLION = math.log(1e6)
 """Rates and the like lie between 1e-6 and 1e6."""

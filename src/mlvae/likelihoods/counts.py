@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mlvae.errors import DataError, ModelError
-from mlvae.likelihoods.base import LOG_MILLION, Features, bounded, has_gaps, observed
+from mlvae.likelihoods.base import LOG_MILLION, Features, bounded, finest, has_gaps, observed
 
 
 class _Counts(Features):
@@ -38,7 +38,7 @@ class Poisson(_Counts):
 
     def per_feature(self, x: Tensor, output: Tensor) -> Tensor:
         log_rate = bounded(output, LOG_MILLION)
-        x, exact = x.double(), log_rate.double()  # of large counts the terms are millions, their sum a few
+        x, exact = finest(x), finest(log_rate)  # of large counts the terms are millions, their sum a few
         return (x * exact - torch.exp(exact) - torch.lgamma(x + 1)).to(log_rate)
 
     def mean(self, output: Tensor) -> Tensor:
@@ -90,8 +90,8 @@ class NegativeBinomial(_Counts):
 
     def per_feature(self, x: Tensor, output: Tensor) -> Tensor:
         # Of a count that is nearly Poisson r is large, and so are terms that cancel: float32 would be off by nats.
-        mean = self._mean(output, x.flatten(1).sum(1, keepdim=True).clamp_min(1)).double()
-        r, x = torch.exp(bounded(self.raw_dispersion, LOG_MILLION).double()).to(output.device), x.double()
+        mean = finest(self._mean(output, x.flatten(1).sum(1, keepdim=True).clamp_min(1)))
+        r, x = torch.exp(finest(bounded(self.raw_dispersion, LOG_MILLION))).to(output.device), finest(x)
         log_total = torch.log(r + mean)
         nats = (
             torch.lgamma(x + r) - torch.lgamma(r) - torch.lgamma(x + 1)
