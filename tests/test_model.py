@@ -156,7 +156,7 @@ def test_any_module_replaces_the_networks() -> None:
         (lambda: MLVAE((6,), [Level("a", 1, readout="prodct")]), "Did you mean 'product'"),
         (lambda: MLVAE((6,), [Level("s", 1, given=("c",)), Level("c", 1)]), "coarse to fine"),
         (lambda: MLVAE((6,), [Level("a.b", 1)]), "'a.b'"),
-        (lambda: MLVAE((6,), [Level("keys", 1)]), "a word as a level's name"),
+        (lambda: MLVAE((6,), [Level("keys", 1)]), "'keys'"),
         (lambda: MLVAE((6,), [Level("a", 1), Level("b", 1, given="a")]), r"Write \('a',\)"),
         (lambda: MLVAE((2, 3), TWO, decoder=nn.Linear(7, 6)), r"to \(2, \*\(2, 3\)\).*got \(2, 6\)"),
         (lambda: MLVAE((6,), TWO, likelihood=lambda: 1), "got function"),
