@@ -235,7 +235,7 @@ def test_words_and_numbers_as_text_say_what_is_kept_out(tmp_path: Path, capsys: 
         (("evidence", "idntify", "a", "b"), "Did you mean 'identify'? See mlvae evidence --help"),
         (("evidence",), "got none. It is one of merge, retract,"),
         (("evidence", "identify", "a", "b", "--quick"), "See mlvae evidence identify --help"),
-        (("train", "digits", "--epochs", "0", "--out", "x"), "at least one epoch; got 0"),
+        (("train", "digits", "--epochs", "0", "--out", "x"), "at least one epoch, a whole number; got 0"),
         (("train", "digits", "--lr", "0", "--out", "x"), "a learning rate above 0; got 0.0"),
         (("train", "digits", "--device", "tpu", "--out", "x"), "a device that is here"),
         (("encode", "a", "b", "--out", "c.xlsx"), "a .parquet file to write; got c.xlsx"),
