@@ -474,10 +474,6 @@ def test_a_job_that_writes_into_its_own_source_goes_on(
     assert close(files.read(tmp_path / "e.parquet"), model.evidence(data.x, data.groups), 1e-6)
 
 
-def stop() -> None:
-    raise KeyboardInterrupt
-
-
 def test_what_is_wrong_in_a_part_is_named_with_the_part(
     tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch
 ) -> None:
