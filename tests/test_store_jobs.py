@@ -465,10 +465,14 @@ def test_a_job_that_writes_into_its_own_source_goes_on(
     assert list((tmp_path / "e.parquet.parts").glob("*.parquet"))
     assert torch.equal(read(tmp_path, cache=tmp_path / ".kept").x, data.x)
     removing = shutil.rmtree
+
+    def stops(what: object, *_: object, **__: object) -> None:
+        if str(what).endswith(".parts"):
+            raise KeyboardInterrupt
+        removing(str(what))
+
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # the target is there, and not yet finished
-        patch.setattr(
-            jobs.shutil, "rmtree", lambda what, *_, **__: stop() if str(what).endswith(".parts") else removing(what)
-        )
+        patch.setattr(jobs.shutil, "rmtree", stops)
         jobs.encode(**job)
     assert (tmp_path / "e.parquet").exists() and jobs.encode(**job) == 0
     assert close(files.read(tmp_path / "e.parquet"), model.evidence(data.x, data.groups), 1e-6)
