@@ -153,7 +153,7 @@ def slow_leakage(means: np.ndarray, own: Sequence[int], other: Sequence[int]) ->
     freedom = len(rows) - len({own[i] for i in rows})
     spare = len(rows) - np.linalg.matrix_rank(both)
     dim = means.shape[1]
-    ridge = RIDGE * sum((r**2).sum() for r in rest.values()) / freedom / dim * np.eye(dim)
+    ridge = RIDGE * np.diag(sum(r**2 for r in rest.values()) / freedom)
     before, after = (
         np.linalg.slogdet(sum(np.outer(r, r) for r in part.values()) / freedom + ridge)[1] for part in (rest, left)
     )

@@ -12,7 +12,8 @@ from torch.autograd.function import once_differentiable
 from mlvae.grouping import Grouping
 
 RIDGE = 1e-5
-"""Of the mean variance within groups, added to every direction of it: the logarithm of nothing is not asked for."""
+"""Of each dimension's variance within groups, added to it: the logarithm of nothing is not asked for. Of the mean of
+all it would hide dimensions that hardly vary, which are counted where chance is taken off."""
 
 
 def leakage(means: Tensor, own: Tensor, other: Tensor) -> Tensor:
@@ -60,12 +61,11 @@ class _Leakage(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, means: Tensor, crossed: Crossed) -> Tensor:
-        dim, mine = means.shape[1], crossed.mine
+        mine = crossed.mine
         rest = means - mine.expand(mine.mean(means))
         left = crossed.out_of(rest)
         within = torch.stack([part.T @ part for part in (rest, left)]) / crossed.freedom
-        ridge = RIDGE / dim * within[0].trace() + torch.finfo(rest.dtype).tiny
-        ridged = within + ridge * torch.eye(dim, dtype=rest.dtype, device=rest.device)
+        ridged = within + torch.diag(RIDGE * within[0].diagonal() + torch.finfo(rest.dtype).tiny)
         # Of codes that are no numbers any more there is no factor: `fit` says so, once the loss is none either.
         factors, failed = torch.linalg.cholesky_ex(ridged)
         halves: Tensor = factors.diagonal(dim1=1, dim2=2).log().sum(1)  # of log determinants
@@ -79,7 +79,7 @@ class _Leakage(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         rest, left, factors = context.saved_tensors
         before, after = torch.cholesky_inverse(factors).unbind()
-        by_ridge = RIDGE / rest.shape[1] * (before.trace() - after.trace())
+        by_ridge = RIDGE * (before.diagonal() - after.diagonal())
         by_means = torch.addmm(by_ridge * rest - context.crossed.out_of(left @ after), rest, before)
         return by_means * (gradient / context.crossed.freedom), None
 
