@@ -16,6 +16,7 @@ from torch import Tensor
 from mlvae.errors import DataError, ModelError
 from mlvae.evidence import READOUTS
 from mlvae.grouping import Grouping, shuffled
+from mlvae.heads import Evaluating
 from mlvae.levels import Level
 from mlvae.model import MLVAE
 from mlvae.normal import Normal
@@ -86,9 +87,7 @@ def amortisation_gap(
     shared = _shared(model)
     x, rows, grouping = _drawn(x, labels, groups, members, steps, samples, seed)
     grouping = grouping.to(model.device)
-    was = model.training
-    model.eval()
-    try:
+    with Evaluating(model):
         prepared = model.prepare(x[rows])
         model.check(prepared)
         begin = time.perf_counter()
@@ -103,8 +102,6 @@ def amortisation_gap(
         fitted = time.perf_counter()
         with torch.no_grad():
             gain = bound.average(best, samples, seed + 1) - bound.average(start, samples, seed + 1)
-    finally:
-        model.train(was)
     return Amortisation(
         gain / grouping.num_groups,
         gain / len(rows),

@@ -16,7 +16,7 @@ from mlvae.evaluate.errors import errors, usual
 from mlvae.evaluate.subject import Metrics, Subject
 from mlvae.evidence import READOUTS
 from mlvae.grouping import Grouping
-from mlvae.heads import looked
+from mlvae.heads import Evaluating, looked
 from mlvae.likelihoods import Bernoulli
 from mlvae.objective import elbo
 
@@ -50,9 +50,7 @@ def bound(subject: Subject) -> Metrics:
     log_likelihood, kl = 0.0, {level.name: 0.0 for level in model.levels}
     squared, blind, observed = 0.0, 0.0, 0
     blank = usual(model, subject.train.sample(AVERAGED))
-    was = model.training
-    model.eval()
-    try:
+    with Evaluating(model):
         batches = list(_batches(first))
         codes: dict[str, Tensor] = {}
         # A batch can be made of whole groups of one level; of two that are crossed it would be all of the data.
@@ -77,8 +75,6 @@ def bound(subject: Subject) -> Metrics:
             squared += errors(model, model.pictures(own, told), x).sum().item()
             blind += errors(model, blank, x).nan_to_num(0.0).sum().item()
             observed += int((~torch.isnan(x)).sum())
-    finally:
-        model.train(was)
     n = len(new)
     return {
         "elbo": (log_likelihood - sum(kl.values())) / n,

@@ -17,6 +17,7 @@ from mlvae.data.splits import members_of_many
 from mlvae.evaluate.curve import pooled
 from mlvae.evaluate.subject import Subject
 from mlvae.evidence import READOUTS
+from mlvae.heads import Evaluating
 from mlvae.model import MLVAE
 
 MOST = 2000
@@ -197,14 +198,12 @@ def _odds(model: MLVAE, part: GroupedData) -> np.ndarray[Any, Any] | None:
 def _scores(model: MLVAE, subject: Subject) -> np.ndarray[Any, Any]:
     scores = []
     known = model.covariates(subject.new.columns, len(subject.new))
-    was = model.training
-    model.eval()
-    for rows in torch.arange(len(subject.new)).split(512):
-        x = model.prepare(subject.new.x[rows])
-        codes = {name: code[rows] for name, code in subject.after.codes.items()}
-        means = {name: code.mean.to(x) for name, code in codes.items()}
-        output = model.decode(means, None if known is None else known[rows.to(known.device)])
-        nats = model.likelihood.log_prob(x, output).double().cpu()
-        scores.append(nats - sum(code.kl().double() for code in codes.values()))
-    model.train(was)
+    with Evaluating(model):
+        for rows in torch.arange(len(subject.new)).split(512):
+            x = model.prepare(subject.new.x[rows])
+            codes = {name: code[rows] for name, code in subject.after.codes.items()}
+            means = {name: code.mean.to(x) for name, code in codes.items()}
+            output = model.decode(means, None if known is None else known[rows.to(known.device)])
+            nats = model.likelihood.log_prob(x, output).double().cpu()
+            scores.append(nats - sum(code.kl().double() for code in codes.values()))
     return torch.cat(scores).numpy()
