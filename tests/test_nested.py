@@ -93,6 +93,38 @@ def test_no_level_beside_them_loses_a_group_that_only_it_has() -> None:
 
 
 @pytest.mark.parametrize(
+    ("characters", "fonts", "how"),
+    [
+        (6, 40, {"by": "group", "of": "font"}),  # those there are most of, and every character stays
+        (40, 6, {"by": "group", "of": "character"}),
+        (6, 10, {"by": "observation"}),  # few of both
+    ],
+)
+def test_of_levels_that_are_crossed_whole_groups_of_the_one_that_has_most(
+    characters: int, fonts: int, how: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = {"character": np.repeat(np.arange(characters), fonts * 8), "font": np.arange(characters * fonts * 8) // 8}
+    columns["font"] %= fonts
+    data = GroupedData.from_arrays(torch.zeros(len(columns["font"]), 4), columns=columns, by="character")
+    levels = [Level("character", 2, by="character"), Level("font", 2, by="font"), Level("style", 2)]
+    assert share_out(data, 0.2, 3, levels) == {**how, "test": 0.2, "seed": 3}
+    rest, kept = validation_of(data, 0.1, 0, levels, asked=True)
+    many = how.get("of", "")
+    assert f"10% of {many} groups are kept out" in capsys.readouterr().out or how["by"] == "observation"
+    for name in columns:
+        known = set(rest.column(name))
+        assert set(kept.column(name)).isdisjoint(known) if name == many else set(kept.column(name)) <= known
+
+
+def test_an_item_that_one_user_has_is_not_lost_with_the_user() -> None:
+    user = np.repeat(np.arange(40), 6)
+    item = np.where((np.arange(240) % 6 == 0) & (user % 2 == 0), 100 + user, np.arange(240) % 6)
+    data = GroupedData.from_arrays(torch.zeros(240, 4), columns={"user": user, "item": item}, by="user")
+    levels = [Level("user", 2, by="user"), Level("item", 2, by="item"), Level("style", 2)]
+    assert share_out(data, 0.2, 0, levels)["by"] == "observation"  # an item would be lost with its user
+
+
+@pytest.mark.parametrize(
     ("design", "asked", "said", "people"),
     [
         ((8, 15, 6), None, "10% of country,person groups", 16),

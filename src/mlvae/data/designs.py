@@ -99,9 +99,12 @@ class Design:
         if len(self.keys) < 2:
             return [Way(spared(number[""]), next(iter(self.keys.values()), None))]
         above = {name: [coarse for fine, coarse in self.nested if fine == name] for name in self.keys}
-        involved = [name for name in self.keys if any(name in pair for pair in self.nested)]
+        nested = {name for pair in self.nested for name in pair}
+        # Nested levels from the coarsest on, as deep ones in their order; of levels that are only crossed that of most
+        # groups, which leaves the others the most.
+        order = sorted(nested, key=lambda name: (len(above[name]), list(self.keys).index(name)))
         ways = []
-        for name in sorted(involved, key=lambda name: len(above[name])):  # as deep ones in the order of the levels
+        for name in order or [max(self.keys, key=number.__getitem__)]:
             closest = max(above[name], key=number.__getitem__, default="")
             if number[name] >= MANY_GROUPS:
                 ways.append(Way("group", self.keys[name], self.keys.get(closest), name, closest))
@@ -110,8 +113,8 @@ class Design:
     def out(self, share: float, seed: int) -> Way:
         """How a share is taken out to measure on: whole groups where there are many, else observations of each.
 
-        Of levels nested in each other whole countries, else whole people of each country, else observations. Of levels
-        that are only crossed observations: none should lose whole groups that the others need.
+        Of levels nested in each other whole countries, else whole people of each country, else observations; of levels
+        that are only crossed whole groups of the one that has most. None may take another's groups whole.
         """
         *whole, last = self.ways()
         return next((way for way in whole if self.apart(way, share, seed) is not None), last)
