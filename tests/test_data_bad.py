@@ -340,7 +340,7 @@ def test_a_word_only_the_new_part_has_is_a_gap() -> None:
 
 
 def test_a_rare_word_of_a_large_table_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlvae.model.FITTED", 10)
+    monkeypatch.setattr("mlvae.observing.FITTED", 10)
     site = np.array(["x", "y"] * 50, dtype="<U4")
     site[77] = "rare"
     table = {"person": np.arange(100) // 5, "age": np.arange(100.0), "site": site}

@@ -14,31 +14,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlvae import decoding, inference
+from mlvae import decoding, inference, observing
 from mlvae.batch import GroupBatch
 from mlvae.calibration import Calibration
 from mlvae.errors import DataError, ModelError, nearest
-from mlvae.errors import row as named
 from mlvae.evidence import READOUTS, Evidence
 from mlvae.grouping import Grouping
 from mlvae.levels import Level, check_groups, checked
-from mlvae.likelihoods import Features, Likelihood, by_name, likelihood_for
+from mlvae.likelihoods import Likelihood, by_name
 from mlvae.networks import LAYOUTS, NETWORKS, Network, beside, default_network, joined
 from mlvae.networks.trial import check_decoder, features_of, warn_of_batch_norm
 from mlvae.normal import Normal
 from mlvae.population import Population
-from mlvae.schema import Covariates, Schema
+from mlvae.schema import Schema
 
 if TYPE_CHECKING:
     from mlvae.data import GroupedData
-
-FITTED = 200_000
-"""Observations, evenly spaced, that a likelihood and scales are fitted on."""
 
 OWN = "own"
 """What a network that has no name here is called."""
@@ -162,6 +157,7 @@ class MLVAE(nn.Module):
         readout: str = "product_with_prior",
         style_given_content: bool = False,
         levels: Sequence[Level] | None = None,
+        likelihood: str | Likelihood | None = None,
         **options: Any,
     ) -> Self:
         """The two-level model for a data set: ``content`` shared by its groups, ``style`` an observation's own.
@@ -173,23 +169,14 @@ class MLVAE(nn.Module):
         each column's own (see `likelihood_for`), and for the rest Normal with one learned scale. ``content_dim=0``
         leaves only style: a plain VAE.
         """
-        sample = data.sample(FITTED)
-        schema = data.schema.fitted(sample, data.columns)
-        if len(sample) < len(data) and any(feature.unseen for feature in schema.features):
-            schema = schema.seeing(data.chunks())
-        chosen = options.pop("likelihood", None)
-        if not isinstance(chosen, Likelihood):
-            chosen = likelihood_for(sample, schema, chosen, _telling(data) if data.gaps or chosen is not None else None)
-            if data.gaps and not schema.features and isinstance(chosen, Features):
-                chosen.missing = True  # as was said of arrays: what is kept out may have gaps where these have none
-        if levels is not None:
-            check_groups(
-                levels, {level.name: Grouping.from_ids(data.codes(by)) for level in levels if (by := level.by)}
-            )
-            return cls(data.shape, levels, likelihood=chosen, schema=schema, **options)
-        content = [Level("content", content_dim, by=data.grouping_column, readout=readout)] if content_dim else []
-        given = ("content",) if style_given_content and content else ()
-        levels = [*content, Level("style", style_dim, readout=readout, given=given)]
+        chosen, schema = observing.fitted(data, likelihood)
+        if levels is None:
+            content = [Level("content", content_dim, by=data.grouping_column, readout=readout)] if content_dim else []
+            given = ("content",) if style_given_content and content else ()
+            levels = [*content, Level("style", style_dim, readout=readout, given=given)]
+        else:
+            groups = {level.name: Grouping.from_ids(data.codes(level.by)) for level in levels if level.by}
+            check_groups(levels, groups)
         return cls(data.shape, levels, likelihood=chosen, schema=schema, **options)
 
     def level(self, name: str) -> Level:
@@ -212,52 +199,6 @@ class MLVAE(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
-
-    def prepare(self, x: Tensor | np.ndarray[Any, Any]) -> Tensor:
-        """Observations as the encoder takes them: floats on the model's device.
-
-        uint8 is scaled to [0, 1], unless the likelihood is of whole numbers.
-
-        Raises:
-            DataError: another shape than the model was made for.
-        """
-        x = torch.as_tensor(x)
-        if x.shape[1:] != self.shape:
-            raise DataError(
-                f"Expected observations of shape {self.shape}, so `x` of shape (N, {', '.join(map(str, self.shape))});"
-                f" got {tuple(x.shape)}. Pass the shape that the model was trained on; one observation is x[None]."
-            )
-        like = next(self.parameters())
-        scaled = x.dtype == torch.uint8 and not self.likelihood.whole and not self.schema.features
-        x = x.to(like.device).to(like.dtype)
-        return self.schema.apply(x.div_(255) if scaled else x)  # in place: bytes were copied
-
-    def restore(self, x: Tensor) -> Tensor:
-        """What `prepare` did, taken back: numbers of a table in their own units, pictures in [0, 1] as they are.
-
-        Args:
-            x: (N, *shape), as `generate`, `reconstruct` and the like return it.
-        """
-        return self.schema.restore(x)
-
-    def check(self, x: Tensor, first: int = 0) -> None:
-        """Raises DataError where prepared observations are not finite or outside the likelihood's domain.
-
-        NaN is fine where the likelihood knows gaps. Rows are counted from ``first``.
-        """
-        # A tenth of looking at each number, and NaN where one of them is.
-        if x.numel() and not all(math.isfinite(end) for end in x.aminmax()):
-            finite = torch.isfinite(x)
-            if self.likelihood.missing:
-                finite |= torch.isnan(x)
-            if not finite.all():
-                row, *place = (~finite).nonzero()[0].tolist()
-                where = f", column {self.schema.features[place[0]].name!r}," if self.schema.features else ""
-                raise DataError(
-                    f"Expected finite numbers; {named(first + row)} of `x`{where} has NaN or infinity. Clean it, or"
-                    " train with a likelihood that knows gaps (missing=True), as it is made for data that have some."
-                )
-        self.likelihood.check(x)
 
     def votes(self, level: str, features: Tensor, given: Sequence[Tensor] = ()) -> Evidence:
         """Each observation's vote on one level's latent.
@@ -392,23 +333,6 @@ class MLVAE(nn.Module):
         features: Tensor = self.encoder(seen)
         return features
 
-    def covariates(self, columns: Covariates, n: int) -> Tensor | None:
-        """What encoder and decoder are told beside the observations, (N, C); None where the model takes no covariates.
-
-        Args:
-            columns: for each covariate by name (N,) values, or one value for all; further columns are passed over.
-                Or the numbers (N, C) themselves.
-            n: N.
-
-        Raises:
-            DataError: a covariate that the model was trained with is missing, or of another length.
-        """
-        if not self.schema.covariates:
-            return None
-        if not isinstance(columns, Tensor):
-            columns = self.schema.covariate_rows({} if columns is None else columns, n)
-        return columns.to(next(self.parameters()))
-
     def _known(self, covariates: Tensor | None) -> Tensor:
         if covariates is None:
             names = ", ".join(repr(feature.name) for feature in self.schema.covariates)
@@ -418,7 +342,11 @@ class MLVAE(nn.Module):
             )
         return covariates
 
-    # What a trained model is for: each is one function of inference.py or decoding.py, where it can be read.
+    # What goes in and out, and what a trained model is for: each is one function of a file where it can be read.
+    prepare = observing.prepare
+    check = observing.check
+    restore = observing.restore
+    covariates = observing.covariates
     evidence = inference.evidence
     score = inference.score
     codes = inference.codes
@@ -427,20 +355,6 @@ class MLVAE(nn.Module):
     swap = decoding.swap
     interpolate = decoding.interpolate
     generate = decoding.generate
-
-
-def _telling(data: GroupedData) -> Tensor:
-    """Rows (M, *shape) that a sample may miss: the first with a gap, and that with the largest value."""
-    found = data.x[:0]
-    for part in data.chunks():
-        rows = torch.cat([found, part])
-        values = rows.flatten(1)
-        gaps = values.isnan().any(1).nonzero()[:1, 0]
-        largest = (
-            values.nan_to_num(-torch.inf).amax(1).argmax() if values.is_floating_point() else values.amax(1).argmax()
-        )
-        found = rows[torch.cat([gaps, largest[None]]).unique()]
-    return found
 
 
 def _exact(output: Tensor) -> Tensor:
