@@ -137,22 +137,8 @@ def fit(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
     """
     epochs, groups, members, seed, patience = map(_whole, (epochs, groups, members, seed, patience))
-    if epochs is not None and not (isinstance(epochs, int) and epochs >= 1):
-        raise TrainingError(
-            f"Expected at least one epoch, a whole number; got {epochs!r}. Leave `epochs` out for the default."
-        )
-    if not (isinstance(lr, numbers.Real) and 0 < lr < math.inf):
-        raise TrainingError(f"Expected a learning rate above 0; got {lr!r}. Leave it out for the default.")
+    _refuse_strange(epochs, lr, objective, valid, patience)
     lr = float(lr)  # JSON would not take numpy's
-    if not isinstance(objective, Objective | None):
-        raise TrainingError(
-            f"Expected an Objective; got {objective!r}. Pass Objective.plain() for the paper's, or leave it out."
-        )
-    if not isinstance(valid, GroupedData | None):
-        raise TrainingError(
-            f"Expected GroupedData as `valid`; got {valid!r:.80}. Keep groups out:"
-            ' train, valid = train.split(by="group", test=0.1).'
-        )
     data = Resident(model, train)
     objective = (objective or Objective.for_groups(several(data.ids.values()))).over(model.levels)
     sampler = data.sampler(groups, members, resample, seed)
@@ -160,14 +146,6 @@ def fit(
         epochs = max(1, math.ceil(STEPS / sampler.batches(0)))
     if valid is not None:
         _check_enough(model, valid)
-    if patience is not None and not (isinstance(patience, int) and patience >= 1):
-        raise TrainingError(
-            f"Expected a patience of at least one epoch, a whole number; got {patience!r}. Leave it out for none."
-        )
-    if patience is not None and valid is None:
-        raise TrainingError(
-            "Expected validation groups with `patience`; got none. Pass valid=... (--validation .1), or no patience."
-        )
     if augment is not None:
         check_changes(model, train, augment)
     keep_freed()
@@ -277,6 +255,33 @@ def fit(
             raise KeyboardInterrupt(run.how_to_resume()) from None
         run.keep()
     return History(state.history, state.epoch < epochs)
+
+
+def _refuse_strange(epochs: Any, lr: float, objective: Any, valid: Any, patience: Any) -> None:
+    """Raises TrainingError or DataError where an argument of `fit` is none that can be, before any time is spent."""
+    if epochs is not None and not (isinstance(epochs, int) and epochs >= 1):
+        raise TrainingError(
+            f"Expected at least one epoch, a whole number; got {epochs!r}. Leave `epochs` out for the default."
+        )
+    if not (isinstance(lr, numbers.Real) and 0 < lr < math.inf):
+        raise TrainingError(f"Expected a learning rate above 0; got {lr!r}. Leave it out for the default.")
+    if not isinstance(objective, Objective | None):
+        raise TrainingError(
+            f"Expected an Objective; got {objective!r}. Pass Objective.plain() for the paper's, or leave it out."
+        )
+    if not isinstance(valid, GroupedData | None):
+        raise TrainingError(
+            f"Expected GroupedData as `valid`; got {valid!r:.80}. Keep groups out:"
+            ' train, valid = train.split(by="group", test=0.1).'
+        )
+    if patience is not None and not (isinstance(patience, int) and patience >= 1):
+        raise TrainingError(
+            f"Expected a patience of at least one epoch, a whole number; got {patience!r}. Leave it out for none."
+        )
+    if patience is not None and valid is None:
+        raise TrainingError(
+            "Expected validation groups with `patience`; got none. Pass valid=... (--validation .1), or no patience."
+        )
 
 
 def _whole(value: Any) -> Any:
