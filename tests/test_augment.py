@@ -49,6 +49,14 @@ def test_zoom_sizes_and_flip_mirrors_about_the_middle() -> None:
     assert (turned % 31).max() < 8 and (turned // 31).min() < 6 < (turned // 31).max()
 
 
+def test_noise_is_of_each_observation_another_from_none_to_the_most() -> None:
+    x = torch.zeros(2000, 400)
+    x[0, :2] = torch.tensor([-9.0, 9.0])  # the range that results stay within
+    deviation = (Augmentation(noise=0.2)(x) - x)[1:].std(1)
+    assert deviation.min() < 0.001 and 0.19 < deviation.max() < 0.22
+    assert deviation.mean().item() == pytest.approx(0.1, abs=0.005)
+
+
 def test_noise_stays_in_the_range_and_passes_gaps() -> None:
     x = torch.rand(400, 5)
     noisy = Augmentation(noise=0.1)(x)

@@ -23,8 +23,9 @@ class Augmentation:
         rotate: degrees that an image turns at most, either way.
         zoom: share by which an image grows or shrinks at most: with .1, to between 1/1.1 and 1.1 of its size.
         flip: share of the images that are mirrored, left to right.
-        noise: standard deviation of Gaussian noise, on the scale that the model sees; results stay within the range
-            of the batch. Of a table's columns numbers have it, other kinds stay.
+        noise: standard deviation that Gaussian noise has at most, on the scale that the model sees; of each
+            observation another, so that clean ones, which are read later, are learned from too. Results stay within the
+            range of the batch. Of a table's columns numbers have it, other kinds stay.
         time: steps that a series moves at most along its last axis, that of windows (channels, steps) and of
             spectrograms (bands, frames); the ends are repeated.
 
@@ -82,7 +83,8 @@ class Augmentation:
             x = x.gather(-1, place.reshape(len(x), *[1] * (x.ndim - 2), steps).expand(x.shape))
         if self.noise:
             least, most = x.nan_to_num(nan=math.inf).amin(), x.nan_to_num(nan=-math.inf).amax()
-            x = (x + self.noise * torch.randn_like(x)).clamp(least, most)
+            deviation = self.noise * torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device)
+            x = torch.addcmul(x, deviation.to(x), torch.randn_like(x)).clamp(least, most)
         return x
 
     def _moved(self, x: Tensor, gaps: bool) -> Tensor:
