@@ -446,7 +446,7 @@ def test_a_saved_set_that_changes_makes_another_job(
 
 
 @pytest.mark.parametrize("kind", ["tables", "pictures"])
-def test_a_job_that_writes_into_its_own_source_goes_on(
+def test_a_job_that_writes_beside_what_it_reads_goes_on(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stretches, "ROWS", 64)
@@ -460,9 +460,9 @@ def test_a_job_that_writes_into_its_own_source_goes_on(
         pq.write_table(pa.table({"x": x, "group": [1, 2] * 50}), tmp_path / "t.parquet")
     data = read(tmp_path, cache=tmp_path / ".kept")
     model = MLVAE.for_data(data, content_dim=3, style_dim=2, width=8).double()
-    job: dict[str, Any] = {"model": model, "source": tmp_path, "evidence": tmp_path / "e.parquet"}
+    job: dict[str, Any] = {"model": model, "source": tmp_path, "evidence": tmp_path / "e"}
     stopped(monkeypatch, 1, **job)
-    assert list((tmp_path / "e.parquet.parts").glob("*.parquet"))
+    assert list((tmp_path / "e.parts").glob("*.parquet"))
     assert torch.equal(read(tmp_path, cache=tmp_path / ".kept").x, data.x)
     removing = shutil.rmtree
 
@@ -474,8 +474,45 @@ def test_a_job_that_writes_into_its_own_source_goes_on(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # the target is there, and not yet finished
         patch.setattr(jobs.shutil, "rmtree", stops)
         jobs.encode(**job)
-    assert (tmp_path / "e.parquet").exists() and jobs.encode(**job) == 0
-    assert close(files.read(tmp_path / "e.parquet"), model.evidence(data.x, data.groups), 1e-6)
+    assert (tmp_path / "e").exists() and jobs.encode(**job) == 0
+    assert close(files.read(tmp_path / "e"), model.evidence(data.x, data.groups), 1e-6)
+
+
+@pytest.mark.parametrize("source", ["in", "in/*.parquet", "in/**/*.parquet", "in/t*"])
+def test_what_the_next_job_would_read_as_observations_is_not_written(
+    source: str, tmp_path: Path, model: MLVAE, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    x = np.random.default_rng(0).normal(size=(20, 4)).tolist()
+    pq.write_table(pa.table({"x": x, "group": [1, 2] * 10}), tmp_path / "in" / "t.parquet")
+    target = tmp_path / "in" / "to.parquet"
+    for targets in ({"out": target}, {"evidence": target}):
+        with pytest.raises(DataError, match="none among them; got .*to.parquet.*in another folder"):
+            jobs.encode(model, tmp_path / source, **targets)  # type: ignore[arg-type]
+    assert [file.name for file in (tmp_path / "in").iterdir()] == ["t.parquet"]
+    save(model, tmp_path / "run")
+    with pytest.raises(SystemExit):
+        main(["draw", "generate", str(tmp_path / "run"), str(tmp_path / source), "--out", str(target)])
+    assert "none among them" in capsys.readouterr().err
+    for elsewhere in (tmp_path / "c.parquet", tmp_path / "in" / "c", tmp_path / "inside" / "c.parquet"):
+        assert jobs.encode(model, tmp_path / source, out=elsewhere) == 1
+
+
+def test_a_pattern_passes_over_what_unfinished_jobs_left(
+    tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder(tmp_path / "other")
+    x = np.random.default_rng(0).normal(size=(20, 4)).tolist()
+    pq.write_table(pa.table({"x": x, "group": [1, 2] * 10}), tmp_path / "t.parquet")
+    job = {"source": tmp_path / "other", "out": tmp_path / "c", "evidence": tmp_path / "to.parquet"}
+    stopped(monkeypatch, 1, model=model, **job)
+    assert len(list(tmp_path.glob("to.parquet.parts/*.parquet"))) > 1
+    for pattern in ("**/*.parquet", "t*"):
+        assert len(read(tmp_path / pattern)) == 20
+        assert jobs.encode(model, tmp_path / pattern, out=tmp_path / f"{len(pattern)}") == 1
+    (tmp_path / "my.parts").mkdir()  # that is written out is meant
+    shutil.copy(tmp_path / "t.parquet", tmp_path / "my.parts" / "t.parquet")
+    assert len(read(tmp_path / "my.parts" / "*.parquet")) == 20
 
 
 def test_what_is_wrong_in_a_part_is_named_with_the_part(

@@ -105,6 +105,7 @@ def draw(
         likelihood: likewise of the likelihood
     """
     from mlvae import tables
+    from mlvae.data.sources import refuse_among
     from mlvae.depict import Depiction
     from mlvae.draw import DRAWINGS, picture_file, save_grid
 
@@ -115,13 +116,12 @@ def draw(
     if count < 2:
         raise DataError(f"Expected at least 2 pictures a row; got {count}.")
     refuse_seed(seed)
+    refuse_among(data, out)
     if levels is not None and kind not in ("swap", "interpolate"):
         raise DataError(f"Expected --levels with a swap or interpolate; got {kind!r}. Leave it out.")
     if Path(out).suffix in (".csv", ".parquet"):
         if kind != "generate":
             raise DataError(f"Expected a .png for {kind}; got {out}. Only `draw generate` writes tables.")
-        if Path(out).resolve() == Path(data).resolve():
-            raise DataError(f"Expected another file than the data to write; got {out}. Rename it.")
         if split_column is not None:
             raise DataError("Expected --split-column with pictures; rows are drawn anew. Leave it out.")
         model = load_run(run, network, likelihood)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mlvae import tables
 from mlvae.atomic import replacing, write
 from mlvae.checkpoint import fingerprint
+from mlvae.data.sources import refuse_among
 from mlvae.errors import CheckpointError, DataError, ModelError
 from mlvae.heads import looked
 from mlvae.labels import refuse_missing
@@ -51,7 +52,8 @@ class Job:
         reading: further arguments of `mlvae.read`.
 
     Raises:
-        DataError: nothing to write is named, rows without a label are to be evidence, or as `parts_of`.
+        DataError: nothing to write is named, or what a next job would take for observations; rows without a label are
+            to be evidence; or as `parts_of`.
         ModelError: votes of one part depend on other parts, where a shared level's head sees another.
     """
 
@@ -76,6 +78,10 @@ class Job:
                 "Expected --missing error or drop with --evidence; got own. The group of a row without a label would be"
                 " called as one in another file is, and their evidence added up. Write codes alone, or drop such rows."
             )
+        targets = {"codes": self.out, "evidence": self.evidence}
+        for target in targets.values():
+            if target is not None and isinstance(self.source, (str, Path)):
+                refuse_among(self.source, target)
         by, reading = self.by, dict(self.reading)
         if not _by_own_grouping(self.model):
             keys = [(level.by,) if isinstance(level.by, str) else level.by for level in self.model.group_levels]
@@ -88,7 +94,6 @@ class Job:
                 f"Expected one part for a model whose shared level {dependent[0]!r} sees another: its votes depend on"
                 f" all rows of a group. Got {len(parts)}; encode the groups separately, from Python."
             )
-        targets = {"codes": self.out, "evidence": self.evidence}
         if len({target and Path(target).resolve() for target in targets.values()}) < 2:
             raise DataError(f"Expected two files for codes and evidence; got {self.out} for both. Rename one.")
         object.__setattr__(self, "parts", parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Any
 
 from mlvae.data import GroupedData, read
 from mlvae.data.builtin import BUILTIN
-from mlvae.data.sources import TABLES, hidden, images, usual_column
+from mlvae.data.sources import TABLES, hidden, images, matching, usual_column
 from mlvae.data.sources.arrays import columns_beside
 from mlvae.data.sources.files import saved_table
 from mlvae.data.sources.raw import Asked
@@ -131,7 +130,7 @@ def _files(path: Path) -> list[Path]:
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
             return []
         return sorted(file for file in path.rglob("*") if not hidden(file, path) and file.is_file())
-    return [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))
+    return [path] if path.is_file() else matching(path)
 
 
 def _stamp(path: Path) -> str:

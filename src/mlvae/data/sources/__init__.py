@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +163,7 @@ def _from_path(source: str | os.PathLike[str], asked: Asked) -> Raw:
             f"Expected a file ending in {', '.join(known[:-1])} or {known[-1]}; got {path.name!r}. "
             "Load it yourself and use GroupedData.from_arrays(x, groups)."
         )
-    files = sorted(Path(name) for name in glob.glob(str(source), recursive=True))
-    if files:
+    if files := matching(source):
         return _tables(files, asked, f"the pattern {str(source)!r}")
     raise DataError(
         f"Expected a file, a folder or a built-in set; got {str(source)!r}, no such file. "
@@ -199,6 +199,33 @@ def hidden(file: Path, folder: Path) -> bool:
         or any(part.endswith(".parts") for part in folders)
         or file.with_name(f"{name}.parts").is_dir()  # the target of a job that is not at its end
     )
+
+
+def matching(pattern: str | os.PathLike[str]) -> list[Path]:
+    """The files of a pattern, but for an encoding job's unfinished ones, unless their folder is written out in it."""
+    written = Path(pattern).parts
+    found = map(Path, glob.glob(str(pattern), recursive=True))
+    return sorted(
+        file for file in found if not any(part.endswith(".parts") and part not in written for part in file.parts)
+    )
+
+
+def refuse_among(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Raises DataError where a file that is to be written would be read with its source from then on."""
+    path, file = Path(source).resolve(), Path(target).resolve()
+    if str(source) in BUILTIN or file.suffix.lower() not in (*TABLES, *images.ENDINGS):
+        return
+    if path.is_dir():
+        among = file.is_relative_to(path) and not hidden(file, path) and not (path / "state.json").is_file()
+    elif "**" in str(path):
+        among = fnmatch(str(file), str(path).replace("**/", "*"))
+    else:
+        among = file == path or file.match(str(path))
+    if among:
+        raise DataError(
+            f"Expected another file than the data to write, and none among them; got {target}, which would be read as"
+            f" observations of {source} the next time. Name one in another folder."
+        )
 
 
 def _tables(files: list[Path], asked: Asked, where: str) -> Raw:
