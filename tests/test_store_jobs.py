@@ -203,7 +203,7 @@ def one_after_another(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Watches parts being read: the rows of each; an earlier one must be gone, so that never two are held."""
     rows: list[int] = []
     last: list[weakref.ref[torch.Tensor]] = []
-    original = stretches._grouped
+    original = stretches.grouped
 
     def watched(*arguments: object) -> GroupedData | None:
         assert not any(ref() is not None for ref in last)
@@ -212,7 +212,7 @@ def one_after_another(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         last[:] = [] if data is None else [weakref.ref(data.x)]
         return data
 
-    monkeypatch.setattr(stretches, "_grouped", watched)
+    monkeypatch.setattr(stretches, "grouped", watched)
     return rows
 
 
@@ -414,6 +414,55 @@ def test_labels_that_are_whole_in_one_stretch_only_are_decimals_in_all(
     assert jobs.encode(model.double(), source, **job) == 3
     assert close(files.read(tmp_path / "e"), model.evidence(data.x, data.groups.astype(str)), 1e-6)
     assert pq.read_table(tmp_path / "c")["dose"].to_pylist() == dose.tolist()
+
+
+def archives(path: Path, *labels: Any, name: str = "group") -> np.ndarray[Any, Any]:
+    """A folder of files with these labels; returns their observations."""
+    path.mkdir()
+    x = np.random.default_rng(0).normal(size=(sum(map(len, labels)), 4)).astype(np.float32)
+    ends = np.cumsum([0, *map(len, labels)])
+    for number, some in enumerate(labels):
+        np.savez(path / f"{number}.npz", x=x[ends[number] : ends[number + 1]], **{name: some})
+    return x
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    "labels", [([1, 2, 2], [1.0, 2.0, 4.0]), ([1, 2], [1.0, np.nan, 2.0]), ([1, 2, 2], [1.0, 2.5, 2.5]),
+               ([1.0, 2.0], np.array([2.5, 1.0], np.float32))],
+)  # fmt: skip
+def test_labels_name_the_same_groups_in_all_files_of_a_folder(
+    labels: tuple[Any, Any], turned: bool, tmp_path: Path, model: MLVAE
+) -> None:
+    labels = labels[::-1] if turned else labels
+    whole = GroupedData.from_arrays(archives(tmp_path / "in", *labels), np.concatenate(labels), missing="drop")
+    names = whole.groups if whole.groups.dtype.kind == "i" else whole.groups.astype(str)
+    job: dict[str, Any] = {"out": tmp_path / "c", "evidence": tmp_path / "e", "missing": "drop"}
+    assert jobs.encode(model.double(), tmp_path / "in", **job) == 2
+    assert close(files.read(tmp_path / "e"), model.evidence(whole.x, names), 1e-6)
+    assert pq.read_table(tmp_path / "c")["group"].to_pylist() == whole.groups.tolist()
+    levels = [Level("content", 3, by="group"), Level("twice", 2, by=("group", "group")), Level("style", 2)]
+    both = MLVAE((4,), levels, width=8, likelihood="normal").double()
+    jobs.encode(both, tmp_path / "in", evidence=tmp_path / "two", missing="drop")
+    assert len(files.read(tmp_path / "two").groups["twice"]) == len(np.unique(names))  # type: ignore[arg-type]
+
+
+def test_labels_of_two_types_are_told_before_anything_is_encoded(tmp_path: Path, model: MLVAE) -> None:
+    job: dict[str, Any] = {"out": tmp_path / "c", "evidence": tmp_path / "e"}
+    for number, (some, said) in enumerate((
+        (["1", "2"], "numbers in column 'group' of .*1.npz, as in 0.npz; got text. Write it with one type"),
+        ([True, False], "got bool"),
+        (np.array([1, 2], np.uint64), "got uint64"),
+        (np.array([1, 2], "M8[D]"), "got datetime64"),
+    )):  # fmt: skip
+        archives(tmp_path / f"{number}", [1, 2, 3], some)
+        with pytest.raises(DataError, match=said):
+            jobs.Job(model, tmp_path / f"{number}", **job)
+    skip = {"on_bad_file": "skip"}
+    assert jobs.encode(model, tmp_path / "0", **job, reading=skip) == 2 and pq.read_table(tmp_path / "c").num_rows == 3
+    archives(tmp_path / "large", [2**53 + 1, 2], [1.5, 2.5])
+    with pytest.raises(DataError, match=r"below 2\*\*53 in column 'group' of .*0.npz"):
+        jobs.encode(model, tmp_path / "large", evidence=tmp_path / "again")
 
 
 def test_labels_that_change_beside_an_array_make_another_job(

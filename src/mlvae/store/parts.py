@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from mlvae.data.sources.files import saved_table
 from mlvae.data.sources.raw import Asked
 from mlvae.errors import DataError
 from mlvae.store import stretches
+from mlvae.store.archives import of_archives
 
 STRETCH = 2**16
 """Observations in a part of one set."""
@@ -56,7 +56,7 @@ def parts_of(
         reading: further arguments of `read`.
 
     Raises:
-        DataError: "own" for a folder, or as `read`.
+        DataError: "own" for a folder, labels of two types in its files, or as `read`.
     """
     path = None if isinstance(source, GroupedData) or str(source) in BUILTIN else Path(source)
     files = [] if path is None else _files(path)
@@ -76,13 +76,11 @@ def parts_of(
         usual=usual_column(like),
     )  # fmt: skip
     if path is not None and arrays:
+        loads = of_archives(arrays, asked, missing, labels)
         return [
-            Part(
-                str(file.relative_to(path)), file.stat().st_size, _stamp(file),
-                partial(stretches.of_archive, file, asked, missing, labels),
-            )
-            for file in arrays
-        ]  # fmt: skip
+            Part(str(file.relative_to(path)), file.stat().st_size, _stamp(file), load)
+            for file, load in zip(arrays, loads, strict=True)
+        ]
     tables = [file for file in files if file.suffix.lower() in TABLES]
     pictures = path is not None and path.is_dir() and images.holds_images(path)
     if path is not None and pictures and not tables:

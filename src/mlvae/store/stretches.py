@@ -18,7 +18,7 @@ import numpy as np
 
 from mlvae.data import GroupedData
 from mlvae.data.arrays import settle
-from mlvae.data.sources import arrays, delimited, grouping_column, images, tables, vectors
+from mlvae.data.sources import delimited, grouping_column, images, tables, vectors
 from mlvae.data.sources import files as sources
 from mlvae.data.sources.raw import Asked, Raw
 from mlvae.data.stored import Stored
@@ -50,7 +50,7 @@ def of_tables(files: list[Path], asked: Asked, missing: str, keys: Sequence[str]
 
     def load(rows: Rows | Lines, start: int, stop: int) -> GroupedData | None:
         raw = tables.from_table(sources.in_memory(rows.read(start, stop), rows.file.stem), asked)
-        return _grouped(raw, asked, missing, keys, whole)
+        return grouped(raw, asked, missing, keys, whole)
 
     for rows in readers:
         yield from _stretches(rows.file, rows.count, _step(rows.nbytes), partial(load, rows))
@@ -69,20 +69,9 @@ def of_array(file: Path, beside: Path, asked: Asked, missing: str, keys: Sequenc
     def load(start: int, stop: int) -> GroupedData | None:
         columns = tables.labels_in(sources.in_memory(rows.read(start, stop), beside.stem))
         # Whether the model knows gaps is asked where it sees them.
-        return _grouped(Raw(x[start:stop], columns, file.stem, gaps=True), asked, missing, keys, whole)
+        return grouped(Raw(x[start:stop], columns, file.stem, gaps=True), asked, missing, keys, whole)
 
     yield from _stretches(file, len(x), _step(4 * x.shape[1:].numel()), load)
-
-
-def of_archive(file: Path, asked: Asked, missing: str, keys: Sequence[str]) -> GroupedData | None:
-    """An ``.npz`` file, which is a stretch; None also where it is bad and passed over. See `of_tables`."""
-    try:
-        raw = arrays.npz(file, asked)
-    except DataError as bad:
-        asked.skip(bad, str(file), [])
-        return None
-    # Whether the model knows gaps is asked where it sees them.
-    return _grouped(replace(raw, gaps=True), asked, missing, keys)
 
 
 def of_pictures(path: Path, asked: Asked) -> Iterator[tuple[list[Path], int, Load]]:
@@ -207,10 +196,10 @@ def _stretches(file: Path, count: int, step: int, load: Callable[[int, int], Gro
 
 def _decode(path: Path, some: list[Path], size: tuple[int, int], mode: str, asked: Asked) -> GroupedData | None:
     raw = images.some(path, some, size, mode, asked)
-    return None if raw is None else _grouped(raw, asked, "error", ())
+    return None if raw is None else grouped(raw, asked, "error", ())
 
 
-def _grouped(
+def grouped(
     raw: Raw, asked: Asked, missing: str, keys: Sequence[str], whole: Callable[[str], bool] | None = None
 ) -> GroupedData | None:
     """Rows under their labels, of which a stretch may have one, or none; ``whole`` as `_whole` of all stretches."""

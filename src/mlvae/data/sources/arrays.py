@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,8 +54,8 @@ def columns_beside(path: Path) -> Path | None:
     return next((file for ending in (".parquet", ".csv", ".npz") if (file := path.with_suffix(ending)).is_file()), None)
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a file.
+def read_npz(path: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """All arrays of a file, or those that are named.
 
     Raises:
         DataError: the file is damaged, holds a single array or objects, or would expand to far more than it holds.
@@ -66,28 +68,47 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
                     " Save with np.savez(path, x=x, group=group)."
                 )
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
-            expanded = sum(member.file_size for member in members)
+            members = {name: each for name, each in _members(archive).items() if only is None or name in only}
+            expanded = sum(member.file_size for member in members.values())
             check_expansion(expanded, path, "If it is meant, save it with np.savez, uncompressed, or as .npy.")
             arrays: dict[str, np.ndarray] = {}
-            for member in members:
-                name = member.filename.removesuffix(".npy")
+            for name, member in members.items():
                 with reading(".npz file", f"array {name!r} of {path.name}", advice="Was the copy cut off?"):
                     arrays[name] = _array(archive, member, name, path)
     return arrays
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: Path) -> np.ndarray:
-    """One array, once its header asks for no more than there is: numpy would reserve all that it asks for."""
+def npz_types(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """The shape and type of each array of a file, none of which is read.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    with reading(".npz file", path, advice="Was the copy cut off?"), zipfile.ZipFile(path) as archive:
+        return {name: _header(archive, member) for name, member in _members(archive).items()}
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    names = {member.filename: member for member in archive.infolist() if member.filename.endswith(".npy")}
+    return {name.removesuffix(".npy"): member for name, member in names.items()}
+
+
+def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]]:
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, kind = header(file)
-        if kind.hasobject:
-            raise DataError(
-                f"Expected numbers or strings in array {name!r} of {path.name}; got Python objects, which "
-                f"are never loaded. Save it again with {name}={name}.astype(str)."
-            )
-        check_array(shape, kind.itemsize, member.file_size)
+    return shape, kind
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: Path) -> np.ndarray:
+    """One array, once its header asks for no more than there is: numpy would reserve all that it asks for."""
+    shape, kind = _header(archive, member)
+    if kind.hasobject:
+        raise DataError(
+            f"Expected numbers or strings in array {name!r} of {path.name}; got Python objects, which "
+            f"are never loaded. Save it again with {name}={name}.astype(str)."
+        )
+    check_array(shape, kind.itemsize, member.file_size)
     with archive.open(member) as file:
         return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
