@@ -228,6 +228,13 @@ def test_words_and_numbers_as_text_say_what_is_kept_out(tmp_path: Path, capsys: 
         (("train", "digits", "--missing", "all"), "one of 'error', 'drop', 'own' for --missing; got 'all'"),
         (("train", "digits", "--quarter-turns", "maybe"), "nothing more; got 'maybe'"),
         (("train", "digits", "--level"), "after --level; got nothing"),
+        (("train", "digits", "--gap"), "Unknown option --gap. Did you mean --gaps? See mlvae train --help"),
+        (("train", "digits", "--gap", "true"), "Unknown option --gap. Did you mean --gaps?"),
+        (("train", "digits", "--lev", "content:4:group", "--lev", "style:4"), "Did you mean --level?"),
+        (("train", "digits", "--style=3"), "Did you mean --style-dim or --style-given-content or --style-kl?"),
+        (("draw", "swap", "a", "digits", "--level", "content"), "Unknown option --level. Did you mean --levels?"),
+        (("evidence", "merge", "a", "b", "--ou", "c"), "Did you mean --out? See mlvae evidence merge --help"),
+        (("train", "digits", "--s", "3"), "Unknown option --s. See mlvae train --help"),
         (("train",), "Expected data; got nothing for it. See mlvae train --help"),
         (("evaluate",), "Expected run, data; got nothing for them"),
         (("evaluate", "a", "b", "--folders", "x"), "--folders. inspect, train, encode have it. See mlvae evaluate"),
@@ -404,7 +411,7 @@ def test_objectives_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "new")
-    assert "Did you mean 'epochs'" in fails(capsys, "train", "digits", "--out", out, "--epcohs", "3")
+    assert "Did you mean --epochs?" in fails(capsys, "train", "digits", "--out", out, "--epcohs", "3")
     assert "Did you mean 'paper'" in fails(capsys, "train", "digits", "--out", out, "--objective", "papre")
     assert "Did you mean 'group'" in fails(capsys, "train", "digits", "--out", out, "--by", "gruop")
     assert "--out" in fails(capsys, "train", "digits")
@@ -414,7 +421,7 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert "nowhere" in fails(capsys, "info", str(tmp_path / "nowhere"))
     assert "Did you mean 'swap'" in fails(capsys, "draw", "swpa", str(run), "digits", "--out", out)
     (tmp_path / "c.yaml").write_text("data: digits\nepocs: 3\n")
-    assert "Did you mean 'epochs'" in fails(capsys, "train", "--config", str(tmp_path / "c.yaml"), "--out", out)
+    assert "Did you mean --epochs?" in fails(capsys, "train", "--config", str(tmp_path / "c.yaml"), "--out", out)
     assert not (tmp_path / "new").exists()
 
 
@@ -631,7 +638,7 @@ def test_evidence_is_added_taken_back_and_asked(run: Path, tmp_path: Path, capsy
     capsys.readouterr()
     assert "Did you mean 'content'" in fails(capsys, "evidence", "verify", ab, q, "--level", "contnet")
     assert "between 0 and 1" in fails(capsys, "evidence", "verify", ab, q, "--prior", "1.5")
-    assert "Did you mean 'calibration'" in fails(capsys, "evidence", "verify", ab, q, "--calibratoin", "x")
+    assert "Did you mean --calibration?" in fails(capsys, "evidence", "verify", ab, q, "--calibratoin", "x")
     assert "cannot be read" in fails(capsys, "evidence", "verify", ab, q, "--calibration", a)
 
 

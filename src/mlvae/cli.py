@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import os
@@ -16,6 +17,9 @@ from mlvae.commands import COMMANDS, SECTIONS
 from mlvae.errors import MLVAEError, nearest
 
 PURPOSE = "Learn what a group shares."
+
+FEW = 3
+"""Options, at most, that are named where one is abbreviated."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -44,6 +48,10 @@ def _run(arguments: list[str]) -> None:
     commands = {name: COMMANDS[name]} if name in COMMANDS else COMMANDS
 
     class Parser(ArgumentParser):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            # Past `_spelt` an abbreviated switch would ask for a value, and a list keep its last item only.
+            super().__init__(*arguments, **{**options, "allow_abbrev": False})
+
         def format_help(self, *arguments: Any) -> str:
             return _readable(_hyphenated(super().format_help(*arguments)), *_command(given))
 
@@ -170,11 +178,17 @@ def _helpful(message: str, arguments: list[str]) -> str:
         return f"Expected a command of {' '.join(words)}; got {repr(asked) if asked else 'none'}. {hint} {see}"
     if unknown := re.search(r"nrecognized arguments: --([\w-]+)|does not accept option '([\w.]+)'", message):
         name = (unknown[1] or unknown[2]).split(".")[-1].replace("-", "_")
+        known = sorted({*options, "config", "help"} - {"return"})
+        begun = [_option(each) for each in known if each.startswith(name)]
         others = [" ".join(each) for each, command in _named(COMMANDS) if name in command.__annotations__]
-        hint = f"{', '.join(others)} have it." if len(others) > 1 else f"{others[0]} has it." if others else ""
-        if not hint:
-            hint = nearest(name, sorted(set(options) - {"return"})).replace("_", "-")
-        return f"Unknown option {_option(name)}. {hint if others or hint.startswith('Did') else ''} {see}"
+        if 0 < len(begun) <= FEW:
+            hint = f"Did you mean {' or '.join(begun)}?"
+        elif others:
+            hint = f"{', '.join(others)} have it." if len(others) > 1 else f"{others[0]} has it."
+        else:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {_option(close[0])}?" if close else ""
+        return f"Unknown option {_option(name)}. {hint} {see}"
     return f"{message.strip().rstrip('.')}. {see}"
 
 
