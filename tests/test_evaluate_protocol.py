@@ -262,6 +262,21 @@ class TestEvaluate:
             k: v for k, v in alone.items() if k.startswith("unseen")
         }
 
+    def test_to_name_unseen_groups_the_training_part_is_not_encoded(self, digits, monkeypatch):
+        train, new = digits.split(by="group", test=0.3, seed=0)
+        model = MLVAE.for_data(train, content_dim=2, style_dim=2, network="mlp", width=8)
+        subject = Subject(model, train, new, (train.groups, new.groups), seed=3)
+        sample = measures._samples(subject, "style")[1]
+        assert torch.equal(measures._sample_of_new(subject, "style"), sample)
+        room = sys.modules[Subject.__module__]
+        encoded, original = [], room._alone
+        monkeypatch.setattr(room, "_alone", lambda model, data: encoded.append(data) or original(model, data))
+        found = mlvae.evaluate(model, train, new, controls=False, seed=3)
+        style = Evidence.votes(sample, torch.ones_like(sample))
+        expected = few_shot(style, new.groups, shots=5, seed=3).accuracy
+        assert found["unseen.style.shots.5.accuracy"] == expected
+        assert [len(data) for data in encoded] == [len(new)]
+
     def test_what_chance_is_stands_beside_data_with_gaps(self, digits):
         x = torch.as_tensor(digits.x).float() / 16
         x[::7, 0, 0] = torch.nan

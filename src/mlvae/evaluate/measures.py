@@ -156,7 +156,7 @@ def unseen(subject: Subject) -> Metrics:
             for name in ("accuracy", "low", "high"):
                 metrics[f"unseen.shots.{shots}.{name}"] = getattr(result, name)
     if subject.style and few_shot_way(groups, 5) == way:
-        sample = _samples(subject, subject.style.name)[1][rows]
+        sample = _sample_of_new(subject, subject.style.name)[rows]
         style = Evidence.votes(sample, torch.ones_like(sample))
         result = few_shot(style, groups, way=WAY, shots=5, seed=subject.seed)
         metrics["unseen.style.shots.5.accuracy"] = result.accuracy
@@ -253,3 +253,10 @@ def _samples(subject: Subject, level: str) -> tuple[Tensor, Tensor]:
     """One draw from each observation's posterior, in train and in new."""
     generator = torch.Generator().manual_seed(subject.seed)
     return subject.before.codes[level].rsample(generator), subject.after.codes[level].rsample(generator)
+
+
+def _sample_of_new(subject: Subject, level: str) -> Tensor:
+    """The same draws in new alone: those in train, which come first, are made of noise that needs no code."""
+    generator, code = torch.Generator().manual_seed(subject.seed), subject.after.codes[level]
+    code.mean.new_empty(len(subject.train), code.mean.shape[1]).normal_(generator=generator)
+    return code.rsample(generator)
