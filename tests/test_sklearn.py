@@ -20,7 +20,8 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import mlvae
 from mlvae.errors import DataError, ModelError
-from mlvae.sklearn import MLVAEIdentifier, MLVAETransformer
+from mlvae.group_evidence import GroupEvidence
+from mlvae.sklearn import MLVAEIdentifier, MLVAETransformer, identifier
 
 PIXELS, DIGIT = (array[:400] for array in load_digits(return_X_y=True))
 PIXELS = PIXELS / 16
@@ -202,6 +203,23 @@ def test_several_pictures_of_one_person_are_named_together(fitted: MLVAETransfor
     found = who.predict_proba(PIXELS[200:], pool=DIGIT[200:])
     together = fitted.model_.evidence(PIXELS[200:].reshape(-1, 8, 8), DIGIT[200:]).identify(who.gallery_)[:, :-1]
     np.testing.assert_allclose(found, together[DIGIT[200:]], atol=1e-4)
+
+
+@pytest.mark.parametrize("new", [0.0, 0.3])
+def test_naming_holds_few_probabilities_at_a_time(
+    new: float, fitted: MLVAETransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = MLVAEIdentifier(FrozenEstimator(fitted), new=new).fit(PIXELS[:200], DIGIT[:200])
+    pools = (None, np.arange(100) // 3 % 20)
+    expected = [who.classes_[who.predict_proba(PIXELS[200:300], pool=pool).argmax(1)] for pool in pools]
+    monkeypatch.setattr(identifier, "SCORES", 7 * len(who.classes_))
+    rows, original = [], GroupEvidence.identify
+    monkeypatch.setattr(
+        GroupEvidence, "identify", lambda self, *a, **k: rows.append(len(self.count())) or original(self, *a, **k)
+    )
+    for pool, names in zip(pools, expected, strict=True):
+        np.testing.assert_array_equal(who.predict(PIXELS[200:300], pool=pool), names)
+    assert max(rows) == 7 and sum(rows) == 100 + 20
 
 
 def test_an_encoder_of_another_kind_is_refused() -> None:

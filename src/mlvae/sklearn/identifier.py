@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +16,9 @@ from mlvae.group_evidence import GroupEvidence
 from mlvae.model import MLVAE
 from mlvae.sklearn.rows import Array, in_precision_of, shaped
 from mlvae.sklearn.transformer import MLVAETransformer
+
+SCORES = 2**20
+"""Probabilities that `predict` holds at a time: 8 MiB."""
 
 
 class MLVAEIdentifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # likewise
@@ -92,20 +96,20 @@ class MLVAEIdentifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             pool: (N,) labels of observations known to be of one group, which are named by their summed evidence; None
                 names each alone.
         """
-        check_is_fitted(self, "gallery_")
-        level = self._level()
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", reset=False)  # noqa: N806
-        pool = np.arange(len(X)) if pool is None else np.asarray(pool)
-        asked = self._evidence(X, pool)
-        found = asked.identify(self.gallery_, level, new=self.new).numpy()
-        found = found[:, self._order] if self.new > 0 else found[:, :-1]
-        rows: Array = found[np.unique(pool, return_inverse=True)[1]]
+        asked, place = self._asked(X, pool)
+        rows: Array = self._probabilities(asked)[place]
         return rows
 
     def predict(self, X: Any, pool: Any = None) -> Array:  # noqa: N803
         """The likeliest group of each observation, or ``unknown``: (N,)."""
-        best = self.predict_proba(X, pool).argmax(1)
-        named: Array = self.classes_[best]
+        asked, place = self._asked(X, pool)
+        level, step = self._level(), max(1, SCORES // len(self.classes_))
+        # Probabilities of all observations and groups at once may be more than memory holds.
+        best = [
+            self._probabilities(replace(asked, levels={level: part})).argmax(1)
+            for part in (asked.levels[level][start : start + step] for start in range(0, len(asked.count(level)), step))
+        ]
+        named: Array = self.classes_[np.concatenate(best)[place]]
         return named
 
     def __sklearn_tags__(self) -> Any:
@@ -140,6 +144,20 @@ class MLVAEIdentifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         y = column_or_1d(y)
         check_classification_targets(y)
         return X, y
+
+    def _asked(self, X: Any, pool: Any) -> tuple[GroupEvidence, Array]:  # noqa: N803
+        """The evidence of each pool, and (N,) which of them an observation is in."""
+        check_is_fitted(self, "gallery_")
+        self._level()  # told before observations are encoded
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", reset=False)  # noqa: N806
+        pool = np.arange(len(X)) if pool is None else np.asarray(pool)
+        return self._evidence(X, pool), np.unique(pool, return_inverse=True)[1]
+
+    def _probabilities(self, asked: GroupEvidence) -> Array:
+        """Of every group in `classes_`, a row for each that is asked."""
+        found = asked.identify(self.gallery_, self._level(), new=self.new).numpy()
+        columns: Array = found[:, self._order] if self.new > 0 else found[:, :-1]
+        return columns
 
     def _evidence(self, X: Array, labels: Array) -> GroupEvidence:  # noqa: N803
         x, model = shaped(X, self.model_.shape), in_precision_of(X, self.model_)
