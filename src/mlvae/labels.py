@@ -79,6 +79,22 @@ def whole(labels: Array) -> Array:
     return labels
 
 
+def among(labels: Array, others: Array) -> Array:
+    """Which labels are one of the others: (N,) bool.
+
+    Of Python objects numpy would compare each with each, and of int64 and uint64 make floats, which merge neighbours.
+
+    Example:
+        >>> among(np.array([2**70, 3], object), np.array([3, 4]))
+        array([False,  True])
+    """
+    kinds = {labels.dtype.kind, others.dtype.kind}
+    if "O" not in kinds and kinds != {"i", "u"}:
+        return np.isin(labels, others)
+    known = set(others.tolist())
+    return np.fromiter((label in known for label in labels.tolist()), bool, len(labels))
+
+
 def _object_is_missing(value: Any) -> bool:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas' own, which refuse comparison
         return True

@@ -14,7 +14,7 @@ from mlvae.errors import DataError, ModelError, nearest
 from mlvae.evaluate.probes import probe
 from mlvae.evidence import READOUTS, Evidence, Readout
 from mlvae.grouping import Grouping, shuffled
-from mlvae.labels import as_labels, refuse_missing
+from mlvae.labels import among, as_labels, refuse_missing
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def k_curve(
     names = np.unique(labels)
     if len(names) < 2:
         raise DataError(f"Expected at least two training labels to tell apart; got {len(names)}.")
-    if not (known := np.isin(named, names)).all():
+    if not (known := among(named, names)).all():
         raise DataError(
             f"Expected test labels that occur in training; got {named[~known].tolist()[0]!r}."
             " Groups that training never saw are for few_shot."
@@ -99,7 +99,7 @@ def k_curve(
         parts = [(votes, _pools(of, k, random)) for votes, of in ((train, labels), (test, named))]
         (fitted, y), (asked, right) = ((read(pooled(votes, rows)), of) for votes, (rows, of) in parts)
         # A group too small for a pool in training cannot be named.
-        known = np.isin(right, y)
+        known = among(right, y)
         if len(np.unique(y)) < 2 or not known.any():
             continue
         asked, right = asked[torch.from_numpy(np.flatnonzero(known))], right[known]

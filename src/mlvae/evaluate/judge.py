@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlvae.errors import DataError
+from mlvae.labels import among
 from mlvae.networks import NETWORKS, default_network
 
 WIDTHS = {"conv": 16, "mlp": 128}
@@ -150,7 +151,7 @@ class Judge:
     def knows(self, labels: Any) -> None:
         """Raises DataError where a label is none of ``names``: a judge can only name what it was shown."""
         y = np.asarray(labels)
-        if not (known := np.isin(y, self.names)).all():
+        if not (known := among(y, self.names)).all():
             raise DataError(
                 f"Expected labels that the judge was fitted on; got {y[~known].tolist()[0]!r}."
                 " Fit it on a part with every group, or leave out groups that training never saw."

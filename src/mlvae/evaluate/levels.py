@@ -15,6 +15,7 @@ from mlvae.evaluate.probes import cross_probe, probe
 from mlvae.evaluate.subject import WAY, Metrics, Subject
 from mlvae.evidence import Evidence
 from mlvae.grouping import Grouping
+from mlvae.labels import among
 
 
 def matrix(subject: Subject) -> Metrics:
@@ -36,7 +37,7 @@ def matrix(subject: Subject) -> Metrics:
     for factor in subject.model.group_levels:
         assert factor.by is not None
         fitted, asked = subject.train.column(factor.by), subject.new.column(factor.by)
-        known = np.isin(asked, fitted)
+        known = among(asked, fitted)
         if not known.any():
             continue
         rows, asked = torch.from_numpy(np.flatnonzero(known)), asked[known]
@@ -63,7 +64,7 @@ def curves(subject: Subject) -> Metrics:
         assert level.by is not None
         fitted, asked = subject.train.column(level.by), subject.new.column(level.by)
         rows = subject.rows(level.name).numpy()
-        rows = rows[np.isin(asked[rows], fitted)]
+        rows = rows[among(asked[rows], fitted)]
         if not len(rows):
             continue
         before, after = subject.before.votes[level.name], subject.after.votes[level.name][torch.from_numpy(rows)]
@@ -81,7 +82,7 @@ def shots(subject: Subject, pixels: bool = True) -> Metrics:
         assert factor.by is not None
         asked = subject.new.column(factor.by)
         rows = subject.rows(factor.name).numpy()
-        rows = rows[~np.isin(asked[rows], subject.train.column(factor.by))]
+        rows = rows[~among(asked[rows], subject.train.column(factor.by))]
         if (way := few_shot_way(asked[rows], 1)) < 2:
             continue
         metrics[f"unseen.{factor.name}.way"] = float(way)

@@ -22,7 +22,7 @@ from mlvae.evaluate.subject import WAY, Metrics, Subject
 from mlvae.evaluate.swaps import SEVERAL, cross_member_mse, swaps
 from mlvae.evaluate.verification import open_set, verify
 from mlvae.evidence import Evidence
-from mlvae.labels import is_missing
+from mlvae.labels import among, is_missing
 from mlvae.levels import Level
 
 GENERATED = 2000
@@ -66,7 +66,7 @@ def factor(spec: str, train: GroupedData, new: GroupedData) -> tuple[str, bool]:
         raise DataError(f"Expected numbers in factor {name!r}; it has words. Read it as labels: {name}:label.")
     looks = values.dtype.kind not in "iuf" or len(np.unique(values)) <= MANY_VALUES
     named = kind == "label" or (not kind and looks)
-    if len(np.unique(values)) < 2 or len(np.unique(asked[np.isin(asked, values)] if named else asked)) < 2:
+    if len(np.unique(values)) < 2 or len(np.unique(asked[among(asked, values)] if named else asked)) < 2:
         raise DataError(
             f"Expected factor {name!r} to have at least two values in the training part, and two of them in the new"
             " part; it has one, or others. Leave it out."
@@ -95,7 +95,7 @@ def factors(subject: Subject, kinds: Sequence[tuple[str, bool]]) -> Metrics:
     metrics: Metrics = {}
     for name, named in kinds:
         values = subject.train.column(name), subject.new.column(name)
-        known = np.isin(values[1], values[0])
+        known = among(values[1], values[0])
         rows, asked = torch.from_numpy(np.flatnonzero(known)), values[1][known]
         if subject.content.by is not None:
             pairs = len(set(zip(subject.train.codes(subject.content.by).tolist(), values[0].tolist(), strict=True)))

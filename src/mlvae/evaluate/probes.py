@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mlvae.errors import DataError, nearest
 from mlvae.grouping import shuffled
+from mlvae.labels import among
 
 HIDDEN = 128
 BATCH = 512
@@ -76,7 +77,7 @@ def probe(
     """
     x, x_test, (labels, test) = _both(train_codes, train_labels, test_codes, test_labels, kind)
     names, y = np.unique(labels, return_inverse=True)
-    if not (known := np.isin(test, names)).all():
+    if not (known := among(test, names)).all():
         raise DataError(
             f"Expected test labels that occur in training; got {test[~known].tolist()[0]!r}."
             " Groups that training never saw are for few_shot."

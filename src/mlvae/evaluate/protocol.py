@@ -22,6 +22,7 @@ from mlvae.evaluate.controls import TRAINED, Controls, digest_of, refuse_replace
 from mlvae.evaluate.few_shot import pixel_few_shot
 from mlvae.evaluate.judge import Judge
 from mlvae.evaluate.subject import WAY, Metrics, Subject
+from mlvae.labels import among
 from mlvae.model import MLVAE
 
 VERSION = 5
@@ -89,7 +90,7 @@ def evaluate(
     labels = (train.column(by), new.column(by)) if by is not None else None
     if isinstance(controls, (str, Path, Controls)) and not quick:
         refuse_replaced(model)
-    known = np.isin(labels[1], labels[0]) if labels is not None else np.ones(len(new), bool)
+    known = among(labels[1], labels[0]) if labels is not None else np.ones(len(new), bool)
     seen = bool(known.all())
     tell = say or (lambda text: None)
     judge = None

@@ -18,6 +18,7 @@ from mlvae.evaluate.curve import pooled
 from mlvae.evaluate.subject import Subject
 from mlvae.evidence import READOUTS
 from mlvae.heads import Evaluating
+from mlvae.labels import among
 from mlvae.model import MLVAE
 
 MOST = 2000
@@ -149,7 +150,7 @@ def _sizes(train: GroupedData, new: GroupedData, by: Any) -> dict[str, float]:
                 f"report.{name}.group_size.largest": float(sizes.max()),
             }
     if by is not None:
-        known = np.isin(new.column(by), train.column(by))
+        known = among(new.column(by), train.column(by))
         numbers["report.new.of_known_groups"] = float(known.mean())
     return numbers
 
