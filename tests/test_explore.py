@@ -162,6 +162,21 @@ def test_other_models(kind: str, tmp_path: Path) -> None:
         assert kind == "vae"
 
 
+def test_of_many_groups_some_are_told_and_others_found() -> None:
+    who = np.array([f"Person {number}" for number in range(2500)])
+    data = GroupedData.from_arrays(np.zeros((2500, 4), np.float32), who)
+    many = Session(mlvae.MLVAE.for_data(data, content_dim=2, style_dim=2, width=8), data)
+    about = many.about()
+    assert len(about["groups"]) == 1000 and about["total"] == 2500
+    found = [group["name"] for group in many.groups("person 99")]
+    assert found == ["Person 99", *(f"Person 99{digit}" for digit in range(10))]
+    assert many.groups("Person 2")[0] == {"name": "Person 2", "members": 1} and many.groups("nobody") == []
+    assert len(many.groups("7")) < 1000 == len(many.groups("PERSON"))
+    with pytest.raises(DataError, match="Expected a group") as told:
+        many.pick("?")
+    assert str(told.value).count("Person") <= 1000
+
+
 def test_mistakes_are_told(session: Session) -> None:
     for wrong in ([], [0] * (MOST + 1), [10_000], [-1]):
         with pytest.raises(DataError):
@@ -432,6 +447,7 @@ def test_the_server_answers(app: Any, session: Session) -> None:
     assert asked(app, "/")[0] == 200 and asked(app, "/explore.js")[0] == 200 and asked(app, "/style.css")[0] == 200
     assert asked(app, "/session.py")[0] == 404
     assert asked(app, "/api/about")[1]["observations"] == 300
+    assert asked(app, "/api/groups?part=3")[1] == session.groups("3") and session.groups("3")[0]["name"] == "3"
     a, b = asked(app, "/api/pick?group=3&count=2")[1]
     assert asked(app, f"/api/picture/{a}")[1][:4] == b"\x89PNG"
     assert asked(app, "/api/posterior", {"rows": [a, b]})[1] == session.posterior([a, b])

@@ -215,6 +215,33 @@ def test_rows_of_a_table_by_keyboard(browser: Any, tmp_path: Path) -> None:
         opened.close(allowed=1)
 
 
+def test_of_many_groups_one_is_found(browser: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlvae.explore.session.LISTED", 4)
+    opened = Opened(browser, address, viewport={"width": 360, "height": 740})
+    page = opened.page
+    names = "[...document.getElementById('group').options].map(o => o.value).join()"
+    assert page.evaluate(names) == "0,1,2,3" and "of 10 groups" in page.inner_text("#summary")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    file = io.BytesIO()
+    Image.new("L", (8, 8), "white").save(file, "PNG")
+    page.set_input_files("#upload", {"name": "mine.png", "mimeType": "image/png", "buffer": file.getvalue()})
+    opened.variance("1 observation:")
+    page.fill("#find", "7")
+    page.wait_for_selector("#members button[aria-label$='of 7']")
+    assert page.evaluate(names) == ",7" and page.input_value("#group") == "7"
+    page.fill("#find", "nobody")
+    opened.until("document.getElementById('message').textContent === 'No group has that in its name.'")
+    page.fill("#find", "")
+    page.wait_for_selector("#members button[aria-label$='of 0']")
+    assert page.evaluate(names) == ",0,1,2,3" and page.inner_text("#message") == ""
+    opened.keep("explore-many")
+    opened.close()
+    monkeypatch.undo()
+    opened = Opened(browser, address)
+    assert opened.page.is_hidden("#find")
+    opened.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_small_screens_in_light_and_dark(scheme: Any, browser: Any, address: str) -> None:
     opened = Opened(browser, address, viewport={"width": 360, "height": 740}, color_scheme=scheme)

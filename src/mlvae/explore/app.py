@@ -164,6 +164,10 @@ def app(
     def about() -> dict[str, Any]:
         return session.about()
 
+    @served.get("/api/groups")
+    def groups(part: str = "") -> list[dict[str, Any]]:
+        return session.groups(part)
+
     @served.get("/api/pick")
     def pick(group: str, start: int = 0, count: int = 12) -> list[int]:
         return session.pick(group, max(0, start), max(1, count))

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import Any
 
@@ -31,6 +32,9 @@ GALLERY = 50
 
 SPEAKING = 100_000
 """And for all of them together, but for one each."""
+
+LISTED = 1000
+"""Groups that the page is told of at a time; others are found by a part of their name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,8 @@ class Session:
             "data": self.data.name,
             "by": self.by if self.by is None or isinstance(self.by, str) else " and ".join(self.by),
             "observations": len(self.data),
-            "groups": [{"name": name, "members": len(rows)} for name, rows in self.members.items()],
+            "groups": self.groups(),
+            "total": len(self.members),
             "levels": [{"name": v.name, "dim": v.dim, "shared": v.by is not None} for v in self.model.levels],
             "kind": self.shown.kind,
             "uploads": self.uploads,
@@ -123,6 +128,12 @@ class Session:
         levels = self.model.group_levels
         return bool(levels) and levels[0].readout == "product_with_prior"
 
+    def groups(self, part: str = "") -> list[dict[str, Any]]:
+        """The first groups in whose names a text occurs, in capitals or not; before them the one that it names."""
+        names = (name for name in self.members if part.lower() in name.lower() and name != part)
+        found = islice(chain([part] if part in self.members else [], names), LISTED)
+        return [{"name": name, "members": len(self.members[name])} for name in found]
+
     def pick(self, group: str, start: int = 0, count: int = 12) -> list[int]:
         """Rows of some members of a group, in a fixed random order.
 
@@ -130,7 +141,9 @@ class Session:
             DataError: no such group.
         """
         if group not in self.members:
-            raise DataError(f"Expected a group of the data; got {group!r}. {nearest(group, self.members)}")
+            raise DataError(
+                f"Expected a group of the data; got {group!r}. {nearest(group, islice(self.members, LISTED))}"
+            )
         return [int(row) for row in self.members[group][start : start + min(count, MOST)]]
 
     def upload(self, content: bytes) -> dict[str, Any]:

@@ -186,6 +186,23 @@ async function take(files) {
   say(told.join(" "), "upload", good);
 }
 
+// The groups to choose from; of many, those that were asked for.
+function list(groups) {
+  const own = state.own.length ? [$("group").options[0]] : [];
+  $("group").replaceChildren(...own, ...groups.map(({ name, members }) => element("option", { value: name }, `${name} (${members})`)));
+  $("group").selectedIndex = own.length;
+}
+
+function find() {
+  return latest("find", async () => {
+    const groups = await ask(`api/groups?part=${encodeURIComponent($("find").value)}`);
+    if (!groups.length) throw new Error("No group has that in its name.");
+    list(groups);
+    state.start = 0;
+    await members();
+  });
+}
+
 // Where observations of one file go, in words.
 function chosen(rows) {
   if (!state.own.length) $("group").prepend(element("option", { value: OWN }));
@@ -206,6 +223,7 @@ function chosen(rows) {
 
 function listen() {
   document.addEventListener("click", () => say("", ""), { capture: true });
+  $("find").addEventListener("input", find);
   $("group").addEventListener("change", () => { state.start = 0; members(); });
   $("more").addEventListener("click", () => { state.start += 12; members(); });
   $("clear").addEventListener("click", () => { state.tray = []; tray(); });
@@ -255,9 +273,10 @@ async function begin() {
   const about = state.about = await ask("api/about");
   document.body.dataset.kind = about.kind;
   $("data").textContent = about.data;
-  $("summary").textContent = `${about.observations.toLocaleString("en")} observations of ${about.groups.length.toLocaleString("en")} groups${about.by ? ` by ${about.by}` : ""}; codes: `
+  $("summary").textContent = `${about.observations.toLocaleString("en")} observations of ${about.total.toLocaleString("en")} groups${about.by ? ` by ${about.by}` : ""}; codes: `
     + about.levels.map((level) => `${level.name} (${level.dim}, ${level.shared ? "shared" : "its own"})`).join(", ");
-  $("group").replaceChildren(...about.groups.map(({ name, members }) => element("option", { value: name }, `${name} (${members})`)));
+  list(about.groups);
+  $("finding").hidden = about.total === about.groups.length;
   $("level").replaceChildren(...about.levels.map(({ name }) => element("option", { value: name }, name)));
   $("keep").replaceChildren(element("option", { value: "" }, "nothing"),
     ...about.levels.map(({ name }) => element("option", { value: name }, `${name} of A`)));
