@@ -248,12 +248,26 @@ def test_two_shared_levels(tmp_path: Path) -> None:
 def test_more_pictures_of_one_person_are_no_more_people_of_a_country(tmp_path: Path) -> None:
     person = np.repeat(np.arange(12), 10)
     data = GroupedData.from_arrays(torch.rand(120, 4), columns={"country": person // 3, "person": person}, by="country")
-    levels = [Level("country", 2, by="country"), Level("person", 2, by="person"), Level("style", 2)]
+    by = ("country", "person")
+    levels = [*(Level(name, 2, by=name) for name in by), Level("style", 2)]
     model = mlvae.MLVAE.for_data(data, levels=levels, width=8).eval()
     numbers = find(model, data, data, run=tmp_path).numbers
     assert [key for key in numbers if key.startswith("report.posterior.")] == [
         f"report.posterior.{k}.variance" for k in (1, 2)
     ], "of three people each"
+    promises = {f"calibration.{level}.k1.{name}": 0.9 for level in by for name in ("ratio", "coverage90")}
+    written, _ = write(model, data, data, {"kl.style": 1.0, **promises}, tmp_path / "r.html", run=tmp_path)
+    page = Page(written.read_text())
+    first, last = (f"{numbers[f'report.posterior.{k}.variance']:.3f}" for k in (1, 2))
+    assert f"a country's posterior falls from {first} after one person to {last} after 2, one observation of each" in (
+        " ".join(page.text.split())
+    )
+    assert "What more groups by person, one observation of each, add." in page.text
+    assert "country, groups by person: 1" in page.text and "person, observations: 1" in page.text
+    assert "Of country whole groups by person are counted, not observations." in page.text
+    told = " ".join(str(picture["alt"]) for picture in page.pictures)
+    assert "After k groups by person, one observation of each." in told and "after k observations" not in told.lower()
+    assert "country, groups by person: 90.0 % at 1; person: 90.0 % at 1" in told
 
 
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -89,19 +89,24 @@ class Subject:
 
     @cached_property
     def speaks(self) -> dict[str, Grouping]:
-        """For each level with others nested in it, who of the new observations speak for its groups as one.
-
-        By the training part: among few new observations groups may lie in each other by chance.
-        """
+        """For each level with others nested in it, who of the new observations speak for its groups as one."""
         if self.beside is not None:
             found, content = self.beside.speaks, self.beside.content.name
             return {**found, self.content.name: found[content]} if content in found else found
+        by = {level.name: level.by for level in self.model.group_levels if level.by is not None}
+        return {coarse: Grouping.from_ids(self.new.codes(by[fine])) for coarse, fine in self.speakers.items()}
+
+    @cached_property
+    def speakers(self) -> dict[str, str]:
+        """For each level with others nested in it, the level whose groups speak for its own; of no control.
+
+        By the training part: among few new observations groups may lie in each other by chance.
+        """
         keys = {level.name: level.by for level in self.model.group_levels if level.by is not None}
         old, new = (
             {name: Grouping.from_ids(part.codes(by)) for name, by in keys.items()} for part in (self.train, self.new)
         )
-        spoken = speakers(old, nests(old) & within(new))
-        return {coarse: new[fine] for coarse, fine in spoken.items()}
+        return speakers(old, nests(old) & within(new))
 
     def rows(self, level: str) -> torch.Tensor:
         """The new observations that may stand together for a group of a level: all, or one of each that speaks for it.

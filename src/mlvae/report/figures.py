@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -63,8 +64,9 @@ def training(history: Sequence[Mapping[str, float]]) -> Figure:
     )
 
 
-def evidence(numbers: Mapping[str, float], level: str = "content") -> Figure | None:
-    """Accuracy and posterior variance of a level after k observations of a group."""
+def evidence(numbers: Mapping[str, float], level: str = "content", speaker: str | None = None) -> Figure | None:
+    """Accuracy and posterior variance of a level after k observations of a group, or of k groups that speak for it."""
+    counted = f"groups by {speaker}, one observation of each" if speaker else "observations of a group"
     variance = [(k, numbers[key]) for k in KS if (key := f"report.posterior.{k}.variance") in numbers]
     if not variance:
         return None
@@ -99,7 +101,7 @@ def evidence(numbers: Mapping[str, float], level: str = "content") -> Figure | N
         axis.set_xscale("log")
         axis.set_xticks(KS, [str(k) for k in KS])
         axis.minorticks_off()
-        axis.set_xlabel("observations of the group")
+        axis.set_xlabel(_plain(counted))
     how = (
         f"{numbers['unseen.way']:.0f}-way naming of groups never seen, by Bayes factor."
         if unseen
@@ -108,13 +110,13 @@ def evidence(numbers: Mapping[str, float], level: str = "content") -> Figure | N
     told.append("mean posterior variance: " + ", ".join(f"{v:.3f} at {k}" for k, v in variance))
     return Figure(
         _uri(figure),
-        "After k observations of a group. " + "; ".join(told) + ".",
-        f"What more observations of a group add. Left: {how} Right: the posterior of {level} narrows.",
+        f"After k {counted}. " + "; ".join(told) + ".",
+        f"What more {counted}{',' if speaker else ''} add. Left: {how} Right: the posterior of {level} narrows.",
     )
 
 
-def calibration(numbers: Mapping[str, float]) -> Figure | None:
-    """Coverage of 90 % intervals, by the number of observations, a line a level."""
+def calibration(numbers: Mapping[str, float], speakers: Mapping[str, str] = MappingProxyType({})) -> Figure | None:
+    """Coverage of 90 % intervals by the number of observations, or of what speaks for a group, a line a level."""
     by_level = calibrations(numbers)
     if not by_level:
         return None
@@ -124,22 +126,23 @@ def calibration(numbers: Mapping[str, float]) -> Figure | None:
     for place, (level, points) in enumerate(by_level.items()):
         ks, covered = [k for k, *_ in points], [100 * share for *_, share in points]
         look = {"color": COLOURS[place % 8], "marker": MARKERS[place % 8]}
-        axis.plot(ks, covered, label=level if len(by_level) > 1 else None, ms=5, **look)
-        told.append(f"{level}: " + ", ".join(f"{share:.1f} % at {k}" for k, share in zip(ks, covered, strict=True)))
+        called = f"{level}, groups by {speakers[level]}" if level in speakers else level
+        axis.plot(ks, covered, label=_plain(called) if len(by_level) > 1 else None, ms=5, **look)
+        told.append(f"{called}: " + ", ".join(f"{share:.1f} % at {k}" for k, share in zip(ks, covered, strict=True)))
     every = sorted({k for points in by_level.values() for k, *_ in points})
     axis.set_ylim(min(70.0, *(100 * share - 5 for points in by_level.values() for *_, share in points)), 100)
     axis.legend(frameon=False, fontsize=8, loc="lower left")
     axis.set_xscale("log")
     axis.set_xticks(every, [str(k) for k in every])
     axis.minorticks_off()
-    axis.set_xlabel("observations of the group")
+    axis.set_xlabel("members" if speakers else "observations of a group")
     axis.set_ylabel("covered, %")
     return Figure(
         _uri(figure),
         f"Coverage of 90 % posterior intervals of {'; '.join(told)}.",
         "How often 90 % intervals of a group's posterior hold what the rest of the group says. Below the line the"
-        " posterior is too narrow, above it too wide. Of a level that others are nested in, whole groups of these are"
-        " counted, not observations.",
+        " posterior is too narrow, above it too wide."
+        + "".join(f" Of {level} whole groups by {by} are counted, not observations." for level, by in speakers.items()),
     )
 
 

@@ -49,6 +49,7 @@ class Findings:
         scores: (M,) log p(x | own codes) - KL of every level, in nats, each observation understood alone.
         odds: (M,) log Bayes factors in nats, of its group (the other members looked at) against a new one; None where a
             level's readout has no prior.
+        speakers: for each level with others nested in it the column, or the level, whose groups speak for its own.
     """
 
     numbers: dict[str, float]
@@ -60,6 +61,7 @@ class Findings:
     maps: dict[str, np.ndarray[Any, Any]]
     scores: np.ndarray[Any, Any]
     odds: np.ndarray[Any, Any] | None
+    speakers: dict[str, str]
 
     @property
     def misfits(self) -> np.ndarray[Any, Any]:
@@ -118,7 +120,7 @@ def find(
             for level in model.group_levels[1:]
             if level.by and level.by not in factors
         },
-        maps, scores, _odds(model, part),
+        maps, scores, _odds(model, part), {coarse: _called(model, fine) for coarse, fine in subject.speakers.items()},
     )  # fmt: skip
     numbers["report.score.median"] = float(np.median(scores))
     numbers["report.score.looked_at"] = float(len(scores))
@@ -127,6 +129,11 @@ def find(
         numbers |= {f"report.belonging.{int(rows[i])}.log_odds": float(found.odds[i]) for i in found.misfits}
     numbers |= {f"report.score.group.{name}": mean for name, mean, _ in found.strangest_groups}
     return found
+
+
+def _called(model: MLVAE, level: str) -> str:
+    by = model.level(level).by
+    return by if isinstance(by, str) else level
 
 
 def read_history(log: Path) -> list[dict[str, float]]:

@@ -92,7 +92,7 @@ def write(
     head, *body = rows(numbers, *roles(model))
     page = template.render(
         title=f"What was learned from {new.name}",
-        learned=learned(model, numbers),
+        learned=learned(model, numbers, found.speakers.get(roles(model)[0])),
         facts=_facts(model, train, new),
         charts=_charts(model, train, new, numbers, found),
         grids=[grid for name in GRIDS if (grid := _grid(model, new, name, shown, seed)) is not None],
@@ -102,7 +102,8 @@ def write(
         levels="each level knows"
         if len(model.levels) != 2
         else f"{model.levels[0].name} and {model.levels[1].name} know",
-        calibrations=_calibrations(numbers),
+        calibrations=_calibrations(numbers, found.speakers),
+        speakers=found.speakers,
         diagnoses=diagnose(numbers, *roles(model)),
         strangest=_strangest(model, new, found, shown, found.strangest, found.scores),
         misfits=[] if found.odds is None else _strangest(model, new, found, shown, found.misfits, found.odds),
@@ -162,8 +163,8 @@ def _charts(
         charts["data"] = [figures.groups(sizes)] if len(np.unique(np.concatenate(list(sizes.values())))) > 1 else []
     if found.history:
         charts["training"] = [figures.training(found.history)]
-    charts["evidence"] = [figures.evidence(numbers, first)]
-    charts["calibration"] = [figures.calibration(numbers)]
+    charts["evidence"] = [figures.evidence(numbers, first, found.speakers.get(first))]
+    charts["calibration"] = [figures.calibration(numbers, found.speakers)]
     shares = {}
     for level in found.maps:
         axes = [numbers.get(f"report.map.{level}.axis{axis}", 0.0) for axis in (1, 2)]
@@ -220,10 +221,16 @@ def _strangest(
     ]
 
 
-def _calibrations(numbers: Mapping[str, float]) -> list[tuple[str, str, str]]:
+def _calibrations(numbers: Mapping[str, float], speakers: Mapping[str, str]) -> list[tuple[str, str, str]]:
     by_level = calibrations(numbers)
+
+    def called(level: str, k: int) -> str:
+        if speakers:
+            return f"{level}, {f'groups by {speakers[level]}' if level in speakers else 'observations'}: {k}"
+        return f"{level}, {k}" if len(by_level) > 1 else str(k)
+
     return [
-        (f"{level}, {k}" if len(by_level) > 1 else str(k), f"{ratio:.2f}", f"{100 * covered:.1f} %")
+        (called(level, k), f"{ratio:.2f}", f"{100 * covered:.1f} %")
         for level, points in by_level.items()
         for k, ratio, covered in points
     ]

@@ -9,11 +9,17 @@ from mlvae.model import MLVAE
 Numbers = Mapping[str, float]
 
 
-def learned(model: MLVAE, m: Numbers) -> list[str]:
-    """What content knows, what style knows, and what evidence adds: a sentence each, from what was measured."""
+def learned(model: MLVAE, m: Numbers, speaker: str | None = None) -> list[str]:
+    """What content knows, what style knows, and what evidence adds: a sentence each, from what was measured.
+
+    Args:
+        model: that was measured.
+        m: as `Findings.numbers` and the protocol's.
+        speaker: whose groups speak for those of the first shared level, where others are nested in it.
+    """
     if not model.group_levels:
         return [f"A plain VAE, without anything that groups share: {m['elbo']:,.1f} nats per observation (ELBO)."]
-    return [text for text in (_content(model, m), _style(model, m), _evidence(model, m)) if text]
+    return [text for text in (_content(model, m), _style(model, m), _evidence(model, m, speaker)) if text]
 
 
 def _content(model: MLVAE, m: Numbers) -> str:
@@ -78,7 +84,7 @@ def _style(model: MLVAE, m: Numbers) -> str:
     return f"{start} per observation, and {known}."
 
 
-def _evidence(model: MLVAE, m: Numbers) -> str:
+def _evidence(model: MLVAE, m: Numbers, speaker: str | None) -> str:
     ks = sorted(int(key.split(".")[2]) for key in m if key.startswith("report.posterior."))
     if not ks:
         return ""
@@ -86,8 +92,9 @@ def _evidence(model: MLVAE, m: Numbers) -> str:
     first, last = (m[f"report.posterior.{k}.variance"] for k in (ks[0], ks[-1]))
     of = "a group" if len(model.group_levels) == 1 else f"{_article(_joined(by))} {_joined(by)}"
     text = (
-        f"Evidence adds up: the variance of {of}'s posterior falls from {first:.3f} after one observation to"
-        f" {last:.3f} after {ks[-1]} (before any it is 1)"
+        f"Evidence adds up: the variance of {of}'s posterior falls from {first:.3f} after one"
+        f" {speaker or 'observation'} to {last:.3f} after {ks[-1]}{', one observation of each' if speaker else ''}"
+        " (before any it is 1)"
     )
     if len(model.group_levels) == 1 and "calibration.coverage90" in m:
         text += f", and 90 % intervals after one observation hold in {_percent(m['calibration.coverage90'])} of cases"
