@@ -141,6 +141,14 @@ def test_layouts_that_cannot_be_compared_are_refused() -> None:
         Gallery(GroupEvidence(known.levels, READOUT, {"content": None}))
 
 
+def test_verification_knows_large_numbers_of_two_types_apart() -> None:
+    known, claimed = simulated(2), simulated(2)
+    near = np.array([2**63 - 2, 2**63 - 1])  # one float
+    claimed = GroupEvidence(claimed.levels, READOUT, {"content": near.astype(np.uint64) + np.uint64(1)})
+    labels, _ = verify(GroupEvidence(known.levels, READOUT, {"content": near}), claimed)
+    assert labels.tolist() == [str(2**63 - 1)]
+
+
 def test_verification_compares_groups_of_one_name() -> None:
     known, claimed = simulated(20), members(0, 20, 4, 10.0)
     labels, odds = verify(known, claimed)

@@ -14,7 +14,7 @@ from torch import Tensor
 from mlvae.errors import EvidenceError, ModelError, nearest
 from mlvae.evidence import READOUTS, Evidence, log_normaliser
 from mlvae.grouping import Grouping
-from mlvae.labels import whole
+from mlvae.labels import alike
 from mlvae.normal import Normal
 from mlvae.notebook import table
 
@@ -104,7 +104,7 @@ class GroupEvidence:
             return evidence[torch.zeros(rows, dtype=torch.int64)]
         if not len(mine):
             return Evidence.empty(rows, evidence.dim)
-        mine, labels = _alike(mine, labels)
+        mine, labels = alike(mine, labels)
         order = np.argsort(mine)
         place = order[np.searchsorted(mine, labels, sorter=order).clip(max=len(mine) - 1)]
         known = torch.from_numpy(mine[place] == labels)
@@ -192,7 +192,7 @@ class GroupEvidence:
             if mine is None or theirs is None:
                 levels[name], groups[name] = operation(self.levels[name], other.levels[name], None), None
             else:
-                mine, theirs = _alike(mine, theirs)
+                mine, theirs = alike(mine, theirs)
                 union = np.unique(np.concatenate([mine, theirs]))
                 placed = [
                     _placed(evidence, np.searchsorted(union, labels), len(union))
@@ -205,15 +205,6 @@ class GroupEvidence:
         if level not in self.levels:
             raise ModelError(f"Expected a level that groups share; got {level!r}. {nearest(level, self.levels)}")
         return level
-
-
-def _alike(mine: Labels, theirs: Labels) -> tuple[Labels, Labels]:
-    """Labels to be compared: numbers with numbers, those of two kinds as text, which files and stores keep."""
-    mine, theirs = whole(mine), whole(theirs)
-    kinds = {mine.dtype.kind, theirs.dtype.kind}
-    if len(kinds) == 1 or (kinds <= set("biuf") and kinds != {"i", "u"}):
-        return mine, theirs
-    return mine.astype(str), theirs.astype(str)  # of int64 and uint64 numpy would make floats, which merge neighbours
 
 
 def _placed(evidence: Evidence, rows: np.ndarray[Any, Any], groups: int) -> Evidence:

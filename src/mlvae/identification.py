@@ -13,6 +13,7 @@ from torch import Tensor
 from mlvae.errors import EvidenceError
 from mlvae.evidence import Evidence, product_with_prior
 from mlvae.group_evidence import GroupEvidence
+from mlvae.labels import alike
 
 Array = np.ndarray[Any, Any]
 
@@ -100,7 +101,7 @@ def verify(
         side.check_comparable(level)
         labels = side.groups[level]
         sides.append(np.empty(0) if labels is None else labels)
-    both, here, there = np.intersect1d(sides[0], sides[1], return_indices=True)
+    both, here, there = np.intersect1d(*alike(*sides), return_indices=True)
     if not len(both):
         raise EvidenceError("Expected a group of the same name on both sides; got none. Check the labels.")
     a, b = known.levels[level][torch.from_numpy(here)], claimed.levels[level][torch.from_numpy(there)]

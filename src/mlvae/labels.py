@@ -79,6 +79,20 @@ def whole(labels: Array) -> Array:
     return labels
 
 
+def alike(mine: Array, theirs: Array) -> tuple[Array, Array]:
+    """Labels to be compared: numbers with numbers, those of two kinds as text, which files and stores keep.
+
+    Example:
+        >>> alike(np.array([1.0, 2.0]), np.array(["1", "b"]))
+        (array(['1', '2'], dtype='<U21'), array(['1', 'b'], dtype='<U1'))
+    """
+    mine, theirs = whole(mine), whole(theirs)
+    kinds = {mine.dtype.kind, theirs.dtype.kind}
+    if len(kinds) == 1 or (kinds <= set("biuf") and kinds != {"i", "u"}):
+        return mine, theirs
+    return mine.astype(str), theirs.astype(str)  # of int64 and uint64 numpy would make floats, which merge neighbours
+
+
 def among(labels: Array, others: Array) -> Array:
     """Which labels are one of the others: (N,) bool.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlvae.checkpoint import load
+from mlvae.data.builtin import BUILTIN
 from mlvae.data.sources import called
 from mlvae.errors import MissingExtraError
 from mlvae.model import MLVAE
@@ -63,9 +64,9 @@ def encode(
         raise MissingExtraError(
             "Expected the package ray to encode on a cluster; it is not installed. pip install 'mlvae[cluster]'."
         ) from error
-    paths = {"source": source, "out": out, "evidence": evidence}
+    paths = {"out": out, "evidence": evidence, **({} if str(source) in BUILTIN else {"source": source})}
     options: dict[str, Any] = {name: None if path is None else _absolute(path) for name, path in paths.items()}
-    options |= {"by": by, "missing": missing, "reading": dict(reading or {})}
+    options = {"source": source, **options, "by": by, "missing": missing, "reading": dict(reading or {})}
     own = {"network": network, "likelihood": likelihood}
     job = Job(_model(run, own), **options)
     todo = job.begin()
