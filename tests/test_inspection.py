@@ -205,6 +205,9 @@ def test_names_of_picture_files_are_no_factor(tmp_path: Path, capsys: pytest.Cap
     assert "country: one value" in text and "file:" not in text
     advised = "--size 16 --folders country,who --deformed 15 --test 0.2 --out runs/faces"
     assert f"--by who {advised}" in text
+    with pytest.raises(SystemExit):  # a picture of nobody, the next time
+        main(["inspect", str(tmp_path / "faces"), "--by", "who", "--out", str(tmp_path / "faces" / "look.png")])
+    assert "none among them" in capsys.readouterr().err and not (tmp_path / "faces" / "look.png").exists()
 
 
 @pytest.mark.parametrize(

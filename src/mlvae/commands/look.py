@@ -43,8 +43,11 @@ def look(
         on_bad_file: error, or skip and go on
         out: a PNG to write: group sizes, and members of some groups
     """
+    from mlvae.data.sources import refuse_among
     from mlvae.inspection import inspect, save_picture
 
+    if out is not None:
+        refuse_among(data, out)
     typed, (levels, by) = by, levels_asked(level, by)
     part, held, how = parts(
         data, by, split_column, missing, levels, gaps=gaps, features=features, covariates=listed(covariates),
