@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -545,6 +546,27 @@ def test_what_the_next_job_would_read_as_observations_is_not_written(
     assert "none among them" in capsys.readouterr().err
     for elsewhere in (tmp_path / "c.parquet", tmp_path / "in" / "c", tmp_path / "inside" / "c.parquet"):
         assert jobs.encode(model, tmp_path / source, out=elsewhere) == 1
+
+
+def test_codes_may_go_where_no_folder_is_yet_and_to_another_disk(
+    tmp_path: Path, model: MLVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = folder(tmp_path / "in")
+    replace = os.replace
+
+    def between_disks(source: Path, target: Path) -> None:
+        if Path(source).parent.name.endswith(".parts") and Path(target).parent.name == "new":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", between_disks)
+    out, evidence = tmp_path / "new" / "c.parquet", tmp_path / "e.parquet"
+    jobs.encode(model, tmp_path / "in", out=out, evidence=evidence)
+    assert pq.read_metadata(out).num_rows == len(data) and not (tmp_path / "e.parquet.parts").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="Expected to write .*file/c.parquet"):  # before anything is encoded
+        jobs.encode(model, tmp_path / "in", out=tmp_path / "file" / "c.parquet", evidence=tmp_path / "f.parquet")
+    assert not (tmp_path / "f.parquet.parts").exists()
 
 
 def test_a_pattern_passes_over_what_unfinished_jobs_left(

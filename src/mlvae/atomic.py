@@ -5,7 +5,9 @@ A kill at any instant leaves the old file or the new one; what it may leave besi
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,8 +32,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         'whole'
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with place(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
         beside = Path(name)
@@ -44,10 +45,39 @@ def replacing(path: str | Path) -> Iterator[Path]:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def place(path: Path) -> Iterator[None]:
+    """The folder of a file that is to be written, made where it is not there; what then fails is told as its failure.
+
+    Raises:
+        CheckpointError: as `replacing`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise CheckpointError(
             f"Expected to write {path}; {error}. Free some space or choose another place; what was there is as it was."
         ) from error
+
+
+def move(source: Path, target: Path) -> None:
+    """A whole file to its place, which may be on another disk.
+
+    Raises:
+        CheckpointError: as `replacing`.
+    """
+    with place(target):
+        try:
+            os.replace(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with replacing(target) as beside:
+                shutil.copyfile(source, beside)
+            source.unlink()
 
 
 def write(path: str | Path, content: bytes) -> None:

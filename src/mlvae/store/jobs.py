@@ -7,7 +7,6 @@ killed goes on with the first part that is not. At the end the evidence of all p
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlvae import tables
-from mlvae.atomic import replacing, write
+from mlvae.atomic import move, place, replacing, write
 from mlvae.checkpoint import fingerprint
 from mlvae.data.sources import refuse_among
 from mlvae.errors import CheckpointError, DataError, ModelError
@@ -109,7 +108,8 @@ class Job:
         """The parts that are still to be done.
 
         Raises:
-            CheckpointError: there is something at a target, or the unfinished work beside it is of another job.
+            CheckpointError: there is something at a target, it cannot be written, or the unfinished work beside it is
+                of another job.
         """
         job = {
             "model": fingerprint(self.model), "by": self.by, "missing": self.missing, "targets": sorted(self.wanted),
@@ -170,7 +170,7 @@ class Job:
             else:
                 adding.merge(pieces, whole)
             write(ready, b"")
-            os.replace(whole, free(target))
+            move(whole, free(target))
         shutil.rmtree(self.work)
 
     def forget(self) -> None:
@@ -261,7 +261,8 @@ def _begin(work: Path, job: dict[str, Any], targets: list[Path]) -> None:
     """Writes what the job is where nothing is in its way, or finds that it is the one that was begun."""
     manifest = work / MANIFEST
     for path in targets:
-        free(path)
+        with place(free(path)):
+            pass
     if not manifest.exists():
         free(work)
         write(manifest, json.dumps(job).encode())
